@@ -1,0 +1,19 @@
+"""What `UpkeepWorkflow` asks for."""
+
+from temporalio import activity
+
+from services.upkeep import Upkeep
+from workflows.upkeep import SweepResult, UpkeepActivities
+
+
+class Sweeping(UpkeepActivities):
+    """Takes up what was forgotten."""
+
+    def __init__(self, upkeep: Upkeep) -> None:
+        self._upkeep = upkeep
+
+    @activity.defn
+    async def sweep(self) -> SweepResult:
+        """Look for messages, receipts and callbacks that were forgotten, and take them up."""
+        swept = await self._upkeep.sweep()
+        return SweepResult(swept.reminded, swept.restarted, swept.matched, swept.more)

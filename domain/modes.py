@@ -1,0 +1,108 @@
+"""What a message is for, and what that means for its delivery."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Mode(StrEnum):
+    """The purpose of a message; it decides priority, validity and what happens in doubt."""
+
+    TRANSACTIONAL = "transactional"
+    PROMOTIONAL = "promotional"
+    ALERT = "alert"
+    TWO_WAY = "two_way"
+    VERIFICATION = "verification"
+
+
+class Priority(StrEnum):
+    """The order among messages that wait for the same provider."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """1 (first) to 4 (last): the order of Temporal's priority keys."""
+        return _RANKS[self]
+
+
+_RANKS: Mapping[Priority, int] = MappingProxyType(
+    {Priority.CRITICAL: 1, Priority.HIGH: 2, Priority.NORMAL: 3, Priority.LOW: 4}
+)
+
+
+class UnknownPolicy(StrEnum):
+    """What to do when a provider never answered, so that nobody knows whether it has the message."""
+
+    RESEND = "resend"
+    """Better twice than never."""
+    WAIT = "wait"
+    """A receipt may still tell; without one the message is set aside as a dead letter."""
+    NEVER = "never"
+    """Better never than twice: without a receipt the message expires."""
+
+
+class MissingReceiptPolicy(StrEnum):
+    """What to do when a provider accepted a message and no receipt came by the deadline."""
+
+    NEXT_ROUTE = "next_route"
+    EXPIRE = "expire"
+
+
+@dataclass(frozen=True, slots=True)
+class ModePolicy:
+    """How messages of one mode are delivered.
+
+    `outage_patience` bounds how long a message waits while no provider of its route is up;
+    `max_attempts` bounds the attempts between acceptance or replay and the end, whatever the reasons.
+    """
+
+    priority: Priority
+    validity: timedelta
+    unknown: UnknownPolicy
+    missing_receipt: MissingReceiptPolicy
+    max_attempts: int = 30
+    outage_patience: timedelta = timedelta(minutes=30)
+
+    @property
+    def must_arrive(self) -> bool:
+        """Whether a silent or unwilling handset is reason enough to try another route."""
+        return self.missing_receipt is MissingReceiptPolicy.NEXT_ROUTE
+
+
+_CONVERSATION = ModePolicy(
+    priority=Priority.NORMAL,
+    validity=timedelta(hours=24),
+    unknown=UnknownPolicy.WAIT,
+    missing_receipt=MissingReceiptPolicy.EXPIRE,
+)
+
+MODE_POLICIES: Mapping[Mode, ModePolicy] = MappingProxyType(
+    {
+        Mode.ALERT: ModePolicy(
+            priority=Priority.CRITICAL,
+            validity=timedelta(hours=1),
+            unknown=UnknownPolicy.RESEND,
+            missing_receipt=MissingReceiptPolicy.NEXT_ROUTE,
+        ),
+        Mode.VERIFICATION: ModePolicy(
+            priority=Priority.HIGH,
+            validity=timedelta(minutes=10),
+            unknown=UnknownPolicy.RESEND,
+            missing_receipt=MissingReceiptPolicy.NEXT_ROUTE,
+        ),
+        Mode.TRANSACTIONAL: _CONVERSATION,
+        Mode.TWO_WAY: _CONVERSATION,
+        Mode.PROMOTIONAL: ModePolicy(
+            priority=Priority.LOW,
+            validity=timedelta(hours=24),
+            unknown=UnknownPolicy.NEVER,
+            missing_receipt=MissingReceiptPolicy.EXPIRE,
+        ),
+    }
+)

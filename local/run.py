@@ -1,0 +1,160 @@
+"""`make run`: the embedded stack, left running until Ctrl-C or SIGTERM."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from local.folders import InUse, exclusively
+from local.postgres import PostgresServer, PostgresUnavailable
+from local.processes import ChildEnded
+from local.stack import Stack, StackFailed
+from local.temporal import TemporalUnavailable
+from settings.configuration_file import ConfigurationMistakes
+
+SEND_TO: Final = "+447700900123"  # a documented test number, which the simulator delivers to
+LOOK_SECONDS: Final = 0.5
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def build_folder() -> Path:
+    """Where data, logs and `run.json` lie: `SMSGATEWAY_BUILD_FOLDER`, else `build`."""
+    return Path(os.environ.get("SMSGATEWAY_BUILD_FOLDER") or "build").absolute()
+
+
+def run() -> int:
+    """Run the stack; returns the exit code when it has ended."""
+    build = build_folder()
+    build.mkdir(parents=True, exist_ok=True)
+    try:
+        with exclusively(build / "run.lock") as lock:
+            _write_own_pid(lock.fileno())
+            return _run_alone(build)
+    except InUse:
+        who = (build / "run.lock").read_text().strip()
+        print(
+            f"`make run` is running already in this checkout (process {who}); its addresses are in "
+            f"{build / 'run.json'}. Stop it before you start another one."
+        )
+        return 1
+
+
+def _write_own_pid(lock: int) -> None:
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
+
+
+def _run_alone(build: Path) -> int:
+    announcement = build / "run.json"
+    announcement.unlink(missing_ok=True)  # of a run that was killed
+    given = os.environ.get("SMSGATEWAY_CONFIG")
+    stack = Stack(
+        build / "stack",
+        configuration=Path(given).absolute() if given else None,
+        progress=lambda sentence: print(f"· {sentence}", flush=True),
+    )
+    try:
+        stack.find_temporal()  # may install it for minutes, which Ctrl-C ends at once
+        with _signals(stack.kill) as asked_to_stop:
+            try:
+                stack.start()
+                _announce(stack, announcement)
+                while not asked_to_stop.wait(LOOK_SECONDS):
+                    stack.check()
+                print("\n· stopping", flush=True)
+            finally:
+                announcement.unlink(missing_ok=True)
+                stack.stop()
+    except KeyboardInterrupt:
+        return 130
+    except (
+        *(StackFailed, ChildEnded, TimeoutError),
+        *(PostgresUnavailable, TemporalUnavailable),
+    ) as failure:
+        print(f"\nThe stack has ended. {failure}", flush=True)
+        return 1
+    except ConfigurationMistakes as mistakes:
+        print(f"{stack.configuration_file} cannot be used:\n{mistakes}", flush=True)
+        return 2
+    print(f"· stopped; the data stays in {stack.folder}", flush=True)
+    return 0
+
+
+@contextlib.contextmanager
+def _signals(at_second: Callable[[], None]) -> Iterator[threading.Event]:
+    """Give an event that the first signal to stop sets; the second one calls `at_second`."""
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if asked.is_set():
+            # Not in this frame: it may interrupt the very waiting that the killing would do.
+            threading.Thread(target=at_second, daemon=True).start()
+        asked.set()
+
+    before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _announce(stack: Stack, file: Path) -> None:
+    key = stack.api_key.secret
+    _write_for_owner(
+        file,
+        {
+            "api": stack.api_url,
+            "temporal": stack.temporal.address,
+            "temporal_ui": stack.temporal_ui_url,
+            "metrics": stack.metrics_urls,
+            "api_key": key,
+        },
+    )
+    message = {"to": SEND_TO, "from": "ACME", "body": "Hello from the gateway"}
+    addresses = {
+        "API": f"{stack.api_url}/api/v1",
+        "API docs": f"{stack.api_url}/docs",
+        "Temporal": stack.temporal.address,
+        "Temporal UI": stack.temporal_ui_url or "(yours)",
+        "Metrics": " ".join(stack.metrics_urls),
+        **{f"SMSC {name}": url for name, url in stack.control_urls.items()},
+        "Data and logs": _places(stack),
+        "API key": key,
+    }
+    width = max(map(len, addresses)) + 2
+    print()
+    for what, where in addresses.items():
+        print(f"  {what:{width}}{where}")
+    print("\n  Send one:\n")
+    print(
+        f"  curl -sS {stack.api_url}/api/v1/sms/send"
+        f" -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
+        f" -d {shlex.quote(json.dumps(message))}"
+    )
+    print("\n  Ctrl-C stops everything; the data stays.\n", flush=True)
+
+
+def _places(stack: Stack) -> str:
+    """Where the data lies, Postgres' too where it lies elsewhere (when run as root)."""
+    places = [str(stack.folder)]
+    if isinstance(stack.postgres, PostgresServer) and stack.postgres.home.parent != stack.folder:
+        places.append(str(stack.postgres.home))
+    return " and ".join(places)
+
+
+def _write_for_owner(file: Path, content: dict[str, object]) -> None:
+    """Write JSON that only we can read, complete at the moment it gets its name."""
+    fresh = file.with_name(f"{file.name}.{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        json.dump(content, opened, indent=2)
+        opened.write("\n")
+    fresh.replace(file)

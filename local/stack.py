@@ -1,0 +1,536 @@
+"""The whole gateway on one machine: real servers, simulators, worker and API as children of ours.
+
+`make run`, the demo, the measurements and the tests that kill something use the same `Stack`; each
+gives it a folder for all that it writes. Its parts can be stopped, killed and started one by one;
+one that ends without being asked to is an error, and is never started again behind one's back.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import string
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from domain.configuration import Configuration, SmppProvider
+from local.postgres import Postgres, PostgresServer
+from local.processes import Child, free_port, listens
+from local.temporal import (
+    Progress,
+    Temporal,
+    TemporalServer,
+    address_from_environment,
+    find_or_install_temporal,
+)
+from settings.configuration_file import read_configuration
+
+CHECKOUT: Final = Path(__file__).parent.parent
+DATABASE: Final = "smsgateway"
+KEY_NAME: Final = "local"
+
+# Two carriers of the simulator, the second one for what the first one does not deliver.
+CONFIGURATION: Final = """\
+# Written by the embedded stack; SMSGATEWAY_CONFIG=my.toml runs it with another one.
+[providers.primary]
+type = "simulator"
+port = $primary
+echoes_reference = true
+
+[providers.backup]
+type = "simulator"
+port = $backup
+echoes_reference = true
+
+[[routes]]
+providers = ["primary", "backup"]
+
+[callbacks]
+allow_private_addresses = true
+"""
+
+
+class StackFailed(RuntimeError):
+    """The stack cannot start; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """The key that the stack made for its user; the one that it made before is revoked."""
+
+    secret: str
+    key_id: str
+
+
+class Ports:
+    """Ports that were free when they were first asked for, remembered from run to run.
+
+    `SMSGATEWAY_<NAME>_PORT` gives one, such as `SMSGATEWAY_API_PORT`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._settled: dict[str, int] = {}
+        self._remembered: dict[str, int] = {}
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            self._remembered = json.loads(file.read_text())
+
+    def of(self, name: str) -> int:
+        """The port of that part; from the first call on always the same."""
+        with self._lock:
+            if name not in self._settled:
+                self._settled[name] = self._settle(name)
+                kept = self._remembered | self._settled
+                self._file.write_text(json.dumps(kept, indent=2))
+            return self._settled[name]
+
+    def _settle(self, name: str) -> int:
+        if given := os.environ.get(f"SMSGATEWAY_{name.upper()}_PORT"):
+            return int(given)
+        last = self._remembered.get(name)
+        return free_port() if last is None or listens(last) else last
+
+
+class Stack:
+    """Everything that runs.
+
+    Args:
+        folder: for data and logs; what is in it already is kept and used.
+        configuration: the providers and routes; else `template` is written into the folder.
+        template: a configuration in which `$primary` and `$backup` stand for ports.
+        environment: further variables for worker and API.
+        own_servers: whether to leave out the user's `DATABASE_URL` and `TEMPORAL_ADDRESS`.
+        progress: is told what happens, in a sentence.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        configuration: Path | None = None,
+        template: str = CONFIGURATION,
+        environment: Mapping[str, str] | None = None,
+        own_servers: bool = False,
+        progress: Progress = print,
+    ) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = folder.absolute()
+        self.ports = Ports(self.folder / "ports.json")
+        self._given_configuration = configuration
+        self._template = template
+        self._environment = dict(environment or {})
+        self._own_servers = own_servers
+        self._progress = progress
+        self._children: dict[str, Child] = {}
+        self._expected: set[str] = set()
+        self._api_key: ApiKey | None = None
+        self._database_url = ""
+        self.configuration_file = configuration or self.folder / "gateway.toml"
+        self.control_urls: dict[str, str] = {}
+        self._postgres: Postgres | None = None
+        self._temporal: Temporal | None = None
+
+    # Where everything is
+
+    @property
+    def postgres(self) -> Postgres:
+        """The database server, ours or the user's.
+
+        Raises:
+            StackFailed: the stack was not started yet.
+        """
+        if self._postgres is None:
+            raise StackFailed("There is no Postgres before the stack has started.")
+        return self._postgres
+
+    @property
+    def temporal(self) -> Temporal:
+        """The Temporal server, ours or the user's.
+
+        Raises:
+            StackFailed: it was not looked for yet.
+        """
+        if self._temporal is None:
+            raise StackFailed("There is no Temporal before the stack has started.")
+        return self._temporal
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.of('api')}"
+
+    @property
+    def metrics_urls(self) -> list[str]:
+        """For Prometheus: the API's, the worker's, and the Temporal server's."""
+        names = ("api_metrics", "worker_metrics", "worker_temporal_metrics")
+        urls = [f"http://127.0.0.1:{self.ports.of(name)}/metrics" for name in names]
+        own = self.temporal.metrics_url if isinstance(self.temporal, TemporalServer) else None
+        return [*urls, own] if own else urls
+
+    @property
+    def temporal_ui_url(self) -> str | None:
+        """None when the Temporal is the user's own."""
+        return self.temporal.ui_url if isinstance(self.temporal, TemporalServer) else None
+
+    @property
+    def database_url(self) -> str:
+        return self._database_url
+
+    @property
+    def api_key(self) -> ApiKey:
+        """The key to send with.
+
+        Raises:
+            StackFailed: the stack was not started yet.
+        """
+        if self._api_key is None:
+            raise StackFailed("There is no API key before the stack has started.")
+        return self._api_key
+
+    def child(self, name: str) -> Child:
+        """The process of `api`, `worker`, or a simulator by its provider's name."""
+        return self._children[name]
+
+    # Starting and ending
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start everything; returns when the API can accept messages.
+
+        Not to be interrupted by exceptions of signal handlers, since it waits for threads.
+
+        Raises:
+            StackFailed, PostgresUnavailable, TemporalUnavailable, ChildEnded, TimeoutError,
+            settings.configuration_file.ConfigurationMistakes: each says what to do.
+        """
+        if self._given_configuration is None:
+            ports = {name: self.ports.of(name) for name in ("primary", "backup")}
+            text = string.Template(self._template).substitute(ports)
+            self.configuration_file.write_text(text)
+        _, configuration = read_configuration(self.configuration_file)
+        self.find_temporal()
+        self._progress("starting Postgres, Temporal and the SMSC simulators")
+        _all_at_once(
+            [
+                self._start_database,
+                *([self.start_temporal] if isinstance(self.temporal, TemporalServer) else []),
+                *(
+                    lambda name=name, provider=provider: self._start_simulator(name, provider)
+                    for name, provider in _simulators(configuration)
+                ),
+            ]
+        )
+        self._progress("preparing the database")
+        self.bootstrap()
+        self._progress("starting worker and API")
+        _all_at_once([self.start_worker, self.start_api])
+
+    def stop(self) -> None:
+        """End everything in good order: the ways in first, the servers last."""
+        self._expected.clear()
+        ways_in = ("api", "worker")
+        for name in (*ways_in, *(name for name in self._children if name not in ways_in)):
+            if name in self._children:
+                self._children[name].stop()
+        _all_at_once([server.stop for server in self._own()])
+
+    def kill(self) -> None:
+        """SIGKILL to everything."""
+        self._expected.clear()
+        for part in (*self._children.values(), *self._own()):
+            part.kill()
+
+    def remove(self) -> None:
+        """Stop everything and remove Postgres' data, which may lie outside of the folder."""
+        self.stop()
+        if isinstance(self._postgres, PostgresServer):
+            self._postgres.remove()
+
+    def check(self) -> None:
+        """Make sure that everything runs that was started and not stopped or killed on purpose.
+
+        Raises:
+            ChildEnded: a part has ended by itself; carries the end of its log.
+        """
+        for name in sorted(self._expected):
+            self._part(name).check()
+
+    def _own(self) -> Iterable[PostgresServer | TemporalServer]:
+        for server in (self._temporal, self._postgres):
+            if isinstance(server, PostgresServer | TemporalServer):
+                yield server
+
+    def _part(self, name: str) -> Child:
+        match name:
+            case "postgres":
+                return self._own_postgres().child
+            case "temporal":
+                return self._own_temporal().child
+            case _:
+                return self._children[name]
+
+    # Postgres
+
+    def _start_database(self) -> None:
+        url = None if self._own_servers else os.environ.get("DATABASE_URL")
+        if url:
+            self._postgres = Postgres(url)
+            self._database_url = url
+            return
+        server = PostgresServer(self.folder / "postgres", port=self.ports.of("postgres"))
+        self._postgres = server
+        self.start_postgres()
+        if not server.exists(DATABASE):
+            server.create_database(DATABASE)
+        self._database_url = server.url(DATABASE)
+
+    def _own_postgres(self) -> PostgresServer:
+        if not isinstance(self.postgres, PostgresServer):
+            raise StackFailed("The Postgres is the one of DATABASE_URL: the stack leaves it alone.")
+        return self.postgres
+
+    def start_postgres(self) -> None:
+        self._own_postgres().start()
+        self._expected.add("postgres")
+
+    def stop_postgres(self) -> None:
+        self._expected.discard("postgres")
+        self._own_postgres().stop()
+
+    def kill_postgres(self) -> None:
+        self._expected.discard("postgres")
+        self._own_postgres().kill()
+
+    def restart_postgres(self) -> None:
+        self.stop_postgres()
+        self.start_postgres()
+
+    # Temporal
+
+    def find_temporal(self) -> None:
+        """Find the Temporal to use, or install one, which may take minutes; starts nothing.
+
+        Raises:
+            TemporalUnavailable: there is none; says what to install.
+        """
+        address = None if self._own_servers else address_from_environment()
+        if address:
+            self._temporal = Temporal(address)
+        elif self._temporal is None:
+            self._temporal = TemporalServer(
+                find_or_install_temporal(self._progress),
+                self.folder / "temporal",
+                port=self.ports.of("temporal"),
+                ui_port=self.ports.of("temporal_ui"),
+                metrics_port=self.ports.of("temporal_server_metrics"),
+            )
+
+    def _own_temporal(self) -> TemporalServer:
+        if not isinstance(self.temporal, TemporalServer):
+            raise StackFailed(
+                "The Temporal is the one of TEMPORAL_ADDRESS: the stack leaves it alone."
+            )
+        return self.temporal
+
+    def start_temporal(self, *, empty: bool = False) -> None:
+        """Start it again; `empty` as if its disk had been lost, search attributes and all."""
+        self._own_temporal().start(empty=empty)
+        self._expected.add("temporal")
+
+    def stop_temporal(self) -> None:
+        self._expected.discard("temporal")
+        self._own_temporal().stop()
+
+    def kill_temporal(self) -> None:
+        self._expected.discard("temporal")
+        self._own_temporal().kill()
+
+    # Simulators
+
+    def _start_simulator(self, name: str, provider: SmppProvider) -> None:
+        if listens(provider.port):
+            raise StackFailed(
+                f"Port {provider.port}, which {self.configuration_file} gives to the simulated "
+                f"provider {name}, is taken. Give it another one."
+            )
+        control = self.ports.of(f"{name}_control")
+        self.control_urls[name] = f"http://127.0.0.1:{control}"
+        command = ["-m", "simulator", "--name", name, "--port", str(provider.port)]
+        child = self._python(name, [*command, "--control-port", str(control)])
+        self._launch(child, lambda: listens(provider.port) and listens(control), "listening")
+
+    def start_simulator(self, name: str) -> None:
+        child = self._children[name]
+        control = int(self.control_urls[name].rpartition(":")[2])
+        self._launch(child, lambda: listens(control), "listening")
+
+    def stop_simulator(self, name: str) -> None:
+        self._stop(name)
+
+    def kill_simulator(self, name: str) -> None:
+        self._kill(name)
+
+    # Bootstrap, worker and API
+
+    def bootstrap(self) -> None:
+        """Apply migrations, make search attributes and a fresh key; revokes the key before it.
+
+        Raises:
+            StackFailed: it failed; carries what it said.
+        """
+        command = [sys.executable, "worker.py", "bootstrap", "--new-key", KEY_NAME, "--print-key"]
+        done = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=CHECKOUT,
+            env=self._environment_of("bootstrap"),
+        )
+        with (self.folder / "bootstrap.log").open("a") as log:
+            log.write(done.stderr)
+        if done.returncode != 0:
+            raise StackFailed(f"The database cannot be prepared:\n{done.stderr.strip()[-2000:]}")
+        key = json.loads(done.stdout.strip().splitlines()[-1])
+        self._api_key = ApiKey(secret=key["api_key"], key_id=key["key_id"])
+
+    def start_worker(
+        self, *, command: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start the worker with all roles.
+
+        Args:
+            command: arguments for Python in place of `worker.py --role all`.
+            environment: further variables, for this start alone.
+        """
+        child = self._python(
+            "worker", command or ["worker.py", "--role", "all"], environment=environment
+        )
+        port = self.ports.of("worker_metrics")
+        self._launch(child, lambda: listens(port), "an answer of its metrics")
+
+    def stop_worker(self) -> None:
+        self._stop("worker")
+
+    def kill_worker(self) -> None:
+        self._kill("worker")
+
+    def start_api(
+        self, *, command: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start the API; returns when it is ready to accept."""
+        child = self._python("api", command or ["-m", "api"], environment=environment)
+        self._launch(child, self.is_ready, "a ready /readyz")
+
+    def stop_api(self) -> None:
+        self._stop("api")
+
+    def kill_api(self) -> None:
+        self._kill("api")
+
+    def is_ready(self) -> bool:
+        """Whether the API can accept messages now."""
+        try:
+            with urllib.request.urlopen(f"{self.api_url}/readyz", timeout=5) as answer:  # noqa: S310  ours
+                return bool(answer.status == 200)  # noqa: PLR2004  the status itself
+        except (urllib.error.URLError, OSError):
+            return False
+
+    # Children
+
+    def _environment_of(self, name: str) -> dict[str, str]:
+        ours = {
+            "DATABASE_URL": self.database_url,
+            "TEMPORAL_ADDRESS": self.temporal.address,
+            "SMSGATEWAY_CONFIG": str(self.configuration_file),
+            "SMSGATEWAY_RECIPIENT_HASH_KEY": self._recipient_hash_key(),
+            "SMSGATEWAY_API_HOST": "127.0.0.1",
+            "SMSGATEWAY_API_PORT": str(self.ports.of("api")),
+            "SMSGATEWAY_METRICS_HOST": "127.0.0.1",
+            "SMSGATEWAY_METRICS_PORT": "0",
+            "SMSGATEWAY_TEMPORAL_METRICS_PORT": "0",
+            "SMSGATEWAY_ALLOW_PRIVATE_CALLBACKS": "true",
+        }
+        if name in {"api", "worker"}:
+            ours["SMSGATEWAY_METRICS_PORT"] = str(self.ports.of(f"{name}_metrics"))
+        if name == "worker":
+            port = str(self.ports.of("worker_temporal_metrics"))
+            ours["SMSGATEWAY_TEMPORAL_METRICS_PORT"] = port
+        return os.environ | ours | self._environment
+
+    def _recipient_hash_key(self) -> str:
+        if given := os.environ.get("SMSGATEWAY_RECIPIENT_HASH_KEY"):
+            return given
+        file = self.folder / "recipient-hash.key"
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as fresh:
+                fresh.write(secrets.token_hex(32))
+        return file.read_text()
+
+    def _python(
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> Child:
+        whole = self._environment_of(name) if name in {"api", "worker"} else dict(os.environ)
+        child = Child(
+            name,
+            [sys.executable, *arguments],
+            log=self.folder / f"{name}.log",
+            environment=whole | dict(environment or {}),
+            folder=CHECKOUT,
+        )
+        if name in self._children and self._children[name].running:
+            raise StackFailed(f"{name} is running already.")
+        self._children[name] = child
+        return child
+
+    def _launch(self, child: Child, ready: Callable[[], bool], what: str) -> None:
+        child.start()
+        child.wait_for(ready, seconds=60, what=what)
+        self._expected.add(child.name)
+
+    def _stop(self, name: str) -> None:
+        self._expected.discard(name)
+        self._children[name].stop()
+
+    def _kill(self, name: str) -> None:
+        self._expected.discard(name)
+        self._children[name].kill()
+
+
+def _simulators(configuration: Configuration) -> Iterable[tuple[str, SmppProvider]]:
+    """The providers to simulate, each address once, under the name of the first that has it."""
+    seen: set[int] = set()
+    for name, provider in configuration.providers.items():
+        here = provider.host in {"127.0.0.1", "localhost"}
+        if provider.type == "simulator" and here and provider.port not in seen:
+            seen.add(provider.port)
+            yield name, provider
+
+
+def _all_at_once(tasks: Sequence[Callable[[], None]]) -> None:
+    """Do all of them side by side, wait for all, then raise what the first failed one raised."""
+    if not tasks:
+        return
+    with ThreadPoolExecutor(max_workers=len(tasks)) as threads:
+        running = [threads.submit(task) for task in tasks]
+    for done in running:
+        done.result()

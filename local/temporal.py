@@ -1,0 +1,362 @@
+"""A real Temporal server: found, installed where it can be, started, stopped.
+
+The order in which it is looked for: `TEMPORAL_ADDRESS` (then none is started), a `temporal` on
+PATH, the cache, the download that the SDK knows, `go install` of the pinned version.
+"""
+
+import asyncio
+import contextlib
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Self
+
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
+
+from local.folders import exclusively
+from local.processes import Child, ChildEnded, free_port, listens
+from telemetry.process import exit_cleanly
+
+Progress = Callable[[str], None]
+
+# Of the tags of the command line, the newest one whose modules the Go proxy serves in full; the
+# download takes the same, so that everybody tries things on the same server (1.29.1).
+VERSION: Final = "v1.5.1"
+GO_MODULE: Final = "github.com/temporalio/cli/cmd/temporal"
+GO_FOLDER: Final = "/usr/local/go/bin"  # where its own installer puts it, often not on PATH
+OLDEST_SERVER: Final = (1, 29)  # task queue priorities and the matcher that honours them
+
+DYNAMIC_CONFIGURATION: Final = {
+    # By default 20 a second for each host; with the one shard of this server every hop of a
+    # workflow would wait 50 ms for it.
+    "history.transferProcessorMaxPollRPS": "1000",
+    "history.timerProcessorMaxPollRPS": "1000",
+    # With four partitions first tasks starve under load (p99 5-6 s instead of 1.5 s).
+    "matching.numTaskqueueReadPartitions": "1",
+    "matching.numTaskqueueWritePartitions": "1",
+    # Priorities need the new matcher. Fairness keeps its tasks in other tables, so it is on from
+    # the first day: switched on later, it would strand a backlog.
+    "matching.useNewMatcher": "true",
+    "matching.enableFairness": "true",
+}
+
+# Workflows of one regular activity, 50 at once, on 2 busy cores: synchronous=OFF 40/s, NORMAL 35/s,
+# FULL 26/s; one at a time 41, 47 and 57 ms. NORMAL loses nothing when the process is killed, and
+# at a power cut at most the last moments, which the gateway's own rows bring back.
+PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL"}
+
+DOWNLOAD_SECONDS: Final = 300
+INSTALL_HELP: Final = (
+    "There is no Temporal server and none could be installed. Any one of these helps: set "
+    "TEMPORAL_ADDRESS to a running one; put the `temporal` command line on your PATH "
+    "(https://docs.temporal.io/cli, server 1.29 or newer); make https://temporal.download "
+    "reachable; or install Go (https://go.dev/dl), with which it is built from source."
+)
+
+
+class TemporalUnavailable(RuntimeError):
+    """There is no Temporal server, and the text says what to do about it."""
+
+
+# Finding and installing
+
+
+def cache_folder() -> Path:
+    """Where programs are kept between runs: `smsgateway` in the user's cache."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(given) if given else Path.home() / ".cache") / "smsgateway"
+
+
+def address_from_environment() -> str | None:
+    """The address of the Temporal that the user runs, `host:port`, if there is one."""
+    return os.environ.get("TEMPORAL_ADDRESS") or None
+
+
+def find_or_install_temporal(progress: Progress) -> Path:
+    """Return the path of a `temporal` command line that can serve, installing it if need be.
+
+    Two set-ups at once do not disturb each other: the second waits and finds it installed.
+
+    Raises:
+        TemporalUnavailable: there is none and it cannot be installed; says what to install.
+    """
+    if (on_path := shutil.which("temporal")) and _is_new_enough(Path(on_path), progress):
+        return Path(on_path)
+    folder = cache_folder() / f"temporal-{VERSION.removeprefix('v')}"
+    program = folder / "temporal"
+    if program.exists():
+        return program
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = functools.partial(progress, "another set-up is installing Temporal: waiting for it")
+    with exclusively(folder.with_name(f"{folder.name}.lock"), waiting):
+        if program.exists():
+            return program
+        failures = []
+        for install in (_download, _build_with_go):
+            with tempfile.TemporaryDirectory(prefix="installing-", dir=folder) as workplace:
+                try:
+                    install(Path(workplace), progress).replace(program)
+                except TemporalUnavailable as failure:
+                    progress(str(failure))
+                    failures.append(str(failure))
+                else:
+                    return program
+    raise TemporalUnavailable("\n".join([INSTALL_HELP, "What was tried:", *failures]))
+
+
+def _is_new_enough(program: Path, progress: Progress) -> bool:
+    said = subprocess.run([program, "--version"], check=False, capture_output=True, text=True)
+    found = re.search(r"Server (\d+)\.(\d+)", said.stdout)
+    if found is not None and tuple(map(int, found.groups())) >= OLDEST_SERVER:
+        return True
+    wanted = ".".join(map(str, OLDEST_SERVER))
+    progress(f"{program} is passed over: it is no Temporal server of version {wanted} or newer")
+    return False
+
+
+def _download(workplace: Path, progress: Progress) -> Path:
+    """Let the SDK download it.
+
+    In a process of its own, since the SDK can only download and start, and may abort at the end.
+    """
+    progress(f"downloading Temporal {VERSION}")
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", "local.temporal", str(workplace)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=DOWNLOAD_SECONDS,
+            cwd=Path(__file__).parent.parent,
+        )
+    except subprocess.TimeoutExpired:
+        raise TemporalUnavailable(f"The download took more than {DOWNLOAD_SECONDS} s.") from None
+    programs = list(workplace.glob("temporal*"))
+    if result.returncode != 0 or len(programs) != 1:
+        said = result.stderr.strip().splitlines() or ["no reason given"]
+        raise TemporalUnavailable(f"The download did not work: {said[-1]}")
+    return programs[0]
+
+
+async def _download_and_try(folder: str) -> None:
+    environment = await WorkflowEnvironment.start_local(
+        download_dest_dir=folder, dev_server_download_version=VERSION
+    )
+    await environment.shutdown()
+
+
+def _build_with_go(workplace: Path, progress: Progress) -> Path:
+    go = shutil.which("go") or shutil.which("go", path=GO_FOLDER)
+    if go is None:
+        raise TemporalUnavailable("Go, with which it could be built, is not installed.")
+    progress(f"building Temporal {VERSION} with Go (some 3 minutes and 2 GB of Go's caches)")
+    started = time.monotonic()
+    with (workplace / "said").open("w+") as said:
+        command = [go, "install", f"{GO_MODULE}@{VERSION}"]
+        environment = os.environ | {"GOBIN": str(workplace)}
+        with subprocess.Popen(command, env=environment, stdout=said, stderr=said) as building:
+            try:
+                while building.poll() is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        building.wait(15)
+                        break
+                    progress(f"still building Temporal ({time.monotonic() - started:.0f} s)")
+            except BaseException:  # an interrupt must not wait for the end of the build
+                building.kill()
+                raise
+        said.seek(0)
+        complaints = [line for line in said if not line.startswith("go: downloading")]
+    if building.returncode != 0:
+        raise TemporalUnavailable(f"`go install` failed: {''.join(complaints)[-500:].strip()}")
+    return workplace / "temporal"
+
+
+# Running
+
+
+class Temporal:
+    """What one can do with any Temporal server: connect to it and make namespaces."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    @property
+    def address(self) -> str:
+        """`host:port` of its gRPC service."""
+        return self._address
+
+    async def create_namespace(
+        self, name: str, *, keywords: tuple[str, ...] = (), retention: timedelta = timedelta(days=3)
+    ) -> None:
+        """Make a namespace with these search attributes, usable at once."""
+        client = await Client.connect(self.address)
+        await client.workflow_service.register_namespace(
+            RegisterNamespaceRequest(
+                namespace=name,
+                workflow_execution_retention_period=Duration(
+                    seconds=int(retention.total_seconds())
+                ),
+            )
+        )
+        if keywords:
+            await client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(
+                    namespace=name,
+                    search_attributes=dict.fromkeys(
+                        keywords, IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+                    ),
+                )
+            )
+
+
+class TemporalServer(Temporal):
+    """A Temporal of our own on one database file in `folder`; a restart keeps everything.
+
+    Ports of 0 are chosen at the first start and then kept.
+    """
+
+    def __init__(
+        self,
+        program: Path,
+        folder: Path,
+        *,
+        port: int = 0,
+        ui_port: int = 0,
+        metrics_port: int = 0,
+    ) -> None:
+        self.program = program
+        self.folder = folder.absolute()
+        self.database = self.folder / "temporal.db"
+        self.port = port
+        self.ui_port = ui_port
+        self.metrics_port = metrics_port
+        self._child: Child | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def ui_url(self) -> str:
+        return f"http://127.0.0.1:{self.ui_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.running
+
+    @property
+    def child(self) -> Child:
+        """The server's process.
+
+        Raises:
+            TemporalUnavailable: it was never started.
+        """
+        if self._child is None:
+            raise TemporalUnavailable("The embedded Temporal was never started.")
+        return self._child
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, *, empty: bool = False) -> None:
+        """Start it; returns when it serves. `empty` forgets all workflows first.
+
+        Raises:
+            TemporalUnavailable: it does not start; says why.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if empty:
+            self.forget_everything()
+        given = (self.port, self.ui_port, self.metrics_port)
+        for attempts_left in (2, 1, 0):
+            self.port, self.ui_port, self.metrics_port = (port or free_port() for port in given)
+            try:
+                self._launch()
+            except (ChildEnded, TimeoutError) as error:
+                self.kill()
+                # Its inner services take free ports of their own choice, which others may take
+                # a moment before.
+                if attempts_left == 0:
+                    raise TemporalUnavailable(f"Temporal does not start. {error}") from error
+            else:
+                return
+
+    def _launch(self) -> None:
+        options = {
+            "--db-filename": str(self.database),
+            "--ip": "127.0.0.1",
+            "--port": str(self.port),
+            "--ui-port": str(self.ui_port),
+            "--metrics-port": str(self.metrics_port),
+            "--log-level": "error",
+        }
+        repeated = [
+            ("--dynamic-config-value", f"{k}={v}") for k, v in DYNAMIC_CONFIGURATION.items()
+        ]
+        repeated += [("--sqlite-pragma", f"{k}={v}") for k, v in PRAGMAS.items()]
+        self._child = Child(
+            "temporal",
+            [
+                *(str(self.program), "server", "start-dev"),
+                *(part for option in (*options.items(), *repeated) for part in option),
+            ],
+            log=self.folder / "temporal.log",
+            folder=self.folder,
+        )
+        self._child.start()
+        self._child.wait_for(self._serves, seconds=60, what="an answer to a health check")
+
+    def _serves(self) -> bool:
+        if not (listens(self.port) and listens(self.ui_port)):
+            return False
+        check = ["operator", "cluster", "health", "--address", self.address]
+        answer = subprocess.run([self.program, *check], check=False, capture_output=True)
+        return answer.returncode == 0
+
+    def stop(self) -> None:
+        """End it in good order."""
+        if self._child is not None:
+            self._child.stop()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._child is not None:
+            self._child.kill()
+
+    def restart(self) -> None:
+        """Stop and start again, at the same ports, with the same workflows."""
+        self.stop()
+        self.start()
+
+    def forget_everything(self) -> None:
+        """Remove the database file, as if its disk had been lost. Only while it is stopped."""
+        if self.running:
+            raise RuntimeError("Temporal is running; stop it before its database is removed.")
+        for file in self.folder.glob(f"{self.database.name}*"):
+            file.unlink()
+
+
+if __name__ == "__main__":
+    asyncio.run(_download_and_try(sys.argv[1]))
+    exit_cleanly()

@@ -1,0 +1,409 @@
+"""Every request that the API understands, described once, for both clients.
+
+Each function says what to ask and how to read the answer, and does nothing: a `Call` is a value.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from http import HTTPStatus
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from smsgateway.errors import UnexpectedAnswer
+from smsgateway.models import (
+    Accepted,
+    AppliedConfiguration,
+    Callback,
+    CallbackSecret,
+    CallbackState,
+    Configuration,
+    ConfigurationCheck,
+    CreatedKey,
+    Environment,
+    Event,
+    Explanation,
+    Key,
+    Message,
+    MessageStatus,
+    Mode,
+    Page,
+    Priority,
+    Provider,
+    Readiness,
+    Replayed,
+    ReplayedCallbacks,
+)
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+_MESSAGES = "/api/v1/sms"
+_DEAD_LETTERS = "/api/v1/dead-letters"
+_PROVIDERS = "/api/v1/providers"
+_KEYS = "/api/v1/keys"
+_CONFIGURATION = "/api/v1/config"
+_CALLBACKS = "/api/v1/callbacks"
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_JSON = TypeAdapter(dict[str, Any])
+
+
+class FreshKey(Enum):
+    """Asks for an idempotency key that nobody has used."""
+
+    KEY = "a fresh key"
+
+
+FRESH_KEY = FreshKey.KEY
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer; the names of the headers are in small letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def json(self) -> dict[str, Any]:
+        """The members of the JSON object in the body; raises ValidationError if it is none."""
+        return _JSON.validate_json(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request and how its answer is read.
+
+    Attributes:
+        repeatable: doing it twice does no more than doing it once, so that it may be sent again
+            when the answer to it was lost.
+        in_flight: 409 says that an earlier try of this very request is still at work.
+        answers: statuses beside 2xx that are answers and not refusals.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Answer], T]
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = field(default=None, repr=False)
+    repeatable: bool = False
+    in_flight: bool = False
+    answers: frozenset[int] = frozenset()
+
+    def at(self, cursor: str) -> "Call[T]":
+        """The same call for the page that begins at `cursor`."""
+        return replace(self, query={**self.query, "cursor": cursor})
+
+
+def send(
+    *,
+    to: str,
+    sender: str,
+    body: str,
+    mode: Mode | str | None = None,
+    priority: Priority | str | None = None,
+    callback_url: str | None = None,
+    validity_period: int | None = None,
+    scheduled_at: datetime | None = None,
+    metadata: Mapping[str, str] | None = None,
+    smart_encoding: bool | None = None,
+    idempotency_key: str | FreshKey | None = FRESH_KEY,
+) -> Call[Accepted]:
+    """Hand over a message; once this returns, the gateway does not lose it.
+
+    What is not given is decided by the gateway.
+
+    Args:
+        to: the recipient's number, E.164.
+        sender: the sender ID.
+        body: the text.
+        mode: what the message is for; `transactional` if not given.
+        priority: by default the mode's.
+        callback_url: told of what becomes of the message.
+        validity_period: seconds after which it is not to be delivered any more.
+        scheduled_at: when to send it, with its offset; at most 35 days ahead.
+        metadata: up to 20 pairs of your own, given back with the message.
+        smart_encoding: whether characters that would make the message longer may be replaced by
+            ones that look alike.
+        idempotency_key: 1 to 255 visible ASCII characters; two requests with the same key are one
+            message. Made afresh unless given, which makes it safe to send again when an answer
+            is lost; with None that is not done.
+    """
+    content = _given(
+        to=to,
+        body=body,
+        mode=mode,
+        priority=priority,
+        callback_url=callback_url,
+        validity_period=validity_period,
+        scheduled_at=_moment(scheduled_at),
+        metadata=None if metadata is None else dict(metadata),
+        smart_encoding=smart_encoding,
+    )
+    key = uuid.uuid4().hex if idempotency_key is FRESH_KEY else idempotency_key
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise ValueError("An idempotency key is 1 to 255 visible ASCII characters.")
+    call = _post(f"{_MESSAGES}/send", _accepted, {**content, "from": sender})
+    if key is None:
+        return call
+    return replace(
+        call,
+        headers={**call.headers, "Idempotency-Key": key},
+        repeatable=True,
+        in_flight=True,
+    )
+
+
+def message(message_id: str) -> Call[Message]:
+    """A message as it stands."""
+    return _get(f"{_MESSAGES}/{_segment(message_id)}", _model(Message))
+
+
+def messages(
+    *,
+    status: MessageStatus | str | None = None,
+    mode: Mode | str | None = None,
+    to: str | None = None,
+    sender: str | None = None,
+    provider: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[Page[Message]]:
+    """Messages, the newest first; `limit` is at most 200 a page."""
+    query = {
+        **_given(status=status, mode=mode, to=to, provider=provider, limit=limit, cursor=cursor),
+        **_given(since=_moment(since), until=_moment(until)),
+        **({} if sender is None else {"from": sender}),
+    }
+    return _get(_MESSAGES, _model(Page[Message]), query)
+
+
+def events(message_id: str) -> Call[tuple[Event, ...]]:
+    """All that happened to a message, in order."""
+    return _get(f"{_MESSAGES}/{_segment(message_id)}/events", _items(Event))
+
+
+def explain(message_id: str) -> Call[Explanation]:
+    """All that is known of a message: attempts, parts, receipts, events, callbacks, and why."""
+    return _get(f"{_MESSAGES}/{_segment(message_id)}/explain", _model(Explanation))
+
+
+def cancel(message_id: str) -> Call[Message]:
+    """Stop a message where that is still possible.
+
+    The answer says whether it is `canceled` already, or only `cancel_requested` because a provider
+    has it. One that has ended is a Conflict.
+    """
+    return _post(f"{_MESSAGES}/{_segment(message_id)}/cancel", _model(Message))
+
+
+def dead_letters(
+    *, provider: str | None = None, limit: int | None = None, cursor: str | None = None
+) -> Call[Page[Message]]:
+    """Messages that were set aside because nothing was left to try."""
+    query = _given(provider=provider, limit=limit, cursor=cursor)
+    return _get(_DEAD_LETTERS, _model(Page[Message]), query)
+
+
+def replay_dead_letters(
+    *,
+    message_ids: Iterable[str] | None = None,
+    provider: str | None = None,
+    limit: int | None = None,
+) -> Call[Replayed]:
+    """Send dead letters again: those named, or those of a provider, at most `limit` (1000)."""
+    ids = None if message_ids is None else list(message_ids)
+    return _post(
+        f"{_DEAD_LETTERS}/replay",
+        _model(Replayed),
+        _given(message_ids=ids, provider=provider, limit=limit),
+    )
+
+
+def replay_dead_letter(message_id: str) -> Call[Message]:
+    """Send one dead letter again; one that is none (any more) is a Conflict."""
+    return _post(f"{_DEAD_LETTERS}/{_segment(message_id)}/replay", _model(Message))
+
+
+def providers() -> Call[tuple[Provider, ...]]:
+    """All providers and their health."""
+    return _get(_PROVIDERS, _items(Provider))
+
+
+def provider(name: str) -> Call[Provider]:
+    """One provider and its health."""
+    return _get(f"{_PROVIDERS}/{_segment(name)}", _model(Provider))
+
+
+def keys() -> Call[tuple[Key, ...]]:
+    """The account's keys, without their secrets."""
+    return _get(_KEYS, _items(Key))
+
+
+def create_key(
+    *,
+    name: str,
+    environment: Environment | str,
+    scopes: Iterable[str],
+    expires_at: datetime | None = None,
+) -> Call[CreatedKey]:
+    """Make a key; the answer is the only place where its secret ever stands."""
+    content = _given(
+        name=name,
+        environment=environment,
+        scopes=list(scopes),
+        expires_at=_moment(expires_at),
+    )
+    return _post(_KEYS, _model(CreatedKey), content)
+
+
+def revoke_key(key_id: str) -> Call[None]:
+    """Make a key worthless, at once and for good."""
+    return Call("DELETE", f"{_KEYS}/{_segment(key_id)}", _nothing)
+
+
+def configuration() -> Call[Configuration]:
+    """The configuration in force."""
+    return _get(_CONFIGURATION, _model(Configuration))
+
+
+def check_configuration(content: str) -> Call[ConfigurationCheck]:
+    """What is wrong with a configuration (TOML), if anything; it changes nothing."""
+    call = _toml(f"{_CONFIGURATION}/check", _model(ConfigurationCheck), content)
+    return replace(call, repeatable=True)
+
+
+def apply_configuration(content: str) -> Call[AppliedConfiguration]:
+    """Put a configuration (TOML) into force; one with mistakes is ValidationFailed."""
+    return _toml(f"{_CONFIGURATION}/apply", _model(AppliedConfiguration), content)
+
+
+def callbacks(
+    *,
+    state: CallbackState | str | None = None,
+    message_id: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[Page[Callback]]:
+    """What your servers were told, or are to be told; the newest first."""
+    query = _given(state=state, message_id=message_id, limit=limit, cursor=cursor)
+    return _get(_CALLBACKS, _model(Page[Callback]), query)
+
+
+def replay_callback(callback_id: str) -> Call[None]:
+    """Tell one thing again."""
+    return _post(f"{_CALLBACKS}/{_segment(callback_id)}/replay", _nothing)
+
+
+def replay_callbacks(
+    *, state: CallbackState | str | None = None, limit: int | None = None
+) -> Call[ReplayedCallbacks]:
+    """Tell again all that failed, at most `limit`."""
+    return _post(
+        f"{_CALLBACKS}/replay", _model(ReplayedCallbacks), _given(state=state, limit=limit)
+    )
+
+
+def callback_secret() -> Call[CallbackSecret]:
+    """The secret that `verify_callback` needs."""
+    return _get(f"{_CALLBACKS}/secret", _model(CallbackSecret))
+
+
+def readiness() -> Call[Readiness]:
+    """Whether the gateway can accept messages; needs no key. Not being ready is an answer."""
+    return replace(_get("/readyz", _ready), answers=frozenset({503}))
+
+
+def _get(path: str, read: Callable[[Answer], T], query: Mapping[str, Any] | None = None) -> Call[T]:
+    texts = {name: str(value) for name, value in (query or {}).items()}
+    return Call("GET", path, read, query=texts, repeatable=True)
+
+
+def _post(
+    path: str, read: Callable[[Answer], T], content: Mapping[str, Any] | None = None
+) -> Call[T]:
+    if content is None:
+        return Call("POST", path, read)
+    return Call(
+        "POST",
+        path,
+        read,
+        headers={"Content-Type": "application/json"},
+        body=json.dumps(content, ensure_ascii=False).encode(),
+    )
+
+
+def _toml(path: str, read: Callable[[Answer], T], content: str) -> Call[T]:
+    headers = {"Content-Type": "application/toml"}
+    return Call("POST", path, read, headers=headers, body=content.encode())
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _moment(at: datetime | None) -> str | None:
+    """RFC 3339; a time without its offset could be meant anywhere."""
+    if at is None:
+        return None
+    if at.utcoffset() is None:
+        raise ValueError("A time needs its offset from UTC: datetime(..., tzinfo=UTC).")
+    return at.isoformat()
+
+
+def _segment(text: str) -> str:
+    """An id or name as one segment of a path; an empty one would ask for something else."""
+    if text in {"", ".", ".."}:
+        raise ValueError("An id or name must not be empty, nor consist of dots.")
+    return quote(text, safe="")
+
+
+def _parsed(answer: Answer, model: type[M], **more: Any) -> M:
+    try:
+        return model.model_validate({**answer.json(), **more})
+    except ValidationError as error:
+        where = ", ".join(sorted({_place(problem["loc"]) for problem in error.errors()}))
+        # The cause would quote the answer, and with it numbers and bodies.
+        raise UnexpectedAnswer(
+            f"The answer ({answer.status}) is not what the gateway's API promises, in: {where}. "
+            "Either the address is not the API's, or this client is too old for it."
+        ) from None
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(step) for step in location) or "the whole document"
+
+
+def _model(model: type[M]) -> Callable[[Answer], M]:
+    return lambda answer: _parsed(answer, model)
+
+
+def _items(model: type[M]) -> Callable[[Answer], tuple[M, ...]]:
+    page = Page[model]  # type: ignore[valid-type]  # made from a value, which types cannot say
+    return lambda answer: _parsed(answer, page).items
+
+
+def _nothing(_: Answer) -> None:
+    return None
+
+
+def _accepted(answer: Answer) -> Accepted:
+    replayed = answer.headers.get("idempotency-replayed", "").lower() == "true"
+    return _parsed(answer, Accepted, replayed=replayed)
+
+
+def _ready(answer: Answer) -> Readiness:
+    return _parsed(answer, Readiness, ready=answer.status == HTTPStatus.OK)

@@ -1,0 +1,358 @@
+import inspect
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sdks.python.tests.fakes.gateway import Fault
+
+from smsgateway import (
+    AsyncClient,
+    CallbackState,
+    Client,
+    Environment,
+    MessageStatus,
+    Mode,
+    Priority,
+    UnexpectedAnswer,
+    ValidationFailed,
+    __version__,
+    calls,
+)
+
+TO = "+447700900123"
+DEAD = "+447700900199"
+
+
+def send(client, to=TO, **more):
+    return client.send(to=to, sender="Acme", body="Your table is ready.", **more)
+
+
+def test_a_sent_message_is_accepted_and_then_delivered(client):
+    accepted = send(client)
+    assert accepted.message_id.startswith("msg_")
+    assert (accepted.status, accepted.encoding, accepted.segments) == ("queued", "gsm7", 1)
+    assert not accepted.replayed
+    while not (message := client.message(accepted.message_id)).has_ended:
+        pass
+    assert message.status is MessageStatus.DELIVERED
+    assert (message.sender, message.to) == ("Acme", TO)
+
+
+def test_everything_that_a_send_can_say_reaches_the_gateway(client, gateway):
+    at = datetime.now(UTC) + timedelta(hours=1)
+    accepted = client.send(
+        to=TO,
+        sender="Acme",
+        body="It\u2019s ready",
+        mode=Mode.ALERT,
+        priority=Priority.HIGH,
+        callback_url="https://shop.example.com/sms",
+        validity_period=600,
+        scheduled_at=at,
+        metadata={"order": "17"},
+        smart_encoding=True,
+        idempotency_key="order-17",
+    )
+    assert [r.count for r in accepted.replacements] == [1]
+    asked = gateway.messages[accepted.message_id].asked
+    assert asked.model_dump(by_alias=True) == {
+        "to": TO,
+        "from": "Acme",
+        "body": "It\u2019s ready",
+        "mode": "alert",
+        "priority": "high",
+        "callback_url": "https://shop.example.com/sms",
+        "validity_period": 600,
+        "scheduled_at": at,
+        "metadata": {"order": "17"},
+        "smart_encoding": True,
+    }
+    assert gateway.exchanges[-1].headers["idempotency-key"] == "order-17"
+
+
+def test_a_send_makes_its_own_idempotency_key_unless_told_otherwise(client, gateway):
+    send(client)
+    send(client)
+    send(client, idempotency_key=None)
+    first, second, third = (e.headers.get("idempotency-key") for e in gateway.exchanges)
+    assert first
+    assert second
+    assert first != second
+    assert third is None
+
+
+def test_a_repeated_idempotency_key_is_one_message(client, gateway):
+    first = send(client, idempotency_key="order-17")
+    again = send(client, idempotency_key="order-17")
+    assert again.replayed
+    assert again.message_id == first.message_id
+    assert len(gateway.messages) == 1
+
+
+@pytest.mark.parametrize("key", ["", "two words", "n\u00e4h", "a" * 256, "line\nbreak"])
+def test_an_idempotency_key_that_no_header_can_hold_is_refused_before_sending(client, gateway, key):
+    with pytest.raises(ValueError, match="visible ASCII"):
+        send(client, idempotency_key=key)
+    assert not gateway.exchanges
+
+
+def test_a_time_without_its_offset_is_refused_before_sending(client):
+    with pytest.raises(ValueError, match="offset"):
+        send(client, scheduled_at=datetime(2026, 12, 1, 9))  # noqa: DTZ001  # that is the point
+
+
+def test_a_listing_is_followed_over_all_its_pages(client, gateway):
+    sent = [send(client).message_id for _ in range(5)]
+    listed = [message.message_id for message in client.each_message(limit=2)]
+    assert listed == sent[::-1]
+    listings = [e for e in gateway.exchanges if e.path == "/api/v1/sms"]
+    assert len(listings) == 3
+
+
+def test_a_page_tells_where_the_next_one_begins(client):
+    sent = [send(client).message_id for _ in range(3)]
+    first = client.messages(limit=2)
+    rest = client.messages(limit=2, cursor=first.next_cursor)
+    assert [m.message_id for m in (*first.items, *rest.items)] == sent[::-1]
+    assert rest.next_cursor is None
+
+
+def test_a_listing_that_never_ends_is_given_up(client, gateway):
+    page = b'{"items": [], "next_cursor": "MA=="}'
+    gateway.faults += [Fault(200, {"content-type": "application/json"}, page)] * 2
+    with pytest.raises(UnexpectedAnswer, match="same page twice"):
+        list(client.each_message())
+
+
+def test_every_filter_of_a_listing_is_applied(client):
+    old = send(client, to=DEAD, mode="alert")
+    boundary = datetime.now(UTC)
+    send(client)
+    kept = client.messages(mode=Mode.ALERT, to=DEAD, sender="Acme", until=boundary)
+    assert [m.message_id for m in kept.items] == [old.message_id]
+    assert client.messages(since=boundary, to=DEAD).items == ()
+    assert client.messages(status=MessageStatus.CANCELED).items == ()
+    assert client.messages(provider="nobody").items == ()
+
+
+def test_events_tell_the_story_in_order(client):
+    message_id = send(client).message_id
+    while not client.message(message_id).has_ended:
+        pass
+    events = client.events(message_id)
+    assert [event.status for event in events] == ["queued", "sending", "sent", "delivered"]
+    assert [event.seq for event in events] == [1, 2, 3, 4]
+    assert events[1].provider == "primary"
+
+
+def test_an_explanation_holds_attempts_parts_receipts_callbacks_and_sentences(client, gateway):
+    message_id = send(client).message_id
+    gateway.tell(message_id)
+    while not client.message(message_id).has_ended:
+        pass
+    explained = client.explain(message_id)
+    assert explained.message.message_id == message_id
+    assert explained.attempts[0].parts[0].receipt_state == "delivered"
+    assert explained.receipts[0].network == "23415"
+    assert explained.callbacks[0].last_status == 500
+    assert explained.summary[0] == "The message is delivered."
+
+
+def test_a_message_that_has_not_left_can_be_canceled(client):
+    message_id = send(client, scheduled_at=datetime.now(UTC) + timedelta(days=1)).message_id
+    assert client.cancel(message_id).status is MessageStatus.CANCELED
+
+
+def dead_letter(client, gateway):
+    message_id = send(client, to=DEAD).message_id
+    while not client.message(message_id).has_ended:
+        pass
+    return message_id
+
+
+def test_dead_letters_are_listed_and_replayed(client, gateway):
+    first, second = (dead_letter(client, gateway) for _ in range(2))
+    assert [m.message_id for m in client.each_dead_letter(limit=1)] == [second, first]
+    done = client.replay_dead_letters(message_ids=[first, "msg_none"])
+    assert done.replayed == (first,)
+    assert [(s.message_id, bool(s.detail)) for s in done.skipped] == [("msg_none", True)]
+    assert client.replay_dead_letter(second).status == "queued"
+    assert client.dead_letters(provider="primary").items == ()
+
+
+def test_dead_letters_can_be_replayed_by_number_of_them(client, gateway):
+    for _ in range(3):
+        dead_letter(client, gateway)
+    assert len(client.replay_dead_letters(limit=2).replayed) == 2
+
+
+def test_providers_are_shown_with_their_figures(client):
+    assert {p.name: p.state for p in client.providers()} == {"primary": "up", "backup": "down"}
+    assert client.provider("primary").recent.accept_p50_ms == 4.2
+
+
+def test_a_key_works_from_its_making_to_its_revoking(client, gateway):
+    made = client.create_key(
+        name="shop",
+        environment=Environment.TEST,
+        scopes=["messages:read"],
+        expires_at=datetime.now(UTC) + timedelta(days=1),
+    )
+    assert made.key not in repr(made)
+    with Client(gateway.url, made.key) as other:
+        assert other.messages().items == ()
+    listed = client.keys()
+    assert [key.name for key in listed] == ["admin", "shop"]
+    client.revoke_key(made.id)
+    assert client.keys()[-1].revoked_at is not None
+
+
+def test_a_configuration_is_checked_applied_and_read(client):
+    good = "[providers.backup]\ntype = 'smpp'\n"
+    wrong = client.check_configuration("[providers.backup]\ntype = 'pigeon'\n")
+    assert not wrong.ok
+    assert (wrong.mistakes[0].line, wrong.mistakes[0].path) == (2, "providers.backup.type")
+    assert client.check_configuration(good).ok
+    assert client.apply_configuration(good).changed
+    assert not client.apply_configuration(good).changed
+    assert client.configuration().content == good
+    with pytest.raises(ValidationFailed) as refused:
+        client.apply_configuration("[")
+    assert refused.value.errors[0].line == 1
+
+
+def test_callbacks_are_listed_and_told_again(client, gateway):
+    message_id = send(client).message_id
+    told = [gateway.tell(message_id) for _ in range(3)]
+    assert [c.id for c in client.each_callback(state=CallbackState.FAILED, limit=2)] == told[::-1]
+    client.replay_callback(told[0])
+    listed = client.callbacks(state="failed", message_id=message_id)
+    assert [c.id for c in listed.items] == told[:0:-1]
+    assert client.replay_callbacks(state="failed", limit=1).replayed == 1
+
+
+def test_the_secret_of_callbacks_can_be_had_and_is_not_shown_by_accident(client):
+    secret = client.callback_secret()
+    assert secret.secret.startswith("whsec_")
+    assert secret.secret not in repr(secret)
+
+
+def test_not_being_ready_is_an_answer_and_not_an_error(client, gateway):
+    assert client.readiness().ready
+    gateway.now_down = True
+    readiness = client.readiness()
+    assert not readiness.ready
+    assert readiness.database == "down"
+
+
+@pytest.mark.parametrize("nothing", ["", ".", ".."])
+def test_an_empty_id_asks_for_nothing_else(client, gateway, nothing):
+    with pytest.raises(ValueError, match="must not be empty"):
+        client.revoke_key(nothing)
+    assert not gateway.exchanges
+
+
+def test_an_id_cannot_reach_another_address():
+    assert calls.message("../keys?x=1#y").path == "/api/v1/sms/..%2Fkeys%3Fx%3D1%23y"
+
+
+def test_what_a_newer_gateway_says_is_kept(client, gateway):
+    message_id = send(client).message_id
+    shown = gateway.messages[message_id].shown()
+    newer = {**shown, "status": "teleporting", "price": "0.04"}
+    gateway.faults.append(json_fault(newer))
+    message = client.message(message_id)
+    assert message.status == "teleporting"
+    assert not message.has_ended
+    assert message.model_dump(by_alias=True)["price"] == "0.04"
+    assert message.model_dump(by_alias=True)["from"] == "Acme"
+
+
+def json_fault(content):
+    return Fault(200, {"content-type": "application/json"}, json.dumps(content).encode())
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "ended"),
+    [
+        ("delivered", "delivered", True),
+        ("sent", None, False),
+        ("sent", "provider_gives_no_receipts", True),
+        ("unknown", None, False),
+        ("dead_letter", "no_route", True),
+    ],
+)
+def test_a_message_has_ended_when_nothing_more_will_happen(client, gateway, status, reason, ended):
+    message_id = send(client).message_id
+    shown = gateway.messages[message_id].shown()
+    gateway.faults.append(json_fault({**shown, "status": status, "reason": reason}))
+    assert client.message(message_id).has_ended is ended
+
+
+def test_the_user_agent_names_the_program_and_the_library(gateway):
+    with Client(gateway.url, gateway.key, user_agent="shop/2.1") as client:
+        client.messages()
+    agent = gateway.exchanges[-1].headers["user-agent"]
+    assert agent.startswith(f"shop/2.1 smsgateway-python/{__version__} python/3.")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "sms.example.com",
+        "ftp://sms.example.com",
+        "http://",
+        "http://u:p@h",
+        "http://h:x",
+        "h?a",
+    ],
+)
+def test_an_address_that_cannot_be_one_is_refused_without_repeating_it(address):
+    with pytest.raises(ValueError, match="address of the API is") as refused:
+        Client(address, "key")
+    assert "u:p" not in str(refused.value)
+
+
+def test_an_address_may_have_a_path_and_a_slash():
+    with Client("https://example.com/sms/ ", "key") as client:
+        assert client.api == "https://example.com/sms"
+        assert "key" not in repr(client)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a\n", "schl\u00fcssel"])
+def test_a_key_that_cannot_be_one_is_refused_without_repeating_it(key):
+    with pytest.raises(ValueError, match="visible ASCII") as refused:
+        Client("http://h", key)
+    assert "schl" not in str(refused.value)
+
+
+async def test_the_awaiting_client_does_the_same(async_client, gateway):
+    accepted = await send(async_client)
+    while not (message := await async_client.message(accepted.message_id)).has_ended:
+        pass
+    assert message.status is MessageStatus.DELIVERED
+    for _ in range(2):
+        await send(async_client)
+    assert len([m async for m in async_client.each_message(limit=1)]) == 3
+    with pytest.raises(ValidationFailed):
+        await send(async_client, to="nobody")
+
+
+def test_both_clients_offer_the_same_calls_with_the_same_arguments():
+    def offered(client):
+        return {
+            name: str(inspect.signature(value))
+            for name, value in vars(client).items()
+            if not name.startswith("_") and callable(value) and name not in {"run", "close"}
+        }
+
+    assert offered(Client) == offered(AsyncClient)
+    assert len(offered(Client)) == 25
+
+
+def test_help_shows_arguments_and_answer(client):
+    assert str(inspect.signature(client.message)) == (
+        "(message_id: str) -> smsgateway.models.Message"
+    )
+    assert "idempotency" in (inspect.getdoc(client.send) or "")

@@ -1,0 +1,182 @@
+"""Clients and the fake gateway held against an OpenAPI document, when one is given.
+
+`SMSGATEWAY_OPENAPI` names the document of a real gateway, by path or address.
+"""
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sdks.python.tests.fakes.openapi import WHERE, breaches, given_document
+
+from smsgateway import GatewayError
+
+TO = "+447700900123"
+DEAD = "+447700900199"
+
+
+def use_everything(client, gateway):
+    later = datetime.now(UTC) + timedelta(hours=1)
+    message_id = client.send(
+        to=TO,
+        sender="Acme",
+        body="Hello",
+        mode="alert",
+        priority="high",
+        callback_url="https://shop.example.com/sms",
+        validity_period=600,
+        metadata={"order": "17"},
+        smart_encoding=False,
+    ).message_id
+    scheduled = client.send(to=TO, sender="Acme", body="Hello", scheduled_at=later).message_id
+    dead = client.send(to=DEAD, sender="Acme", body="Hello").message_id
+    while not client.message(dead).has_ended:
+        pass
+    told = gateway.tell(message_id)
+    first = client.messages(
+        status="dead_letter",
+        mode="transactional",
+        to=DEAD,
+        sender="Acme",
+        since=later - timedelta(days=1),
+        until=later,
+        limit=1,
+    )
+    assert len(first.items) == 1
+    list(client.each_message(limit=2))
+    client.messages(provider="primary")
+    client.events(message_id)
+    client.explain(message_id)
+    client.cancel(scheduled)
+    client.dead_letters(provider="primary", limit=5)
+    client.replay_dead_letters(message_ids=[dead])
+    client.replay_dead_letters(provider="primary", limit=1)
+    client.providers()
+    client.provider("primary")
+    key = client.create_key(
+        name="k", environment="test", scopes=["messages:read"], expires_at=later
+    )
+    client.keys()
+    client.revoke_key(key.id)
+    client.configuration()
+    client.check_configuration("[")
+    client.apply_configuration(client.configuration().content)
+    client.callbacks(state="failed", message_id=message_id, limit=5)
+    client.replay_callback(told)
+    client.replay_callbacks(state="failed", limit=5)
+    client.callback_secret()
+    client.readiness()
+    for refused in (
+        lambda: client.message("msg_none"),
+        lambda: client.cancel(scheduled),
+        lambda: client.replay_dead_letter(dead),
+        lambda: client.send(to="nobody", sender="Acme", body=""),
+    ):
+        with pytest.raises(GatewayError):
+            refused()
+
+
+def test_all_that_the_client_and_the_fake_say_is_allowed_by_the_gateways_document(client, gateway):
+    document = given_document()
+    if document is None:
+        pytest.skip(f"{WHERE} names no OpenAPI document of a gateway to compare with")
+    use_everything(client, gateway)
+    assert breaches(document, gateway.exchanges) == []
+
+
+DOCUMENT = {
+    "openapi": "3.1.0",
+    "paths": {
+        "/api/v1/sms/send": {
+            "post": {
+                "parameters": [
+                    {
+                        "name": "Idempotency-Key",
+                        "in": "header",
+                        "schema": {"type": "string", "maxLength": 255},
+                    }
+                ],
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {"schema": {"$ref": "#/components/schemas/Send"}}
+                    },
+                },
+                "responses": {
+                    "202": {
+                        "content": {
+                            "application/json": {
+                                "schema": {"type": "object", "required": ["message_id"]}
+                            }
+                        }
+                    }
+                },
+            }
+        },
+        "/api/v1/sms": {
+            "get": {
+                "parameters": [
+                    {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum": 200}}
+                ],
+                "responses": {"200": {"description": "a page"}},
+            }
+        },
+    },
+    "components": {
+        "schemas": {
+            "Number": {"type": "string", "pattern": "^\\+"},
+            "Send": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["to", "from", "body"],
+                "properties": {
+                    "to": {"$ref": "#/components/schemas/Number"},
+                    "from": {"type": "string"},
+                    "body": {"type": "string"},
+                },
+            },
+        }
+    },
+}
+
+
+@pytest.fixture
+def sent(client, gateway):
+    client.send(to=TO, sender="Acme", body="Hello")
+    client.messages(limit=3)
+    return gateway.exchanges
+
+
+def test_what_the_document_allows_is_no_breach(sent):
+    assert breaches(DOCUMENT, sent) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"body": b'{"to": "44", "from": "a", "body": "b"}'}, "at $.to: pattern"),
+        ({"body": b'{"to": "+44", "from": "a", "body": "b", "x": 1}'}, "additionalProperties"),
+        ({"body": b'{"to": "+44", "from": "a"}'}, "required"),
+        ({"body": b""}, "a body is required"),
+        ({"headers": {"content-type": "text/plain"}}, "not one of"),
+        ({"status": 418}, "418 is not documented"),
+        ({"answer": b"{}"}, "answer at $: required"),
+        ({"path": "/api/v1/other"}, "no such operation"),
+        ({"method": "DELETE"}, "no such operation"),
+        ({"query": (("deep", "1"),)}, "deep is not known"),
+        (
+            {"headers": {"content-type": "application/json", "idempotency-key": "k" * 256}},
+            "header Idempotency-Key",
+        ),
+    ],
+)
+def test_what_the_document_does_not_allow_is_found(sent, change, sentence):
+    found = breaches(DOCUMENT, [dataclasses.replace(sent[0], **change)])
+    assert any(sentence in breach for breach in found), found
+
+
+def test_a_query_parameter_out_of_bounds_is_found(sent):
+    wrong = dataclasses.replace(sent[1], query=(("limit", "201"),))
+    assert breaches(DOCUMENT, [wrong]) == [
+        "GET /api/v1/sms: query limit at $: maximum does not hold."
+    ]

@@ -1,0 +1,83 @@
+"""What follows from a move once it is committed: a metric, a log line, news for those who wait."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+from uuid import UUID
+
+from domain.ids import IdPrefix, public_id
+from domain.modes import Mode
+from services.callbacks import Callbacks
+from services.orchestration import Orchestration
+from store.transitions import Transition
+from telemetry import metrics
+from telemetry.logs import get_logger
+from workflows.send import MessageChanged
+
+_log = get_logger(__name__)
+_MOST_AT_ONCE = 50
+
+
+class Announcements:
+    """Tells of moves. Losing one costs a wait and no message: every waiter also has a deadline."""
+
+    def __init__(self, orchestration: Orchestration, callbacks: Callbacks) -> None:
+        self._orchestration = orchestration
+        self._callbacks = callbacks
+        self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def tell(self, moves: Sequence[Transition], *, runner_knows: bool = False) -> None:
+        """Count and log moves, and tell their listeners in the background.
+
+        `runner_knows` is for moves that the message's own workflow made.
+        """
+        for move in moves:
+            public = public_id(IdPrefix.MESSAGE, move.message_id)
+            metrics.message_moved(
+                move.previous,
+                move.status,
+                mode=Mode(move.mode),
+                provider=move.provider,
+                reason=move.reason,
+            )
+            _log.info(
+                "message_moved",
+                message_id=public,
+                was=move.previous,
+                now=move.status,
+                provider=move.provider,
+                code=move.code,
+                reason=move.reason,
+            )
+            if not runner_knows and move.owner is not None:
+                self._spawn(self._tell_runner(move))
+        lanes = sorted({m.callback_lane_id for m in moves if m.callback_lane_id is not None})
+        if lanes:
+            self._spawn(self._wake(lanes))
+
+    def nudge(self, owner: str, status: str) -> None:
+        """Let a message's runner decide anew: something that it should know was written."""
+        self._spawn(self._tell(owner, MessageChanged(status, final=False)))
+
+    async def drained(self) -> None:
+        """Wait until everybody was told."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _tell_runner(self, move: Transition) -> None:
+        if move.owner is not None:
+            await self._tell(move.owner, MessageChanged(move.status.value, move.final))
+
+    async def _tell(self, owner: str, news: MessageChanged) -> None:
+        async with self._turns:
+            await self._orchestration.tell_send(owner, news)
+
+    async def _wake(self, lanes: Sequence[UUID]) -> None:
+        async with self._turns:
+            await self._callbacks.wake(lanes)

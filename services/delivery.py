@@ -1,0 +1,461 @@
+"""The steps of one message's delivery, each one transaction: decide, claim, record, recall."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.configuration import Configuration, Environment
+from domain.delivery import (
+    Decision,
+    Declare,
+    Finish,
+    Reason,
+    Recall,
+    RouteOption,
+    Submit,
+    Wait,
+    WaitFor,
+    decide,
+)
+from domain.errors import RECEIPT_ERRORS, ErrorClass
+from domain.ids import IdPrefix, parse_id
+from domain.modes import MissingReceiptPolicy, Mode, ModePolicy, Priority
+from domain.outcomes import OutcomeKind, PartOutcome
+from domain.states import MessageStatus, Verdict
+from providers.base import LateAnswer, Outbound
+from services.announcements import Announcements
+from services.configuration import Configurations
+from store import attempts, events, messages, providers, receipts
+from store.attempts import Claim, PartRecord
+from store.database import Database, Row
+from store.transitions import Transition, settle
+from workflows.send import MessageRef, Step
+
+ACTOR = "workflow"
+
+GRACE = timedelta(seconds=60)
+"""How much later than planned something may happen before the reconciler asks after it."""
+
+AFTER_VALIDITY = timedelta(seconds=60)
+"""How long after a message's validity its receipt (EXPIRED, most likely) is still waited for."""
+
+TURN = timedelta(seconds=1)
+"""How long a message waits for its turn at a provider before it gives its slot back."""
+
+# Reading, writing and the way there and back, on top of what the provider may take.
+_AROUND_AN_ANSWER = timedelta(seconds=4)
+
+RECEIPT_ERROR_NAMES = {state.value: error.value for state, error in RECEIPT_ERRORS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A message on its way to a provider, and what its trace and its metrics need."""
+
+    outbound: Outbound
+    mode: Mode
+    accepted_at: datetime
+    valid_until: datetime
+    traceparent: str | None
+    first: bool
+    """Whether this is the first attempt of all."""
+
+
+class Delivery:
+    """What `activities.send` does between Temporal and the provider."""
+
+    def __init__(
+        self, database: Database, configurations: Configurations, announcements: Announcements
+    ) -> None:
+        self._database = database
+        self._configurations = configurations
+        self._announcements = announcements
+
+    async def decide(self, ref: MessageRef, now: datetime) -> Step:
+        """Decide about a message and store the decision."""
+        async with self._database.begin() as connection:
+            step, moves = await self._decide(connection, ref, now)
+        self._announcements.tell(moves, runner_knows=True)
+        return step
+
+    async def load(self, ref: MessageRef, submit: Submit, now: datetime) -> Loaded | None:
+        """Read what a provider is handed; None if there is nothing to send any more."""
+        message_id = _uuid(ref)
+        async with self._database.begin() as connection:
+            content = await messages.content(connection, message_id)
+        if content is None or content["body"] is None or content["recipient"] is None:
+            return None
+        policy = self._configurations.current.mode_policy(Mode(content["mode"]))
+        until = self._receipt_by(submit.provider, policy, content["valid_until"], now)
+        lives_until = min(until, content["valid_until"])
+        return Loaded(
+            outbound=Outbound(
+                message_id=message_id,
+                attempt=submit.number,
+                sender=content["sender"],
+                recipient=content["recipient"],
+                text=content["body"],
+                reference=_reference(message_id, submit.number),
+                valid_for=max(timedelta(seconds=1), lives_until - now),
+                priority=Priority(content["priority"]),
+            ),
+            mode=Mode(content["mode"]),
+            accepted_at=content["accepted_at"],
+            valid_until=content["valid_until"],
+            traceparent=content["traceparent"],
+            first=submit.number == 1,
+        )
+
+    async def claim(
+        self,
+        ref: MessageRef,
+        submit: Submit,
+        loaded: Loaded,
+        *,
+        parts: int,
+        now: datetime,
+    ) -> list[int]:
+        """Write the attempt, with the last look at all that forbids it; the parts to be sent now.
+
+        Empty if something forbids it: then nothing was written and nothing may be sent.
+        """
+        provider = self._configurations.current.providers[submit.provider]
+        policy = self._configurations.current.mode_policy(loaded.mode)
+        wanted = Claim(
+            message_id=loaded.outbound.message_id,
+            epoch=ref.epoch,
+            number=submit.number,
+            provider=submit.provider,
+            parts=parts,
+            part_method=provider.parts.value,
+            reference=loaded.outbound.reference,
+            at=now,
+            answer_by=now + provider.response_timeout + _AROUND_AN_ANSWER,
+            receipt_by=self._receipt_by(submit.provider, policy, loaded.valid_until, now),
+            config_version=self._configurations.version,
+        )
+        async with self._database.begin() as connection:
+            if submit.resume:
+                numbers = await attempts.resume(connection, wanted)
+            else:
+                claimed = await attempts.claim(connection, wanted)
+                numbers = list(range(1, parts + 1)) if claimed else []
+            moves = await settle(
+                connection,
+                [wanted.message_id] if numbers else [],
+                actor=ACTOR,
+                at=now,
+                check_by=wanted.answer_by + GRACE,
+            )
+        self._announcements.tell(moves, runner_knows=True)
+        return numbers
+
+    async def record(
+        self, ref: MessageRef, submit: Submit, outcomes: Sequence[PartOutcome], now: datetime
+    ) -> Step:
+        """Write what came of an attempt, meet the receipts that were quicker, and decide anew."""
+        message_id = _uuid(ref)
+        worst = max(outcomes, key=lambda outcome: _GRAVITY[outcome.kind])
+        async with self._database.begin() as connection:
+            await receipts.share_provider(connection, submit.provider)
+            await messages.stored(connection, message_id, locked=True)
+            await attempts.record(
+                connection,
+                message_id,
+                submit.number,
+                [_as_record(outcome) for outcome in outcomes],
+                at=now,
+                error_class=worst.error_class.value if worst.error_class else None,
+                code=worst.code,
+                retry_after=worst.after,
+                bind=worst.bind,
+                doubt_until=now + self._receipt_deadline(submit.provider),
+            )
+            early = await self._meet_receipts(connection, submit.provider, outcomes, now)
+            moves = await settle(
+                connection, [message_id], actor=ACTOR, at=now, check_by=now + GRACE
+            )
+            step, decided = await self._decide(connection, ref, now)
+        mine = [move for move in [*early, *moves, *decided] if move.message_id == message_id]
+        others = [move for move in early if move.message_id != message_id]
+        self._announcements.tell(mine, runner_knows=True)
+        self._announcements.tell(others)
+        return step
+
+    async def record_late(self, answer: LateAnswer) -> None:
+        """Write an answer that came after its attempt was given up as unknown; tells the runner."""
+        now = datetime.now(UTC)
+        outcome = answer.outcome
+        async with self._database.begin() as connection:
+            await receipts.share_provider(connection, answer.provider)
+            await messages.stored(connection, answer.message_id, locked=True)
+            await attempts.record(
+                connection,
+                answer.message_id,
+                answer.attempt,
+                [_as_record(outcome)],
+                at=now,
+                error_class=outcome.error_class.value if outcome.error_class else None,
+                code=outcome.code,
+                retry_after=outcome.after,
+                bind=outcome.bind,
+                doubt_until=None,
+            )
+            early = await self._meet_receipts(connection, answer.provider, [outcome], now)
+            moves = await settle(
+                connection, [answer.message_id], actor="provider", at=now, check_by=now + GRACE
+            )
+        self._announcements.tell([*early, *moves])
+
+    async def _meet_receipts(
+        self,
+        connection: AsyncConnection,
+        provider: str,
+        outcomes: Sequence[PartOutcome],
+        now: datetime,
+    ) -> list[Transition]:
+        """Let receipts that were quicker than the answer find their parts."""
+        ids = [o.provider_message_id for o in outcomes if o.provider_message_id is not None]
+        if not ids:
+            return []
+        _, moves = await receipts.match(
+            connection, provider, ids, at=now, errors=RECEIPT_ERROR_NAMES, recheck=GRACE
+        )
+        return moves
+
+    async def sent_parts(self, ref: MessageRef, recall: Recall) -> tuple[Row | None, list[str]]:
+        """What a recall needs: the message's content, and the provider's ids of the attempt."""
+        message_id = _uuid(ref)
+        async with self._database.begin() as connection:
+            content = await messages.content(connection, message_id)
+            parts = await attempts.parts_of_message(connection, message_id)
+        return content, [
+            part["provider_message_id"]
+            for part in parts
+            if part["attempt"] == recall.number and part["provider_message_id"] is not None
+        ]
+
+    async def recalled(self, ref: MessageRef, recall: Recall, *, done: bool, now: datetime) -> Step:
+        """Record whether the provider forgot an attempt, and decide anew."""
+        message_id = _uuid(ref)
+        async with self._database.begin() as connection:
+            await messages.stored(connection, message_id, locked=True)
+            await attempts.recalled(connection, message_id, recall.number, done=done)
+            await events.append(
+                connection,
+                message_id,
+                "recalled",
+                actor=ACTOR,
+                at=now,
+                attempt=recall.number,
+                provider=recall.provider,
+                reason="forgotten" if done else "refused",
+            )
+            step, moves = await self._decide(connection, ref, now)
+        self._announcements.tell(moves, runner_knows=True)
+        return step
+
+    async def _decide(
+        self, connection: AsyncConnection, ref: MessageRef, now: datetime
+    ) -> tuple[Step, list[Transition]]:
+        message_id = _uuid(ref)
+        message = await messages.stored(connection, message_id, locked=True)
+        if message is None or message["epoch"] != ref.epoch:
+            status = MessageStatus.QUEUED if message is None else MessageStatus(message["status"])
+            return Step(Finish(status, Reason.SUPERSEDED)), []
+        configuration = self._configurations.current
+        policy = configuration.mode_policy(Mode(message["mode"]))
+        route, options = await self._options(connection, configuration, message)
+        moves: list[Transition] = []
+        while True:
+            facts = await messages.facts(connection, message)
+            decision = decide(facts, options, policy, now)
+            if not isinstance(decision, Declare):
+                break
+            moves += await self._declare(
+                connection, message_id, facts.attempts[-1].provider, decision, now
+            )
+        moves += await self._keep(connection, message, decision, now)
+        if isinstance(decision, Submit | Recall | Finish):
+            about = _about(decision)
+            await events.append(
+                connection,
+                message_id,
+                "decided",
+                actor=ACTOR,
+                at=now,
+                status=about.status,
+                attempt=about.attempt,
+                provider=about.provider,
+                reason=about.reason,
+                detail={
+                    "configuration": self._configurations.version,
+                    "route": route,
+                    "ranking": [
+                        {"provider": option.provider, "score": option.score, "up": option.up}
+                        for option in options
+                    ],
+                },
+            )
+        return self._step(decision, policy, message["priority"]), moves
+
+    async def _options(
+        self, connection: AsyncConnection, configuration: Configuration, message: Row
+    ) -> tuple[int | None, list[RouteOption]]:
+        """The providers of the message's route, best first, and the route's number."""
+        environment = Environment(message["environment"])
+        found = configuration.route_for(
+            country=message["country"],
+            mode=Mode(message["mode"]),
+            sender=message["sender"],
+            network=message["network"],
+            account=message["account_id"],
+            environment=environment,
+        )
+        if found is None:
+            return None, []
+        number, route = found
+        alive = await providers.alive(connection)
+        retries = {error: configuration.retry_rule(error) for error in ErrorClass}
+        names = configuration.providers_of(route, environment)
+        return number, [
+            RouteOption(
+                provider=name,
+                up=name in alive,
+                receipts=configuration.providers[name].receipts,
+                recalls=configuration.providers[name].cancel,
+                retries=retries,
+                # The order of the list is the ranking, so that the first one scores highest.
+                score=1 - place / len(names),
+            )
+            for place, name in enumerate(names)
+        ]
+
+    async def _declare(
+        self,
+        connection: AsyncConnection,
+        message_id: UUID,
+        provider: str,
+        decision: Declare,
+        now: datetime,
+    ) -> list[Transition]:
+        await attempts.declare(
+            connection,
+            message_id,
+            decision.number,
+            decision.status,
+            at=now,
+            doubt_until=now + self._receipt_deadline(provider),
+        )
+        return await settle(connection, [message_id], actor=ACTOR, at=now, check_by=now + GRACE)
+
+    async def _keep(
+        self, connection: AsyncConnection, message: Row, decision: Decision, now: datetime
+    ) -> list[Transition]:
+        """Store a decision: the verdict of an end, or what is waited for and until when."""
+        message_id, epoch = message["id"], message["epoch"]
+        match decision:
+            case Finish(status=status, reason=reason):
+                if status is MessageStatus.DELIVERED or message["verdict"] == status.value:
+                    return []
+                await messages.judge(connection, message_id, epoch, Verdict(status.value), reason)
+                return await settle(connection, [message_id], actor=ACTOR, at=now)
+            case Wait(until=until, why=why):
+                await messages.waits(connection, message_id, epoch, why, until + GRACE)
+                if why is WaitFor.SCHEDULE:
+                    return []
+            case Submit() | Recall():
+                await messages.waits(connection, message_id, epoch, None, now + 2 * GRACE)
+            case Declare():
+                return []
+        if message["verdict"] == Verdict.SCHEDULED:
+            await messages.judge(connection, message_id, epoch, None, None)
+            return await settle(connection, [message_id], actor=ACTOR, at=now)
+        return []
+
+    def _step(self, decision: Decision, policy: ModePolicy, priority: str) -> Step:
+        step = Step(decision, priority=Priority(priority).rank)
+        if not isinstance(decision, Submit | Recall):
+            return step
+        provider = self._configurations.current.providers.get(decision.provider)
+        if provider is None:
+            return step
+        waits = provider.response_timeout + TURN + _AROUND_AN_ANSWER
+        return Step(
+            decision,
+            priority=step.priority,
+            answer_within=waits,
+            queue_within=timedelta(seconds=5) if policy.must_arrive else timedelta(seconds=30),
+        )
+
+    def _receipt_deadline(self, provider: str) -> timedelta:
+        declared = self._configurations.current.providers.get(provider)
+        return declared.receipt_deadline if declared else timedelta(minutes=30)
+
+    def _receipt_by(
+        self, provider: str, policy: ModePolicy, valid_until: datetime, now: datetime
+    ) -> datetime:
+        """How long to wait for the receipt of an attempt that starts now.
+
+        A silent phone is usually off, so most messages wait until they are no longer valid; those
+        that must arrive go to the next route after the provider's deadline.
+        """
+        at_last = valid_until + AFTER_VALIDITY
+        if policy.missing_receipt is MissingReceiptPolicy.EXPIRE:
+            return at_last
+        return min(at_last, now + self._receipt_deadline(provider))
+
+
+_GRAVITY = {
+    OutcomeKind.ACCEPTED: 0,
+    OutcomeKind.UNREACHABLE: 1,
+    OutcomeKind.THROTTLED: 2,
+    OutcomeKind.REFUSED: 3,
+    OutcomeKind.UNKNOWN: 4,
+}
+
+
+def _as_record(outcome: PartOutcome) -> PartRecord:
+    return PartRecord(
+        number=outcome.number,
+        status=outcome.kind.value,
+        provider_message_id=outcome.provider_message_id,
+        error_class=outcome.error_class.value if outcome.error_class else None,
+        code=outcome.code,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What a decision is about, for its event."""
+
+    reason: str
+    status: str | None = None
+    provider: str | None = None
+    attempt: int | None = None
+
+
+def _about(decision: Submit | Recall | Finish) -> _About:
+    match decision:
+        case Submit(provider=provider, number=number, resume=resume):
+            return _About("resume" if resume else "submit", provider=provider, attempt=number)
+        case Recall(provider=provider, number=number):
+            return _About("recall", provider=provider, attempt=number)
+        case Finish(status=status, reason=reason):
+            return _About(reason, status=status.value)
+
+
+def _uuid(ref: MessageRef) -> UUID:
+    found = parse_id(IdPrefix.MESSAGE, ref.message_id)
+    if found is None:
+        message = f"{ref.message_id!r} is no message id"
+        raise ValueError(message)
+    return found
+
+
+def _reference(message_id: UUID, attempt: int) -> int:
+    """The reference that ties parts together: the id's random end, moved on with each attempt."""
+    return (message_id.int + attempt * 0x101) & 0xFFFF

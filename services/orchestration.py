@@ -1,0 +1,150 @@
+"""Temporal, as services use it: start a message's runner, tell it news, see whether it lives.
+
+Temporal may be away: then nothing here raises, the answer says so, and the reconciler makes up for
+it later. While it is away, calls fail at once instead of making every request wait.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.common import (
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from domain.ids import IdPrefix, public_id
+from telemetry.logs import get_logger
+from workflows.send import (
+    SENDS,
+    MessageChanged,
+    MessageRef,
+    SendWorkflow,
+    send_workflow_id,
+)
+
+_log = get_logger(__name__)
+
+RPC_TIMEOUT = timedelta(seconds=3)
+_REST_AFTER_FAILURE = timedelta(seconds=2)
+
+MODE = SearchAttributeKey.for_keyword("Mode")
+COUNTRY = SearchAttributeKey.for_keyword("Country")
+ACCOUNT = SearchAttributeKey.for_keyword("Account")
+SEARCH_ATTRIBUTES = ("Mode", "Country", "Provider", "Campaign", "Account", "Incident")
+"""Keyword attributes that `worker.py bootstrap` sees to."""
+
+
+class Told(StrEnum):
+    """What became of news for a workflow."""
+
+    YES = "yes"
+    NOT_RUNNING = "not_running"
+    TEMPORAL_AWAY = "temporal_away"
+
+
+class Orchestration:
+    """A connection to Temporal that may come late, and may be away for a while."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Client]]) -> None:
+        self._connect = connect
+        self._client: Client | None = None
+        self._away_until = 0.0
+        self._connecting = asyncio.Lock()
+
+    async def client(self) -> Client | None:
+        """The client, connected on first use; None while Temporal is away."""
+        if self._client is not None:
+            return self._client
+        if self._resting():
+            return None
+        async with self._connecting:
+            if self._client is None and not self._resting():
+                try:
+                    async with asyncio.timeout(RPC_TIMEOUT.total_seconds()):
+                        self._client = await self._connect()
+                except (RPCError, RuntimeError, TimeoutError) as error:
+                    self._failed(error)
+        return self._client
+
+    async def start_send(
+        self, message_id: UUID, epoch: int, *, mode: str, country: str, account: str
+    ) -> bool:
+        """Start a message's runner; True also if it runs already, False if Temporal is away."""
+        client = None if self._resting() else await self.client()
+        if client is None:
+            return False
+        public = public_id(IdPrefix.MESSAGE, message_id)
+        try:
+            await client.start_workflow(
+                SendWorkflow.run,
+                MessageRef(public, epoch),
+                id=send_workflow_id(public),
+                task_queue=SENDS,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                static_summary=f"{mode} to {country}",
+                search_attributes=TypedSearchAttributes(
+                    [
+                        SearchAttributePair(MODE, mode),
+                        SearchAttributePair(COUNTRY, country),
+                        SearchAttributePair(ACCOUNT, account),
+                    ]
+                ),
+                rpc_timeout=RPC_TIMEOUT,
+            )
+        except WorkflowAlreadyStartedError:
+            return True
+        except RPCError as error:
+            self._failed(error)
+            return False
+        return True
+
+    async def tell_send(self, owner: str, news: MessageChanged) -> Told:
+        """Signal a message's runner; `owner` is its workflow id."""
+
+        async def signal(handle: WorkflowHandle[SendWorkflow, str]) -> None:
+            await handle.signal(SendWorkflow.message_changed, news, rpc_timeout=RPC_TIMEOUT)
+
+        client = None if self._resting() else await self.client()
+        if client is None:
+            return Told.TEMPORAL_AWAY
+        try:
+            await signal(client.get_workflow_handle_for(SendWorkflow.run, owner))
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return Told.NOT_RUNNING
+            self._failed(error)
+            return Told.TEMPORAL_AWAY
+        return Told.YES
+
+    async def answers(self) -> bool:
+        """Whether Temporal answers right now."""
+        client = await self.client()
+        if client is None:
+            return False
+        try:
+            await client.workflow_service.get_system_info(
+                GetSystemInfoRequest(), timeout=timedelta(seconds=1)
+            )
+        except RPCError as error:
+            self._failed(error)
+            return False
+        return True
+
+    def _resting(self) -> bool:
+        return asyncio.get_running_loop().time() < self._away_until
+
+    def _failed(self, error: Exception) -> None:
+        self._away_until = asyncio.get_running_loop().time() + _REST_AFTER_FAILURE.total_seconds()
+        status = error.status.name if isinstance(error, RPCError) else type(error).__name__
+        _log.warning("temporal_away", code=status)

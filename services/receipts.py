@@ -1,0 +1,158 @@
+"""Receipts on their way in: gathered, committed, and only then answered."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from providers.base import ReceivedReceipt
+
+from domain.ids import IdPrefix, public_id
+from domain.numbers import InvalidNumber, parse_number
+from services.announcements import Announcements
+from services.delivery import GRACE, RECEIPT_ERROR_NAMES
+from services.recipients import RecipientHash
+from store import receipts as store
+from store.database import Database
+from store.receipts import Ingested, StoredReceipt
+from telemetry import metrics
+from telemetry.logs import get_logger
+from telemetry.tracing import SpanKind, span
+
+_log = get_logger(__name__)
+
+_MOST_IN_A_BATCH = 500
+
+
+@dataclass
+class _Waiting:
+    """One provider's receipts that are not committed yet."""
+
+    receipts: list[tuple[StoredReceipt, asyncio.Future[None]]] = field(default_factory=list)
+    flusher: asyncio.Task[None] | None = None
+
+
+class ReceiptIntake:
+    """Stores receipts in batches: whatever came while the last batch was being written is the next.
+
+    A quiet provider's receipt is written at once, a busy one's share a transaction.
+    """
+
+    def __init__(
+        self, database: Database, announcements: Announcements, recipient_hash: RecipientHash
+    ) -> None:
+        self._database = database
+        self._announcements = announcements
+        self._recipient_hash = recipient_hash
+        self._waiting: dict[str, _Waiting] = {}
+
+    async def take(self, received: ReceivedReceipt) -> None:
+        """Returns once the receipt is committed; whoever sent it may be answered then.
+
+        Raises:
+            Exception: it was not stored: the sender has to keep it and send it again.
+        """
+        waiting = self._waiting.setdefault(received.provider, _Waiting())
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.receipts.append((self._to_store(received), committed))
+        if waiting.flusher is None or waiting.flusher.done():
+            waiting.flusher = asyncio.create_task(self._flush(received.provider, waiting))
+        await committed
+
+    async def match_late(self, since: datetime, until: datetime) -> int:
+        """Look once more for the parts of receipts that met none; how many were found.
+
+        Neither side of the race can miss the other, but a part may be in doubt when its receipt
+        comes, and only be the sole candidate later.
+        """
+        async with self._database.begin() as connection:
+            unmatched = await store.unmatched(connection, since, until)
+        total = 0
+        for provider, ids in unmatched.items():
+            async with self._database.begin() as connection:
+                matched, moves = await store.match_late(
+                    connection,
+                    provider,
+                    ids,
+                    at=datetime.now(UTC),
+                    errors=RECEIPT_ERROR_NAMES,
+                    recheck=GRACE,
+                )
+            self._announcements.tell(moves)
+            total += matched
+        return total
+
+    def _to_store(self, received: ReceivedReceipt) -> StoredReceipt:
+        return StoredReceipt(
+            provider=received.provider,
+            provider_message_id=received.provider_message_id,
+            state=received.state,
+            code=received.code,
+            received_at=datetime.now(UTC),
+            network=received.network,
+            reference=received.reference,
+            sender=received.sender,
+            number_hash=self._hash(received.recipient),
+            done_at=received.done_at,
+        )
+
+    def _hash(self, recipient: str | None) -> bytes | None:
+        if recipient is None:
+            return None
+        try:
+            return self._recipient_hash.of(parse_number(recipient).e164)
+        except InvalidNumber:
+            return None
+
+    async def _flush(self, provider: str, waiting: _Waiting) -> None:
+        while waiting.receipts:
+            batch = waiting.receipts[:_MOST_IN_A_BATCH]
+            del waiting.receipts[:_MOST_IN_A_BATCH]
+            try:
+                ingested = await self._write(provider, [receipt for receipt, _ in batch])
+            except Exception as error:  # noqa: BLE001 - whatever it is, the senders must hear of it
+                _log.warning("receipts_not_stored", provider=provider, error=type(error).__name__)
+                for _, committed in batch:
+                    if not committed.done():
+                        committed.set_exception(ReceiptNotStored())
+                continue
+            for _, committed in batch:
+                if not committed.done():
+                    committed.set_result(None)
+            self._announcements.tell(ingested.transitions)
+            self._measure(provider, [receipt for receipt, _ in batch], ingested)
+
+    async def _write(self, provider: str, batch: list[StoredReceipt]) -> Ingested:
+        async with self._database.begin() as connection:
+            return await store.ingest(
+                connection,
+                provider,
+                batch,
+                at=datetime.now(UTC),
+                errors=RECEIPT_ERROR_NAMES,
+                recheck=GRACE,
+            )
+
+    def _measure(self, provider: str, batch: list[StoredReceipt], ingested: Ingested) -> None:
+        for position, receipt in enumerate(batch):
+            metrics.receipt_came(
+                provider=provider, state=receipt.state, matched=position < ingested.matched
+            )
+        for move in ingested.transitions:
+            with span(
+                "receipt",
+                parent=move.traceparent,
+                kind=SpanKind.SERVER,
+                message_id=public_id(IdPrefix.MESSAGE, move.message_id),
+                provider=provider,
+                code=move.code,
+            ):
+                pass
+
+
+class ReceiptNotStored(Exception):
+    """The database did not take a receipt; the carrier keeps it and sends it again."""
+
+    loggable = True
+
+    def __init__(self) -> None:
+        super().__init__("the receipt was not stored: send it again")

@@ -1,0 +1,197 @@
+"""Reads the configuration file, and says of each mistake in which line it stands."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from domain.configuration import Configuration
+from settings.sentences import sentence_about
+from settings.toml_positions import Path, Position, Positions, positions_in
+
+_AT = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+_KEY = "[key]"  # pydantic's mark for an error in a mapping's key
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mistake:
+    """One thing that is wrong with a configuration.
+
+    `line` and `column` count from 1, and are 0 where the whole file is meant; `path` reads like
+    `routes[0].providers[1]`, and is empty where no key is meant. The sentence repeats no value.
+    """
+
+    line: int
+    column: int
+    path: str
+    sentence: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        what = f"{self.path}: " if self.path else ""
+        return f"{where}{what}{self.sentence}"
+
+
+class ConfigurationMistakes(Exception):
+    """The configuration cannot be used; `mistakes` has all of them, in the order of the lines."""
+
+    loggable = True
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(sorted(set(mistakes)))
+        super().__init__("\n".join(map(str, self.mistakes)))
+
+
+def read_configuration(path: FilePath) -> tuple[str, Configuration]:
+    """The text of a configuration file, and what it says.
+
+    Raises:
+        ConfigurationMistakes: it cannot be read, or is wrong.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigurationMistakes([_of_all(f"{path} cannot be read: {reason}")]) from None
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        line, start = before.count(b"\n") + 1, before.rfind(b"\n") + 1
+        column = len(before[start:].decode(errors="replace")) + 1
+        sentence = "this is not UTF-8: save the file in that encoding"
+        raise ConfigurationMistakes([Mistake(line, column, "", sentence)]) from None
+    return text, parse_configuration(text)
+
+
+def parse_configuration(text: str) -> Configuration:
+    """What a text in TOML says.
+
+    Raises:
+        ConfigurationMistakes: with every mistake, but for those that hide behind another one:
+            a mistake of syntax hides all that are not, and wrong values hide wrong references.
+    """
+    try:
+        values = tomllib.loads(text)
+        positions = positions_in(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationMistakes([_of_syntax(str(error), text)]) from None
+    except RecursionError:
+        raise ConfigurationMistakes([_of_all("the lists are nested too deeply")]) from None
+    try:
+        return Configuration.model_validate(values)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    raise ConfigurationMistakes(_mistake(each, values, positions) for each in details)
+
+
+def _of_all(sentence: str) -> Mistake:
+    return Mistake(0, 0, "", sentence)
+
+
+def _of_syntax(message: str, text: str) -> Mistake:
+    found = _AT.search(message)
+    what = message[: found.start()] if found else message
+    if found and found["line"]:
+        line, column = int(found["line"]), int(found["column"])
+    else:
+        lines = text.split("\n")
+        line, column = len(lines), len(lines[-1]) + 1
+    return Mistake(line, column, "", f"this is not TOML: {what[:1].lower()}{what[1:]}")
+
+
+def _mistake(details: ErrorDetails, values: Mapping[str, Any], positions: Positions) -> Mistake:
+    path = _path_in(values, details["loc"])
+    kind = details["type"]
+    sentence = sentence_about(details)
+    if kind == "missing" and len(path) == 1:
+        at = Position(0, 0)
+    elif kind == "extra_forbidden" or details["loc"][-1:] == (_KEY,):
+        at = positions.of_key(path)
+    else:
+        at = positions.of_value(path)
+    if kind == "extra_forbidden":
+        sentence += _suggestion(path[-1], _keys_at(path[:-1]))
+    elif kind in {"enum", "literal_error"}:
+        expected = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
+        sentence += _suggestion(details["input"], expected)
+    return Mistake(at.line, at.column, _written(path), sentence)
+
+
+def _path_in(values: Mapping[str, Any], location: tuple[str | int, ...]) -> Path:
+    """The location without what pydantic adds to it, such as the names of a union's members."""
+    path: Path = ()
+    here: Any = values
+    for number, step in enumerate(location):
+        if step == _KEY:
+            continue
+        if _holds(here, step):
+            here = here[step]
+        elif number < len(location) - 1:
+            continue
+        path = (*path, step)
+    return path
+
+
+def _holds(container: Any, step: str | int) -> bool:
+    if isinstance(container, list):
+        return isinstance(step, int) and step < len(container)
+    return isinstance(container, dict) and step in container
+
+
+def _written(path: Path) -> str:
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            plain = re.fullmatch(r"[A-Za-z0-9_-]+", step)
+            text += ("." if text else "") + (step if plain else f'"{step}"')
+    return text
+
+
+def _suggestion(given: object, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(given).lower(), list(known), n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def _keys_at(path: Path) -> list[str]:
+    """The keys that the configuration knows in the table at this path."""
+    annotation: Any = Configuration
+    for step in path:
+        annotation = _below(annotation, step)
+    return [
+        name
+        for model in members_of(annotation)
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for name in model.model_fields
+    ]
+
+
+def _below(annotation: Any, step: str | int) -> Any:
+    for member in members_of(annotation):
+        arguments = get_args(member)
+        if isinstance(step, int):
+            if get_origin(member) is tuple:
+                return arguments[0]
+        elif get_origin(member) is dict:
+            return arguments[1]
+        elif isinstance(member, type) and issubclass(member, BaseModel):
+            known = member.model_fields.get(step)
+            if known is not None:
+                return known.annotation
+    return None
+
+
+def members_of(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or what stands alone, without what is annotated to it."""
+    if hasattr(annotation, "__metadata__"):
+        return members_of(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, UnionType}:
+        return tuple(member for part in get_args(annotation) for member in members_of(part))
+    return (annotation,)

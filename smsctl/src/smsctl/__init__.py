@@ -1,0 +1,3 @@
+"""The command line of the SMS gateway."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""`python -m smsctl`."""
+
+from smsctl.main import run
+
+run()

@@ -1,0 +1,104 @@
+"""Accounts and their API keys."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.database import Row, row, rows, sql
+
+_ADD_ACCOUNT = sql("""
+INSERT INTO accounts (id, callback_secret) VALUES (:id, :callback_secret)
+ON CONFLICT (id) DO NOTHING
+""")
+_ADD_KEY = sql("""
+INSERT INTO api_keys (id, account_id, environment, name, scopes, secret_hash, expires_at)
+VALUES (:id, :account_id, :environment, :name, :scopes, :secret_hash, :expires_at)
+RETURNING id, account_id, environment, name, scopes, created_at, expires_at, revoked_at,
+          last_used_at
+""")
+_KEY = sql("""
+SELECT id, account_id, environment, name, scopes, secret_hash, expires_at, revoked_at
+FROM api_keys WHERE id = :id
+""")
+_KEYS = sql("""
+SELECT id, account_id, environment, name, scopes, created_at, expires_at, revoked_at, last_used_at
+FROM api_keys WHERE account_id = :account_id ORDER BY id
+""")
+_REVOKE = sql("""
+UPDATE api_keys SET revoked_at = coalesce(revoked_at, now())
+WHERE account_id = :account_id AND id = :id RETURNING id
+""")
+_REVOKE_NAMED = sql("""
+UPDATE api_keys SET revoked_at = now()
+WHERE account_id = :account_id AND name = :name AND revoked_at IS NULL
+""")
+# At most once a minute: a busy key is no row that every request updates.
+_USED = sql("""
+UPDATE api_keys SET last_used_at = now()
+WHERE id = :id AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+""")
+
+
+async def ensure_account(
+    connection: AsyncConnection, account_id: str, callback_secret: str
+) -> None:
+    """Add an account, unless it exists."""
+    await connection.execute(_ADD_ACCOUNT, {"id": account_id, "callback_secret": callback_secret})
+
+
+async def add_key(
+    connection: AsyncConnection,
+    *,
+    key_id: UUID,
+    account_id: str,
+    environment: str,
+    name: str,
+    scopes: Sequence[str],
+    secret_hash: bytes,
+    expires_at: datetime | None,
+) -> Row:
+    """Store a key's hash; the key itself is nowhere."""
+    added = await row(
+        connection,
+        _ADD_KEY,
+        {
+            "id": key_id,
+            "account_id": account_id,
+            "environment": environment,
+            "name": name,
+            "scopes": list(scopes),
+            "secret_hash": secret_hash,
+            "expires_at": expires_at,
+        },
+    )
+    if added is None:
+        message = "a key was not stored"
+        raise LookupError(message)
+    return added
+
+
+async def key(connection: AsyncConnection, key_id: UUID) -> Row | None:
+    """A key by its id, with its hash, whether or not it still opens anything."""
+    return await row(connection, _KEY, {"id": key_id})
+
+
+async def keys(connection: AsyncConnection, account_id: str) -> Sequence[Row]:
+    """An account's keys, oldest first, without their hashes."""
+    return await rows(connection, _KEYS, {"account_id": account_id})
+
+
+async def revoke(connection: AsyncConnection, account_id: str, key_id: UUID) -> bool:
+    """Revoke a key; False if the account has none with this id. Twice is as good as once."""
+    return await row(connection, _REVOKE, {"account_id": account_id, "id": key_id}) is not None
+
+
+async def revoke_named(connection: AsyncConnection, account_id: str, name: str) -> None:
+    """Revoke every key of an account that bears this name."""
+    await connection.execute(_REVOKE_NAMED, {"account_id": account_id, "name": name})
+
+
+async def used(connection: AsyncConnection, key_id: UUID) -> None:
+    """Remember that a key was used."""
+    await connection.execute(_USED, {"id": key_id})

@@ -1,0 +1,300 @@
+"""Attempts and their parts: written before the socket, settled after it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.states import AttemptStatus
+from store.database import Row, row, rows, sql
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to hand a message to a provider, asked for right before the socket.
+
+    Attributes:
+        message_id: which message.
+        epoch: the runner's; an older one than the row's gets nothing.
+        number: of the attempt.
+        provider: who would carry it.
+        parts: how many, all of them submitted at once.
+        part_method: how they are joined.
+        reference: concatenation reference, and base of the parts' own references; 0 to 65535.
+        at: the time by which the message must still be valid.
+        answer_by: by then the provider has answered or never will.
+        receipt_by: how long receipts are waited for.
+    """
+
+    message_id: UUID
+    epoch: int
+    number: int
+    provider: str
+    parts: int
+    part_method: str
+    reference: int
+    at: datetime
+    answer_by: datetime
+    receipt_by: datetime
+    config_version: int | None
+
+
+# The last look at everything that could forbid the submit, and the attempt, in one statement: what
+# was written is submitted at once, what is not written never leaves. The message's row is locked,
+# so that a cancel, a replay or another runner comes either before (and is seen) or after.
+_CLAIM = sql("""
+WITH allowed AS (
+    SELECT id FROM messages
+    WHERE id = :message_id AND epoch = :epoch AND verdict IS NULL
+      AND cancel_requested_at IS NULL AND valid_until > :at
+      AND (scheduled_at IS NULL OR scheduled_at <= :at)
+      AND status IN ('queued', 'retried', 'unknown')
+    FOR UPDATE
+), attempt AS (
+    INSERT INTO attempts (message_id, number, epoch, provider, status, part_method, reference,
+                          started_at, answer_by, settled_at, receipt_by, config_version)
+    SELECT id, :number, :epoch, :provider, 'submitting', :part_method, :reference,
+           :at, :answer_by, :at, :receipt_by, :config_version
+    FROM allowed
+    ON CONFLICT (message_id, number) DO NOTHING
+    RETURNING message_id, number
+), written AS (
+    INSERT INTO parts (message_id, attempt, number, provider, status, reference, submitted_at)
+    SELECT message_id, number, part, :provider, 'submitting',
+           (CAST(:reference AS integer) + part - 1) % 65536, :at
+    FROM attempt CROSS JOIN generate_series(1, CAST(:parts AS integer)) AS part
+)
+SELECT message_id FROM attempt
+""")
+
+_RESUME = sql("""
+WITH allowed AS (
+    SELECT id FROM messages
+    WHERE id = :message_id AND epoch = :epoch AND verdict IS NULL
+      AND cancel_requested_at IS NULL AND valid_until > :at AND status = 'retried'
+    FOR UPDATE
+), attempt AS (
+    UPDATE attempts a
+    SET status = 'submitting', tries = tries + 1, answer_by = :answer_by, settled_at = :at,
+        receipt_by = :receipt_by
+    FROM allowed
+    WHERE a.message_id = allowed.id AND a.number = :number AND a.status = 'partial'
+    RETURNING a.message_id, a.number
+)
+UPDATE parts p
+SET status = 'submitting', submitted_at = :at, error_class = NULL, code = ''
+FROM attempt
+WHERE p.message_id = attempt.message_id AND p.attempt = attempt.number
+  AND p.status IN ('refused', 'throttled', 'unreachable')
+RETURNING p.number, p.reference
+""")
+
+# Only what is still in flight, or in doubt, learns from an answer: a receipt may have come first.
+_RECORD = sql("""
+UPDATE parts p
+SET status = CASE WHEN p.status IN ('submitting', 'unknown') THEN o.status ELSE p.status END,
+    provider_message_id = coalesce(o.provider_message_id, p.provider_message_id),
+    error_class = o.error_class, code = o.code, answered_at = :at
+FROM unnest(CAST(:numbers AS integer[]), CAST(:statuses AS text[]), CAST(:ids AS text[]),
+            CAST(:classes AS text[]), CAST(:codes AS text[]))
+     AS o (number, status, provider_message_id, error_class, code)
+WHERE p.message_id = :message_id AND p.attempt = :attempt AND p.number = o.number
+""")
+
+_REFOLD = sql("""
+UPDATE attempts a
+SET status = f.status, settled_at = :at,
+    error_class = CASE WHEN f.status IN ('accepted', 'delivered', 'submitting') THEN NULL
+                       ELSE coalesce(:error_class, a.error_class) END,
+    code = coalesce(:code, a.code),
+    retry_after = :retry_after,
+    receipt_by = CASE WHEN f.status = 'unknown' THEN least(a.receipt_by, :doubt_until)
+                      ELSE a.receipt_by END,
+    bind = CASE WHEN :bind = '' THEN a.bind ELSE :bind END
+FROM (SELECT message_id, number, attempt_fold(message_id, number, expired) AS status
+      FROM attempts WHERE message_id = :message_id AND number = :attempt) f
+WHERE a.message_id = f.message_id AND a.number = f.number
+RETURNING a.status
+""")
+
+_DOUBT = sql("""
+UPDATE parts SET status = 'unknown'
+WHERE message_id = :message_id AND attempt = :attempt AND status = 'submitting'
+""")
+
+_EXPIRE = sql("""
+UPDATE attempts SET expired = true
+WHERE message_id = :message_id AND number = :attempt
+""")
+
+_RECALLED = sql("""
+UPDATE attempts SET recalled = :recalled
+WHERE message_id = :message_id AND number = :attempt
+""")
+
+_OF_MESSAGE = sql("""
+SELECT number, epoch, provider, status, error_class, code, tries, part_method, reference, bind,
+       started_at, answer_by, settled_at, receipt_by, recalled, retry_after, config_version
+FROM attempts WHERE message_id = :message_id ORDER BY number
+""")
+
+_PARTS = sql("""
+SELECT attempt, number, status, provider_message_id, error_class, code, reference, submitted_at,
+       answered_at, receipt_state, receipt_code, receipt_at
+FROM parts WHERE message_id = :message_id ORDER BY attempt, number
+""")
+
+
+async def claim(connection: AsyncConnection, wanted: Claim) -> bool:
+    """Write the attempt if nothing forbids it; False if something does, or if it is written."""
+    written = await row(
+        connection,
+        _CLAIM,
+        {name: getattr(wanted, name) for name in Claim.__slots__},
+    )
+    return written is not None
+
+
+async def resume(connection: AsyncConnection, wanted: Claim) -> list[int]:
+    """Take up the parts of a partial attempt that were not accepted; their numbers, in order."""
+    found = await rows(
+        connection,
+        _RESUME,
+        {
+            name: getattr(wanted, name)
+            for name in ("message_id", "epoch", "number", "at", "answer_by", "receipt_by")
+        },
+    )
+    return sorted(part["number"] for part in found)
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
+    """What is written of one part after its provider answered, or did not."""
+
+    number: int
+    status: str
+    provider_message_id: str | None
+    error_class: str | None
+    code: str
+
+
+async def record(
+    connection: AsyncConnection,
+    message_id: UUID,
+    attempt: int,
+    parts: Sequence[PartRecord],
+    *,
+    at: datetime,
+    error_class: str | None,
+    code: str | None,
+    retry_after: timedelta | None,
+    bind: str,
+    doubt_until: datetime | None,
+) -> AttemptStatus:
+    """Write what came of an attempt's parts; returns what that makes of the attempt."""
+    await connection.execute(
+        _RECORD,
+        {
+            "message_id": message_id,
+            "attempt": attempt,
+            "at": at,
+            "numbers": [part.number for part in parts],
+            "statuses": [part.status for part in parts],
+            "ids": [part.provider_message_id for part in parts],
+            "classes": [part.error_class for part in parts],
+            "codes": [part.code for part in parts],
+        },
+    )
+    return await refold(
+        connection,
+        message_id,
+        attempt,
+        at=at,
+        error_class=error_class,
+        code=code,
+        retry_after=retry_after,
+        bind=bind,
+        doubt_until=doubt_until,
+    )
+
+
+async def refold(
+    connection: AsyncConnection,
+    message_id: UUID,
+    attempt: int,
+    *,
+    at: datetime,
+    error_class: str | None = None,
+    code: str | None = None,
+    retry_after: timedelta | None = None,
+    bind: str = "",
+    doubt_until: datetime | None = None,
+) -> AttemptStatus:
+    """Make an attempt's status follow from its parts.
+
+    `doubt_until` bounds the wait for a receipt if nobody knows whether the provider has it.
+    """
+    folded = await row(
+        connection,
+        _REFOLD,
+        {
+            "message_id": message_id,
+            "attempt": attempt,
+            "at": at,
+            "error_class": error_class,
+            "code": code,
+            "retry_after": retry_after,
+            "bind": bind,
+            "doubt_until": doubt_until,
+        },
+    )
+    if folded is None:
+        message = f"message {message_id} has no attempt {attempt}"
+        raise LookupError(message)
+    return AttemptStatus(folded["status"])
+
+
+async def declare(
+    connection: AsyncConnection,
+    message_id: UUID,
+    attempt: int,
+    status: AttemptStatus,
+    *,
+    at: datetime,
+    doubt_until: datetime | None,
+) -> AttemptStatus:
+    """Record what time has made of an attempt: UNKNOWN (never answered) or EXPIRED (no receipt).
+
+    If the answer or the receipt was quicker, that stands; what the attempt is now is returned.
+    """
+    key = {"message_id": message_id, "attempt": attempt}
+    if status is AttemptStatus.UNKNOWN:
+        await connection.execute(_DOUBT, key)
+    else:
+        await connection.execute(_EXPIRE, key)
+    error = "unknown" if status is AttemptStatus.UNKNOWN else None
+    return await refold(
+        connection, message_id, attempt, at=at, error_class=error, doubt_until=doubt_until
+    )
+
+
+async def recalled(
+    connection: AsyncConnection, message_id: UUID, attempt: int, *, done: bool
+) -> None:
+    """Remember that the provider was asked to forget an attempt, and whether it did."""
+    await connection.execute(
+        _RECALLED, {"message_id": message_id, "attempt": attempt, "recalled": done}
+    )
+
+
+async def of_message(connection: AsyncConnection, message_id: UUID) -> Sequence[Row]:
+    """A message's attempts, in order."""
+    return await rows(connection, _OF_MESSAGE, {"message_id": message_id})
+
+
+async def parts_of_message(connection: AsyncConnection, message_id: UUID) -> Sequence[Row]:
+    """The parts of all attempts of a message, in order."""
+    return await rows(connection, _PARTS, {"message_id": message_id})

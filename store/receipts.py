@@ -1,0 +1,363 @@
+"""Receipts: stored before they are answered, and matched to their parts whichever came first.
+
+A receipt and the answer that tells the provider's id race each other. Both sides take a lock on the
+provider first, in a statement of its own (so that the next statement sees what the other has
+committed), then both run the same matching: recorders of outcomes share the lock, batches of
+receipts take it alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.receipts import ReceiptState
+from store.attempts import refold
+from store.database import Row, rows, sql
+from store.events import append
+from store.transitions import Transition, lock, settle
+
+# Ids of providers recycle: older parts with the same id are somebody else's.
+_ID_LIFE = timedelta(days=14)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReceipt:
+    """A receipt as it is stored; `number_hash` is the recipient's keyed hash, never the number."""
+
+    provider: str
+    provider_message_id: str
+    state: ReceiptState
+    code: str
+    received_at: datetime
+    network: str | None = None
+    reference: int | None = None
+    sender: str | None = None
+    number_hash: bytes | None = None
+    done_at: datetime | None = None
+
+    @property
+    def day(self) -> date:
+        return self.received_at.date()
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What a batch of receipts did: `fresh` were not seen before, `matched` met their part."""
+
+    fresh: int
+    matched: int
+    transitions: list[Transition]
+
+
+_LOCK_ALONE = sql("SELECT pg_advisory_xact_lock(hashtextextended('receipts/' || :provider, 0))")
+_LOCK_SHARED = sql(
+    "SELECT pg_advisory_xact_lock_shared(hashtextextended('receipts/' || :provider, 0))"
+)
+
+_STORE = sql("""
+INSERT INTO receipts (day, provider, provider_message_id, state, code, network, reference, sender,
+                      number_hash, received_at, done_at)
+SELECT * FROM unnest(
+    CAST(:days AS date[]), CAST(:providers AS text[]), CAST(:ids AS text[]),
+    CAST(:states AS text[]), CAST(:codes AS text[]), CAST(:networks AS text[]),
+    CAST(:refs AS integer[]), CAST(:senders AS text[]), CAST(:hashes AS bytea[]),
+    CAST(:received AS timestamptz[]), CAST(:done AS timestamptz[]))
+ON CONFLICT (day, provider, provider_message_id, state, code)
+DO UPDATE SET copies = receipts.copies + 1
+RETURNING (xmax = 0) AS fresh
+""")
+
+_BY_ID = sql("""
+SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.received_at,
+       p.message_id, p.attempt, p.number
+FROM receipts r
+JOIN LATERAL (
+    SELECT message_id, attempt, number FROM parts
+    WHERE provider = r.provider AND provider_message_id = r.provider_message_id
+      AND submitted_at > r.received_at - CAST(:id_life AS interval)
+    ORDER BY submitted_at DESC LIMIT 1
+) p ON true
+WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
+ORDER BY r.received_at, r.id
+""")
+
+# A lost answer also loses the id: the part is found by the reference that the SMSC echoes, or as
+# the only attempt in doubt with this sender, recipient and time.
+_BY_REFERENCE = sql("""
+SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.received_at,
+       min(p.message_id::text)::uuid AS message_id, min(p.attempt) AS attempt,
+       min(p.number) AS number
+FROM receipts r
+JOIN parts p ON p.provider = r.provider AND p.reference = r.reference
+            AND p.status IN ('submitting', 'unknown') AND p.provider_message_id IS NULL
+            AND p.submitted_at BETWEEN r.received_at - interval '1 day' AND r.received_at
+JOIN attempts a ON a.message_id = p.message_id AND a.number = p.attempt
+JOIN messages m ON m.id = p.message_id
+JOIN recipients c ON c.id = m.recipient_id AND c.number_hash = r.number_hash
+WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
+  AND r.reference IS NOT NULL
+GROUP BY r.day, r.id
+HAVING count(*) = 1
+ORDER BY r.received_at, r.id
+""")
+
+_BY_CANDIDATE = sql("""
+SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.received_at,
+       min(a.message_id::text)::uuid AS message_id, min(a.number) AS attempt
+FROM receipts r
+JOIN attempts a ON a.provider = r.provider AND a.status = 'unknown'
+               AND a.started_at BETWEEN r.received_at - interval '3 days' AND r.received_at
+JOIN messages m ON m.id = a.message_id AND m.sender = r.sender
+JOIN recipients c ON c.id = m.recipient_id AND c.number_hash = r.number_hash
+WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
+GROUP BY r.day, r.id
+HAVING count(*) = 1
+ORDER BY r.received_at, r.id
+""")
+
+_PART_IN_DOUBT = sql("""
+SELECT number FROM parts
+WHERE message_id = :message_id AND attempt = :attempt AND status = 'unknown'
+  AND provider_message_id IS NULL
+ORDER BY number LIMIT 1
+""")
+
+_ASSIGN = sql("""
+UPDATE receipts SET message_id = :message_id, attempt = :attempt, part = :number
+WHERE day = :day AND id = :id
+""")
+
+# Delivered stands above everything, another final state above what is only on its way.
+_APPLY = sql("""
+UPDATE parts
+SET provider_message_id = coalesce(provider_message_id, :provider_message_id),
+    status = CASE
+        WHEN status = 'delivered' OR :state = 'delivered' THEN 'delivered'
+        WHEN :state IN ('expired', 'deleted', 'undeliverable', 'rejected') THEN 'undelivered'
+        WHEN status IN ('submitting', 'unknown') THEN 'accepted'
+        ELSE status END,
+    receipt_state = CASE WHEN receipt_state = 'delivered' THEN receipt_state ELSE :state END,
+    receipt_code = CASE WHEN receipt_state = 'delivered' THEN receipt_code ELSE :code END,
+    receipt_at = CASE WHEN receipt_state = 'delivered' THEN receipt_at ELSE :received_at END
+WHERE message_id = :message_id AND attempt = :attempt AND number = :number
+""")
+
+# News that it is on its way moves the deadline on, within the message's validity.
+_EXTEND = sql("""
+UPDATE attempts a
+SET receipt_by = greatest(a.receipt_by,
+                          least(CAST(:at AS timestamptz) + (a.receipt_by - a.started_at),
+                                m.valid_until))
+FROM messages m
+WHERE m.id = a.message_id AND a.message_id = :message_id AND a.number = :attempt
+""")
+
+_NETWORK = sql("""
+UPDATE messages SET network = :network WHERE id = :message_id AND network = 'unknown'
+""")
+
+_UNMATCHED = sql("""
+SELECT DISTINCT provider, provider_message_id FROM receipts
+WHERE message_id IS NULL AND received_at BETWEEN :since AND :until
+LIMIT 1000
+""")
+
+_DUPLICATES = sql("""
+SELECT message_id FROM attempts
+WHERE message_id = ANY(:ids) AND status = 'delivered'
+GROUP BY message_id HAVING count(*) > 1
+""")
+
+_OF_MESSAGE = sql("""
+SELECT provider, provider_message_id, state, code, network, attempt, part, copies, received_at,
+       done_at
+FROM receipts WHERE message_id = :message_id ORDER BY received_at, id
+""")
+
+
+async def share_provider(connection: AsyncConnection, provider: str) -> None:
+    """Taken by whoever records an outcome, before it writes."""
+    await connection.execute(_LOCK_SHARED, {"provider": provider})
+
+
+async def ingest(
+    connection: AsyncConnection,
+    provider: str,
+    batch: Sequence[StoredReceipt],
+    *,
+    at: datetime,
+    errors: "ReceiptErrors",
+    recheck: timedelta,
+) -> Ingested:
+    """Store a batch of one provider's receipts and let those that can be matched move messages.
+
+    Args:
+        connection: a fresh transaction; its commit is what allows the answers.
+        provider: whose.
+        batch: at least one; copies of what is stored are counted, not stored again.
+        at: when they came.
+        errors: what a negative state means as an error class.
+        recheck: when the reconciler should look, if the message goes on and its runner sleeps.
+    """
+    await connection.execute(_LOCK_ALONE, {"provider": provider})
+    # Two copies in one batch: Postgres updates no row twice in one statement.
+    distinct = {(r.day, r.provider_message_id, r.state, r.code): r for r in batch}
+    kept = list(distinct.values())
+    stored = await rows(
+        connection,
+        _STORE,
+        {
+            "days": [r.day for r in kept],
+            "providers": [provider for _ in kept],
+            "ids": [r.provider_message_id for r in kept],
+            "states": [r.state.value for r in kept],
+            "codes": [r.code for r in kept],
+            "networks": [r.network for r in kept],
+            "refs": [r.reference for r in kept],
+            "senders": [r.sender for r in kept],
+            "hashes": [r.number_hash for r in kept],
+            "received": [r.received_at for r in kept],
+            "done": [r.done_at for r in kept],
+        },
+    )
+    ids = [r.provider_message_id for r in kept]
+    matched, transitions = await match(
+        connection, provider, ids, at=at, errors=errors, recheck=recheck
+    )
+    return Ingested(sum(r["fresh"] for r in stored), matched, transitions)
+
+
+ReceiptErrors = dict[str, str]
+
+
+async def match(
+    connection: AsyncConnection,
+    provider: str,
+    ids: Sequence[str],
+    *,
+    at: datetime,
+    errors: ReceiptErrors,
+    recheck: timedelta,
+) -> tuple[int, list[Transition]]:
+    """Bring together receipts and parts with these ids of a provider.
+
+    Runs in the transactions of both sides of the race, under the provider's lock. Returns how many
+    receipts met their part, and the messages that moved.
+    """
+    key = {"provider": provider, "ids": list(ids), "id_life": _ID_LIFE}
+    found: list[Row] = list(await rows(connection, _BY_ID, key))
+    known = {r["id"] for r in found}
+    doubtful = [r for r in await rows(connection, _BY_REFERENCE, key) if r["id"] not in known]
+    known |= {r["id"] for r in doubtful}
+    guessed = [r for r in await rows(connection, _BY_CANDIDATE, key) if r["id"] not in known]
+    pairs = [(r, r["number"]) for r in found + doubtful] + [(r, None) for r in guessed]
+    if not pairs:
+        return 0, []
+    await lock(connection, sorted({r["message_id"] for r, _ in pairs}))
+    touched: dict[tuple[UUID, int], str] = {}
+    matched = 0
+    for receipt, number in pairs:
+        part = number or await _part_in_doubt(connection, receipt)
+        if part is not None:
+            await _apply(connection, provider, receipt, part, at)
+            touched[receipt["message_id"], receipt["attempt"]] = receipt["state"]
+            matched += 1
+    for (message_id, attempt), state in touched.items():
+        await refold(connection, message_id, attempt, at=at, error_class=errors.get(state))
+    messages = [message_id for message_id, _ in touched]
+    moved = await settle(connection, messages, actor="receipt", at=at, check_by=at + recheck)
+    await _note_duplicates(connection, messages, at)
+    return matched, moved
+
+
+async def _part_in_doubt(connection: AsyncConnection, receipt: Row) -> int | None:
+    found = await rows(
+        connection,
+        _PART_IN_DOUBT,
+        {"message_id": receipt["message_id"], "attempt": receipt["attempt"]},
+    )
+    return found[0]["number"] if found else None
+
+
+async def _apply(
+    connection: AsyncConnection, provider: str, receipt: Row, part: int, at: datetime
+) -> None:
+    key = {
+        "message_id": receipt["message_id"],
+        "attempt": receipt["attempt"],
+        "number": part,
+    }
+    await connection.execute(_ASSIGN, {**key, "day": receipt["day"], "id": receipt["id"]})
+    await connection.execute(
+        _APPLY,
+        {
+            **key,
+            "provider_message_id": receipt["provider_message_id"],
+            "state": receipt["state"],
+            "code": receipt["code"],
+            "received_at": receipt["received_at"],
+        },
+    )
+    if receipt["state"] in {ReceiptState.ENROUTE, ReceiptState.ACCEPTED}:
+        await connection.execute(
+            _EXTEND, {"message_id": key["message_id"], "attempt": key["attempt"], "at": at}
+        )
+    if receipt["network"]:
+        await connection.execute(
+            _NETWORK, {"message_id": key["message_id"], "network": receipt["network"]}
+        )
+    await append(
+        connection,
+        receipt["message_id"],
+        "receipt",
+        actor="provider",
+        at=at,
+        status=receipt["state"],
+        attempt=receipt["attempt"],
+        provider=provider,
+        network=receipt["network"],
+        code=receipt["code"],
+        detail={"part": part},
+    )
+
+
+async def _note_duplicates(
+    connection: AsyncConnection, messages: Sequence[UUID], at: datetime
+) -> None:
+    """Two delivered attempts: the recipient got it twice, and the record says so."""
+    if not messages:
+        return
+    for duplicate in await rows(connection, _DUPLICATES, {"ids": list(set(messages))}):
+        await append(connection, duplicate["message_id"], "duplicate", actor="receipt", at=at)
+
+
+async def unmatched(
+    connection: AsyncConnection, since: datetime, until: datetime
+) -> dict[str, list[str]]:
+    """Ids of receipts that met no part yet, by provider."""
+    found: dict[str, list[str]] = {}
+    for receipt in await rows(connection, _UNMATCHED, {"since": since, "until": until}):
+        found.setdefault(receipt["provider"], []).append(receipt["provider_message_id"])
+    return found
+
+
+async def match_late(
+    connection: AsyncConnection,
+    provider: str,
+    ids: Sequence[str],
+    *,
+    at: datetime,
+    errors: ReceiptErrors,
+    recheck: timedelta,
+) -> tuple[int, list[Transition]]:
+    """The matching alone, for receipts that are stored already."""
+    await connection.execute(_LOCK_ALONE, {"provider": provider})
+    return await match(connection, provider, ids, at=at, errors=errors, recheck=recheck)
+
+
+async def of_message(connection: AsyncConnection, message_id: UUID) -> Sequence[Row]:
+    """The receipts that met a message, in the order in which they came."""
+    return await rows(connection, _OF_MESSAGE, {"message_id": message_id})

@@ -1,0 +1,66 @@
+"""The schema's versions: migrations run forward, one process at a time."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from store.database import Database
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+# Any constant will do, as long as every process that migrates takes the same one.
+_MIGRATION_LOCK = 0x534D5347
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def newest_version() -> str:
+    """The revision that this code needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        message = "store/migrations holds no revision"
+        raise RuntimeError(message)
+    return head
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+async def migrate(database: Database, revision: str = "head") -> str:
+    """Bring the database forward to `revision`; returns the revision that it has then.
+
+    Two processes that migrate at once take turns; the second finds nothing to do.
+    """
+    async with database.engine.connect() as connection:
+        await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+        await connection.commit()
+        try:
+            await connection.run_sync(_upgrade, revision)
+            await connection.commit()
+            return await connection.run_sync(_version) or ""
+        finally:
+            await connection.execute(
+                text("SELECT pg_advisory_unlock(:lock)"), {"lock": _MIGRATION_LOCK}
+            )
+            await connection.commit()
+
+
+def _version(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+async def current_version(database: Database) -> str | None:
+    """The revision of the database, or None if it was never migrated."""
+    async with database.engine.connect() as connection:
+        return await connection.run_sync(_version)

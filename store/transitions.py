@@ -1,0 +1,166 @@
+"""The one place where messages move.
+
+Whatever changes an attempt, a part or a verdict calls `settle` for the messages concerned, in the
+same transaction: it folds each message's status anew, appends the event of each move, and puts what
+somebody wants to hear of into the outbox. A trigger refuses a status that does not follow from the
+rows, so that forgetting to settle cannot be committed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from domain.callbacks import TOLD
+from domain.states import MessageStatus
+from store.database import rows, sql
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A message that moved.
+
+    `owner` and `epoch` name the runner that should hear of it; `callback_lane_id` is the lane whose
+    outbox got an event; `final` tells that the message goes no further.
+    """
+
+    message_id: UUID
+    previous: MessageStatus
+    status: MessageStatus
+    reason: str | None
+    mode: str
+    provider: str | None
+    code: str | None
+    account_id: str
+    owner: str | None
+    epoch: int
+    callback_lane_id: UUID | None
+    traceparent: str | None
+
+    @property
+    def final(self) -> bool:
+        return self.status in FINAL
+
+
+FINAL = frozenset(
+    {
+        MessageStatus.DELIVERED,
+        MessageStatus.FAILED,
+        MessageStatus.DEAD_LETTER,
+        MessageStatus.EXPIRED,
+        MessageStatus.CANCELED,
+    }
+)
+
+_LOCK = sql("SELECT id FROM messages WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
+
+# Rows that did not move are not touched. The latest attempt tells which provider and code an event
+# is about; a final message needs no check any more.
+_SETTLE = sql("""
+WITH folded AS (
+    SELECT m.id, m.status AS previous,
+           message_fold(m.id, m.verdict, m.first_attempt) AS status,
+           latest.number AS attempt, latest.provider, latest.code
+    FROM messages m
+    LEFT JOIN LATERAL (
+        SELECT a.number, a.provider, a.code FROM attempts a
+        WHERE a.message_id = m.id
+        ORDER BY (a.status = 'delivered') DESC, a.number DESC LIMIT 1
+    ) latest ON true
+    WHERE m.id = ANY(:ids)
+), moved AS (
+    UPDATE messages m
+    SET status = f.status,
+        moved_at = :at,
+        reason = CASE WHEN f.status = 'delivered' THEN 'delivered' ELSE m.reason END,
+        check_by = CASE
+            WHEN f.status IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled')
+                 OR m.verdict = 'sent' THEN NULL
+            WHEN CAST(:check_by AS timestamptz) IS NULL THEN m.check_by
+            ELSE :check_by END,
+        waiting_for = CASE
+            WHEN f.status IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled')
+            THEN NULL ELSE m.waiting_for END
+    FROM folded f
+    WHERE m.id = f.id AND f.status IS DISTINCT FROM f.previous
+    RETURNING m.id, f.previous, m.status, m.reason, m.mode, f.attempt, f.provider, f.code,
+              m.account_id, m.environment, m.network, m.owner, m.epoch, m.traceparent,
+              m.callback_lane_id, m.callback_url
+), told AS (
+    INSERT INTO events (message_id, at, kind, actor, previous, status, attempt, provider, network,
+                        code, reason)
+    SELECT id, :at, 'moved', :actor, previous, status, attempt, provider, network, code, reason
+    FROM moved
+), outbox AS (
+    INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
+                                 provider_code, occurred_at, next_at)
+    SELECT fresh.id, moved.callback_lane_id, moved.account_id, moved.environment, moved.id,
+           moved.callback_url, moved.status, coalesce(moved.code, ''), :at, :at
+    FROM moved
+    JOIN unnest(CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[])) AS fresh (message_id, id)
+      ON fresh.message_id = moved.id
+    WHERE moved.callback_lane_id IS NOT NULL AND moved.status = ANY(:told)
+    RETURNING message_id
+)
+SELECT moved.*, outbox.message_id IS NOT NULL AS in_outbox
+FROM moved LEFT JOIN outbox ON outbox.message_id = moved.id
+""")
+
+
+async def lock(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """Take the rows of messages, in the order that everybody takes them in."""
+    await connection.execute(_LOCK, {"ids": list(ids)})
+
+
+async def settle(
+    connection: AsyncConnection,
+    ids: Sequence[UUID],
+    *,
+    actor: str,
+    at: datetime,
+    check_by: datetime | None = None,
+) -> list[Transition]:
+    """Fold the status of messages anew, and tell of those that moved.
+
+    Args:
+        connection: the transaction in which the attempts, parts or verdicts were changed.
+        ids: the messages concerned; those that do not move are left alone.
+        actor: who moved them, for the event: "workflow", "receipt", "key_…"; no personal data.
+        at: when.
+        check_by: when the reconciler should look at those that moved and are not final.
+    """
+    if not ids:
+        return []
+    unique = list(dict.fromkeys(ids))
+    found = await rows(
+        connection,
+        _SETTLE,
+        {
+            "ids": unique,
+            "event_ids": [uuid7() for _ in unique],
+            "told": [status.value for status in TOLD],
+            "actor": actor,
+            "at": at,
+            "check_by": check_by,
+        },
+    )
+    return [
+        Transition(
+            message_id=moved["id"],
+            previous=MessageStatus(moved["previous"]),
+            status=MessageStatus(moved["status"]),
+            reason=moved["reason"],
+            mode=moved["mode"],
+            provider=moved["provider"],
+            code=moved["code"],
+            account_id=moved["account_id"],
+            owner=moved["owner"],
+            epoch=moved["epoch"],
+            callback_lane_id=moved["callback_lane_id"] if moved["in_outbox"] else None,
+            traceparent=moved["traceparent"],
+        )
+        for moved in found
+    ]

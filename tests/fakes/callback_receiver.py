@@ -1,0 +1,169 @@
+"""A customer's server: speaks HTTP/1.1 over a real socket, answers as told, remembers everything."""
+
+import asyncio
+import json
+import ssl
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from standardwebhooks import Webhook, WebhookVerificationError
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is answered; `raw` goes out instead of HTTP, and then the connection is cut."""
+
+    status: int = 204
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    delay: float = 0.0
+    raw: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request as it came."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    connection: int
+    began: float
+    """Of the event loop's clock."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return json.loads(self.body)
+
+    @property
+    def webhook_id(self) -> str:
+        return self.headers["webhook-id"]
+
+
+class CallbackReceiver:
+    """Listens on 127.0.0.1; answers 204 unless told otherwise for a path, reply by reply."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+        self._replies: dict[str, deque[Reply]] = defaultdict(deque)
+        self._always: dict[str, Reply] = {}
+        self._news = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.requests: list[Received] = []
+        self.connections = 0
+        self.under_way = 0
+        self.most_at_once = 0
+        self.port = 0
+        self.server_names: list[str | None] = []
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen, at the same port as before if it was stopped."""
+        if self._tls is not None:
+            self._tls.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
+        self._server = await asyncio.start_server(
+            self._connected, "127.0.0.1", self.port, ssl=self._tls
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Cut all connections and listen no more."""
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}{path}"
+
+    def will_answer(self, *replies: Reply | int, path: str = "/hook") -> None:
+        """Answer the next requests to a path so, one after the other."""
+        self._replies[path] += [Reply(r) if isinstance(r, int) else r for r in replies]
+
+    def always_answers(self, reply: Reply | int, path: str = "/hook") -> None:
+        """Answer a path so from now on, after what it was told to answer next."""
+        self._always[path] = Reply(reply) if isinstance(reply, int) else reply
+
+    async def received(self, count: int, within: float = 10.0) -> list[Received]:
+        """The first `count` requests, as soon as they are there."""
+        async with asyncio.timeout(within), self._news:
+            await self._news.wait_for(lambda: len(self.requests) >= count)
+        return self.requests[:count]
+
+    def to(self, path: str) -> list[Received]:
+        return [request for request in self.requests if request.path == path]
+
+    def statuses_of(self, message_id: str) -> list[str]:
+        """What was told about a message, in the order in which it came."""
+        contents = [request.content for request in self.requests]
+        return [c["status"] for c in contents if c["message_id"] == message_id]
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._serve(reader, writer, self.connections)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
+    ) -> None:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            method, path, _ = head[0].split(" ")
+            lines = (line.partition(":") for line in head[1:] if line)
+            headers = {name.lower(): value.strip() for name, _, value in lines}
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+            began = asyncio.get_running_loop().time()
+            async with self._news:
+                self.requests.append(Received(method, path, headers, body, connection, began))
+                self._news.notify_all()
+            self.under_way += 1
+            self.most_at_once = max(self.most_at_once, self.under_way)
+            try:
+                if not await self._reply(path, writer):
+                    return
+            finally:
+                self.under_way -= 1
+
+    async def _reply(self, path: str, writer: asyncio.StreamWriter) -> bool:
+        """Whether the connection goes on."""
+        waiting = self._replies[path]
+        reply = waiting.popleft() if waiting else self._always.get(path, Reply())
+        await asyncio.sleep(reply.delay)
+        if reply.raw is not None:
+            writer.write(reply.raw)
+            await writer.drain()
+            return False
+        headers = {"Content-Length": str(len(reply.body)), **reply.headers}
+        lines = [f"HTTP/1.1 {reply.status} Answer", *(f"{n}: {v}" for n, v in headers.items())]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + reply.body)
+        await writer.drain()
+        return headers.get("Connection") != "close"
+
+
+def is_signed_with(secret: str, request: Received) -> bool:
+    """Whether the reference implementation of Standard Webhooks takes the signature for good."""
+    try:
+        Webhook(secret).verify(request.body, dict(request.headers))
+    except WebhookVerificationError:
+        return False
+    return True

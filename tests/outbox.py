@@ -1,0 +1,138 @@
+"""An outbox with something in it: accounts, messages with a callback URL, and moves to tell of."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from uuid_utils.compat import uuid7
+
+from domain.callbacks import origin_of, secret_of
+from domain.ids import IdPrefix, public_id
+from domain.states import MessageStatus
+from store import accounts, callbacks, messages
+from store.database import Database, Row
+from store.messages import NewMessage
+
+SECRET = secret_of(b"a key of these two dozen")
+ACCOUNT = "acme"
+NUMBER = "+447700900123"
+
+_TELL = text("""
+INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
+                             provider_code, occurred_at, next_at)
+SELECT :id, callback_lane_id, account_id, environment, id, callback_url, :status, '000', :at, :at
+FROM messages WHERE id = :message_id
+RETURNING lane_id
+""")
+
+
+class Outbox:
+    """Writes what other parts of the gateway write, and reads what became of it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def account(self, name: str = ACCOUNT, secret: str = SECRET) -> None:
+        async with self.database.begin() as connection:
+            await accounts.ensure_account(connection, name, secret)
+
+    async def lane(self, url: str, account: str = ACCOUNT) -> UUID:
+        async with self.database.begin() as connection:
+            return await callbacks.lane(connection, account, origin_of(url))
+
+    async def message(
+        self,
+        url: str,
+        *,
+        account: str = ACCOUNT,
+        environment: str = "live",
+        number: str = NUMBER,
+    ) -> UUID:
+        """A message whose moves are to be told at `url`."""
+        now = datetime.now(UTC)
+        message_id = uuid7()
+        async with self.database.begin() as connection:
+            recipient_id = await messages.recipient(
+                connection, account, number, number.encode(), 1, "GB"
+            )
+            await messages.insert(
+                connection,
+                NewMessage(
+                    id=message_id,
+                    account_id=account,
+                    environment=environment,
+                    mode="transactional",
+                    priority="normal",
+                    sender="Acme",
+                    recipient_id=recipient_id,
+                    country="GB",
+                    network="unknown",
+                    body="Hello",
+                    encoding="gsm7",
+                    segments=1,
+                    accepted_at=now,
+                    scheduled_at=None,
+                    validity=timedelta(hours=1),
+                    valid_until=now + timedelta(hours=1),
+                    owner="test",
+                    check_by=now,
+                    config_version=None,
+                    callback_url=url,
+                    callback_lane_id=await callbacks.lane(connection, account, origin_of(url)),
+                ),
+            )
+        return message_id
+
+    async def tell(
+        self, message_id: UUID, *statuses: MessageStatus, at: datetime | None = None
+    ) -> list[UUID]:
+        """Add callbacks of a message, as a transition does; their ids."""
+        ids = [uuid7() for _ in statuses]
+        async with self.database.begin() as connection:
+            for callback_id, status in zip(ids, statuses, strict=True):
+                await connection.execute(
+                    _TELL,
+                    {
+                        "id": callback_id,
+                        "message_id": message_id,
+                        "status": status.value,
+                        "at": at or datetime.now(UTC),
+                    },
+                )
+        return ids
+
+    async def callback(self, callback_id: UUID) -> Row:
+        found = await self.database.rows(
+            text("SELECT * FROM callback_events WHERE id = :id"), {"id": callback_id}
+        )
+        return found[0]
+
+    async def states(self, lane_id: UUID) -> dict[str, int]:
+        """How many callbacks of a lane are in which state."""
+        found = await self.database.rows(
+            text("SELECT state, count(*) AS n FROM callback_events WHERE lane_id = :l GROUP BY 1"),
+            {"l": lane_id},
+        )
+        return {state["state"]: state["n"] for state in found}
+
+    async def active(self, lane_id: UUID) -> bool:
+        found = await self.database.rows(
+            text("SELECT active FROM callback_lanes WHERE id = :id"), {"id": lane_id}
+        )
+        return bool(found[0]["active"])
+
+    async def erase_number(self, number: str = NUMBER) -> None:
+        async with self.database.begin() as connection:
+            await connection.execute(
+                text("UPDATE recipients SET number = NULL WHERE number = :number"),
+                {"number": number},
+            )
+
+
+def public(message_id: UUID) -> str:
+    return public_id(IdPrefix.MESSAGE, message_id)
+
+
+def ids_of(rows: Sequence[Row]) -> list[UUID]:
+    return [row["id"] for row in rows]

@@ -1,0 +1,473 @@
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from temporalio.client import Client
+from uuid_utils.compat import uuid7
+
+from connectors.webhooks import Webhooks
+from domain.callbacks import CallbackState, secret_of
+from domain.configuration import AccountPolicy, CallbackPolicy, Configuration
+from domain.states import MessageStatus
+from local.processes import free_port
+from services.callbacks import AT_ONCE, Callbacks, LaneDrain, TemporalLanes, UnusableSecret
+from settings.secrets import SecretMissing
+from store import callbacks as store
+from store.database import Database
+from tests.fakes.callback_receiver import CallbackReceiver, Reply, is_signed_with
+from tests.outbox import ACCOUNT, NUMBER, SECRET, Outbox, ids_of, public
+
+pytestmark = pytest.mark.stack
+
+SENT, DELIVERED, FAILED = MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.FAILED
+
+
+def declared(*delays: float, secret: str | None = None, private: bool = True) -> Configuration:
+    """A configuration whose retries wait for so many seconds."""
+    return Configuration(
+        providers={},
+        routes=(),
+        accounts={ACCOUNT: AccountPolicy(callback_secret=secret)},
+        callbacks=CallbackPolicy(
+            allow_private_addresses=private,
+            retry_delays=tuple(timedelta(seconds=delay) for delay in delays),
+            timeout=timedelta(seconds=5),
+        ),
+    )
+
+
+class Lanes:
+    """Remembers which lanes were started; `away` is Temporal that does not answer."""
+
+    def __init__(self) -> None:
+        self.started: list[UUID] = []
+        self.away = False
+
+    async def start(self, lane_id: UUID, account_id: str) -> bool:
+        assert account_id == ACCOUNT
+        if not self.away:
+            self.started.append(lane_id)
+        return not self.away
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database.connect(database_url, pool_size=4)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def outbox(database: Database) -> Outbox:
+    outbox = Outbox(database)
+    await outbox.account()
+    return outbox
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[CallbackReceiver]:
+    async with CallbackReceiver() as receiver:
+        yield receiver
+
+
+class Drains:
+    """Drains lanes under a configuration that the test may change, at a time that it may move."""
+
+    def __init__(self, database: Database, webhooks: Webhooks) -> None:
+        self._drain = LaneDrain(database, webhooks, lambda: self.configuration)
+        self.configuration = declared(60.0)
+        self.stopping = False
+        self.beats = 0
+
+    async def __call__(self, lane_id: UUID, *, later: float = 0.0):
+        def beat() -> None:
+            self.beats += 1
+
+        return await self._drain.drain(
+            lane_id,
+            now=datetime.now(UTC) + timedelta(seconds=later),
+            beat=beat,
+            stopping=lambda: self.stopping,
+        )
+
+
+@pytest.fixture
+async def drain(database: Database) -> AsyncIterator[Drains]:
+    def private() -> bool:
+        return drains.configuration.callbacks.allow_private_addresses
+
+    async with Webhooks(allow_private=private) as webhooks:
+        drains = Drains(database, webhooks)
+        yield drains
+
+
+# --- delivering --------------------------------------------------------------------------------
+
+
+async def test_everything_due_is_delivered_signed_and_in_order_for_each_message(
+    outbox, receiver, drain
+):
+    told = [SENT, FAILED, DELIVERED]
+    ids = [await outbox.message(receiver.url()) for _ in range(20)]
+    for message in ids:
+        await outbox.tell(message, *told)
+    lane = await outbox.lane(receiver.url())
+    result = await drain(lane)
+    assert (result.next_at, result.delivered, result.failed) == (None, 60, 0)
+    for message in ids:
+        assert receiver.statuses_of(public(message)) == [status.upper() for status in told]
+    assert all(is_signed_with(SECRET, request) for request in receiver.requests)
+    assert {request.content["to"] for request in receiver.requests} == {NUMBER}
+    assert await outbox.states(lane) == {"delivered": 60}
+    assert not await outbox.active(lane)
+
+
+async def test_several_messages_go_at_once_over_kept_connections(outbox, receiver, drain):
+    receiver.always_answers(Reply(delay=0.05))
+    for _ in range(3 * AT_ONCE):
+        await outbox.tell(await outbox.message(receiver.url()), SENT)
+    await drain(await outbox.lane(receiver.url()))
+    assert len(receiver.requests) == 3 * AT_ONCE
+    assert receiver.most_at_once == AT_ONCE
+    assert receiver.connections == AT_ONCE
+
+
+async def test_a_failed_try_is_repeated_when_its_time_has_come(outbox, receiver, drain):
+    drain.configuration = declared(60.0, 600.0)
+    receiver.will_answer(500, 503, 204)
+    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    lane = await outbox.lane(receiver.url())
+    began = datetime.now(UTC)
+
+    first = await drain(lane)
+    assert first.next_at is not None
+    assert 60 <= (first.next_at - began).total_seconds() < 65
+    assert (first.delivered, first.failed, first.failing) == (0, 1, False)
+    stored = await outbox.callback(callback)
+    assert (stored["state"], stored["tries"], stored["last_status"]) == ("pending", 1, 500)
+    assert stored["last_error"] == "refused"
+    assert not await outbox.active(lane)
+
+    assert (await drain(lane)).next_at == first.next_at
+    assert len(receiver.requests) == 1
+
+    second = await drain(lane, later=70)
+    assert second.next_at is not None
+    assert 670 <= (second.next_at - began).total_seconds() < 680
+
+    third = await drain(lane, later=700)
+    assert (third.next_at, third.delivered) == (None, 1)
+    ids = {request.webhook_id for request in receiver.requests}
+    times = [int(request.headers["webhook-timestamp"]) for request in receiver.requests]
+    assert len(ids) == 1
+    assert times == sorted(set(times))
+
+
+async def test_a_receiver_that_wants_no_more_is_not_asked_again(outbox, receiver, drain):
+    receiver.will_answer(410)
+    first, second = await outbox.tell(await outbox.message(receiver.url()), SENT, DELIVERED)
+    result = await drain(await outbox.lane(receiver.url()))
+    assert result.next_at is None
+    assert (await outbox.callback(first))["state"] == "failed"
+    assert (await outbox.callback(first))["last_error"] == "gone"
+    assert (await outbox.callback(second))["state"] == "delivered"
+
+
+async def test_the_last_try_ends_in_failure_and_lets_the_next_callback_go(outbox, receiver, drain):
+    drain.configuration = declared()
+    receiver.will_answer(404)
+    first, second = await outbox.tell(await outbox.message(receiver.url()), SENT, DELIVERED)
+    await drain(await outbox.lane(receiver.url()))
+    assert (await outbox.callback(first))["state"] == "failed"
+    assert (await outbox.callback(second))["state"] == "delivered"
+
+
+async def test_a_slow_answer_holds_up_its_message_only_even_what_is_told_meanwhile(
+    outbox, receiver, drain
+):
+    receiver.always_answers(Reply(delay=3.0), path="/slow")
+    slow = await outbox.message(receiver.url("/slow"))
+    await outbox.tell(slow, SENT, DELIVERED)
+    lane = await outbox.lane(receiver.url())
+    draining = asyncio.create_task(drain(lane))
+    await receiver.received(1)
+    quick = await outbox.message(receiver.url("/quick"))
+    await outbox.tell(quick, SENT, DELIVERED)
+    await receiver.received(3, within=2.5)
+    assert receiver.statuses_of(public(quick)) == ["SENT", "DELIVERED"]
+    assert receiver.statuses_of(public(slow)) == ["SENT"]
+    drain.stopping = True
+    await draining
+    assert drain.beats >= 3
+
+
+async def test_an_origin_that_is_down_is_left_alone_after_some_tries(outbox, receiver, drain):
+    await receiver.stop()
+    for _ in range(4 * AT_ONCE):
+        await outbox.tell(await outbox.message(receiver.url()), SENT)
+    lane = await outbox.lane(receiver.url())
+    result = await drain(lane)
+    assert result.failing
+    assert AT_ONCE <= result.failed <= 2 * AT_ONCE
+    assert await outbox.active(lane)
+    await receiver.start()
+    again = await drain(lane)
+    assert not again.failing
+    assert again.delivered == 4 * AT_ONCE - result.failed
+
+
+async def test_callbacks_that_are_not_wanted_do_not_make_an_origin_look_down(
+    outbox, receiver, drain
+):
+    receiver.always_answers(404)
+    for _ in range(2 * AT_ONCE):
+        await outbox.tell(await outbox.message(receiver.url()), SENT)
+    result = await drain(await outbox.lane(receiver.url()))
+    assert (result.failed, result.failing) == (2 * AT_ONCE, False)
+
+
+async def test_a_lane_that_is_unknown_holds_nothing(drain):
+    assert (await drain(uuid7())).next_at is None
+
+
+async def test_where_private_networks_are_not_allowed_nothing_goes_there(outbox, receiver, drain):
+    drain.configuration = declared(60.0, private=False)
+    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    await drain(await outbox.lane(receiver.url()))
+    stored = await outbox.callback(callback)
+    assert (stored["state"], stored["last_error"]) == ("pending", "address_refused")
+    assert receiver.connections == 0
+
+
+async def test_the_number_is_read_at_delivery_and_gone_once_it_is_erased(outbox, receiver, drain):
+    await outbox.tell(await outbox.message(receiver.url()), SENT)
+    await outbox.erase_number()
+    await drain(await outbox.lane(receiver.url()))
+    assert receiver.requests[0].content["to"] is None
+
+
+async def test_a_configured_secret_signs_instead_of_the_accounts_own(
+    outbox, receiver, drain, monkeypatch
+):
+    configured = secret_of(b"another key, this one of 32 byte")
+    monkeypatch.setenv("ACME_SECRET", configured)
+    drain.configuration = declared(secret="env:ACME_SECRET")
+    await outbox.tell(await outbox.message(receiver.url()), SENT)
+    await drain(await outbox.lane(receiver.url()))
+    assert is_signed_with(configured, receiver.requests[0])
+    assert not is_signed_with(SECRET, receiver.requests[0])
+
+
+async def test_nothing_is_sent_or_counted_as_a_try_while_the_secret_is_missing(
+    outbox, receiver, drain, monkeypatch
+):
+    drain.configuration = declared(secret="env:ACME_SECRET")
+    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    lane = await outbox.lane(receiver.url())
+    with pytest.raises(SecretMissing, match="ACME_SECRET"):
+        await drain(lane)
+    monkeypatch.setenv("ACME_SECRET", "swordfish")
+    with pytest.raises(UnusableSecret, match=ACCOUNT) as refused:
+        await drain(lane)
+    assert "swordfish" not in str(refused.value)
+    assert receiver.connections == 0
+    assert (await outbox.callback(callback))["tries"] == 0
+
+
+async def test_a_process_that_ends_begins_nothing_new(outbox, receiver, drain):
+    drain.stopping = True
+    await outbox.tell(await outbox.message(receiver.url()), SENT)
+    lane = await outbox.lane(receiver.url())
+    result = await drain(lane)
+    assert result.next_at is not None
+    assert result.next_at <= datetime.now(UTC)
+    assert receiver.requests == []
+    assert await outbox.active(lane)
+
+
+async def test_a_slice_that_is_cut_off_leaves_its_callback_to_the_next(outbox, receiver, drain):
+    receiver.will_answer(Reply(delay=30))
+    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    lane = await outbox.lane(receiver.url())
+    draining = asyncio.create_task(drain(lane))
+    await receiver.received(1)
+    draining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await draining
+    assert (await outbox.callback(callback))["tries"] == 0
+    assert (await drain(lane)).delivered == 1
+    assert len({request.webhook_id for request in receiver.requests}) == 1
+
+
+async def test_what_is_told_while_a_lane_is_being_left_is_found_or_wakes_it(
+    outbox, database, receiver, drain, monkeypatch
+):
+    lane = await outbox.lane(receiver.url())
+    leave, next_due = store.leave, store.next_due
+    woken: list[UUID] = []
+
+    async def tell() -> None:
+        await outbox.tell(await outbox.message(receiver.url()), SENT)
+        async with database.begin() as connection:
+            woken.extend(found.id for found in await store.wake(connection, [lane]))
+
+    async def told_before_the_mark_goes(connection, lane_id):
+        monkeypatch.setattr(store, "leave", leave)
+        await tell()
+        await leave(connection, lane_id)
+
+    async def told_after_the_look(connection, lane_id, at):
+        monkeypatch.setattr(store, "next_due", next_due)
+        found = await next_due(connection, lane_id, at)
+        await tell()
+        return found
+
+    monkeypatch.setattr(store, "leave", told_before_the_mark_goes)
+    assert (await drain(lane)).delivered == 1
+    assert woken == []
+
+    monkeypatch.setattr(store, "next_due", told_after_the_look)
+    assert (await drain(lane)).delivered == 0
+    assert woken == [lane]
+
+
+# --- waking and sweeping -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def lanes() -> Lanes:
+    return Lanes()
+
+
+@pytest.fixture
+def callbacks(database: Database, lanes: Lanes) -> Callbacks:
+    return Callbacks(database, lanes, declared)
+
+
+URL = "https://hooks.example.com/"
+
+
+async def test_a_lane_is_started_when_it_is_woken_and_not_again_while_it_is_looked_at(
+    outbox, callbacks, lanes
+):
+    lane = await outbox.lane(URL)
+    await callbacks.wake([lane])
+    await callbacks.wake([lane, lane])
+    await callbacks.wake([])
+    assert lanes.started == [lane]
+
+
+async def test_neither_temporal_nor_the_database_being_away_disturbs_who_wakes(
+    outbox, callbacks, lanes
+):
+    lanes.away = True
+    await callbacks.wake([await outbox.lane(URL)])
+    nowhere = Database.connect(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    await Callbacks(nowhere, lanes, declared).wake([uuid7()])
+    await nowhere.close()
+    assert lanes.started == []
+
+
+async def test_the_sweep_starts_lanes_that_were_never_started(outbox, callbacks, lanes):
+    now = datetime.now(UTC)
+    await outbox.tell(await outbox.message(URL), SENT, at=now - timedelta(seconds=20))
+    lane = await outbox.lane(URL)
+    lanes.away = True
+    await callbacks.wake([lane])
+    assert await callbacks.sweep(now) == 1
+    lanes.away = False
+    assert await callbacks.sweep(now) == 1
+    assert lanes.started == [lane]
+
+
+async def test_the_sweep_rouses_a_slow_lane_once_a_minute_and_leaves_others_alone(
+    outbox, callbacks, lanes
+):
+    now = datetime.now(UTC)
+    await outbox.tell(await outbox.message(URL), SENT, at=now - timedelta(seconds=20))
+    fresh = "https://fresh.example.com/"
+    await outbox.tell(await outbox.message(fresh), SENT, at=now)
+    swept = [await callbacks.sweep(now + timedelta(seconds=s)) for s in (0, 5, 10, 61)]
+    assert swept[:3] == [1, 0, 0]
+    assert lanes.started.count(await outbox.lane(URL)) == 2
+    assert lanes.started.count(await outbox.lane(fresh)) == 1  # it is overdue too by then
+
+
+async def test_temporal_that_is_away_is_not_asked_for_every_lane(outbox, database):
+    asked = 0
+
+    class Away:
+        async def start(self, lane_id: UUID, account_id: str) -> bool:
+            nonlocal asked
+            asked += 1
+            return False
+
+    ids = [await outbox.lane(f"https://host-{number}.example.com/") for number in range(45)]
+    await Callbacks(database, Away(), declared).wake(ids)
+    assert asked == 20
+
+
+# --- lists, replays, secrets -------------------------------------------------------------------
+
+
+async def test_the_list_goes_on_where_a_page_ends(outbox, callbacks):
+    ids = await outbox.tell(await outbox.message(URL), SENT, FAILED, DELIVERED)
+    first = await callbacks.page(ACCOUNT, "live", limit=2)
+    assert ids_of(first.items) == [ids[2], ids[1]]
+    last = await callbacks.page(ACCOUNT, "live", limit=2, before=first.next_before)
+    assert ids_of(last.items) == [ids[0]]
+    assert last.next_before is None
+
+
+async def test_a_replay_delivers_once_more_under_the_same_id(
+    outbox, callbacks, lanes, receiver, drain
+):
+    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    lane = await outbox.lane(receiver.url())
+    await drain(lane)
+    assert await callbacks.replay(callback, ACCOUNT, "live", now=datetime.now(UTC))
+    assert lanes.started == [lane]
+    await drain(lane)
+    one, two = receiver.requests
+    assert one.webhook_id == two.webhook_id
+    assert not await callbacks.replay(uuid7(), ACCOUNT, "live", now=datetime.now(UTC))
+
+
+async def test_all_that_failed_is_replayed_at_once(outbox, callbacks, lanes, receiver, drain):
+    drain.configuration = declared()
+    receiver.will_answer(500, 500)
+    for _ in range(3):
+        await outbox.tell(await outbox.message(receiver.url()), SENT)
+    lane = await outbox.lane(receiver.url())
+    await drain(lane)
+    failed = {"state": CallbackState.FAILED, "limit": 100, "now": datetime.now(UTC)}
+    assert await callbacks.replay_many(ACCOUNT, "live", **failed) == 2
+    assert lanes.started == [lane]
+    await drain(lane)
+    assert await outbox.states(lane) == {"delivered": 3}
+
+
+async def test_the_secret_is_the_configured_one_or_the_accounts_own(
+    outbox, database, lanes, monkeypatch
+):
+    assert await Callbacks(database, lanes, declared).secret(ACCOUNT) == SECRET
+    assert await Callbacks(database, lanes, declared).secret("nobody") is None
+    monkeypatch.setenv("ACME_SECRET", "whsec_x")
+    referring = Callbacks(database, lanes, lambda: declared(secret="env:ACME_SECRET"))
+    assert await referring.secret(ACCOUNT) == "whsec_x"
+
+
+# --- Temporal away -----------------------------------------------------------------------------
+
+
+async def test_a_lane_is_not_started_while_temporal_is_away():
+    async def not_connected() -> None:
+        return None
+
+    async def connected_once() -> Client:
+        return await Client.connect(f"127.0.0.1:{free_port()}", lazy=True)
+
+    assert not await TemporalLanes(not_connected).start(uuid7(), ACCOUNT)
+    assert not await TemporalLanes(connected_once).start(uuid7(), ACCOUNT)

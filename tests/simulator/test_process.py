@@ -1,0 +1,64 @@
+"""`python -m simulator`, as its starters and its users see it."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+
+import httpx
+import pytest
+
+from smpp.client import BindRefused, connect
+
+
+async def start(*arguments, **environment):
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "simulator", "--port", "0", *arguments,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+async def test_it_prints_its_addresses_works_and_ends_on_sigterm(tmp_path):
+    file = tmp_path / "smsc.toml"
+    file.write_text('[default]\nanswer = "refuse"\nstatus = "ESME_RMSGQFUL"\n')
+    process = await start(
+        "--name", "backup", "--control-port", "0", "--behaviour", str(file), "--latency", "0.01",
+        "--system-id", "acme", SMSGATEWAY_SIMULATOR_PASSWORD="secret",
+    )  # fmt: skip
+    try:
+        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+        assert ready["name"] == "backup"
+        async with httpx.AsyncClient(base_url=ready["control"]) as client:
+            behaviour = (await client.get("/state")).json()["behaviour"]
+        assert (behaviour["status"], behaviour["latency"]) == ("ESME_RMSGQFUL", 0.01)
+        address = (ready["host"], ready["port"])
+        with pytest.raises(BindRefused):
+            await connect(*address, system_id="acme", password="wrong", on_request=None)
+        session = await connect(*address, system_id="acme", password="secret", on_request=None)
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(session.closed.wait(), 5)
+        assert session.close_reason == "unbound by the peer"
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await process.stdout.read() == b""
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--refuse", "ESME_NO"), "default.status"),
+        (("--behaviour", "no-such-file.toml"), "no-such-file.toml"),
+        (("--system-id", "acme"), "Give --password"),
+    ],
+)
+async def test_what_it_cannot_do_it_says_in_a_sentence(arguments, says):
+    process = await start(*arguments)
+    _, told = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 2
+    assert says in told.decode()
+    assert "Traceback" not in told.decode()

@@ -1,0 +1,337 @@
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from domain.callbacks import CallbackState, Trouble
+from domain.states import MessageStatus, Verdict
+from store import callbacks, messages
+from store.callbacks import TriedCallback
+from store.database import Database
+from store.transitions import settle
+from tests.outbox import ACCOUNT, NUMBER, SECRET, Outbox, ids_of
+
+pytestmark = pytest.mark.stack
+
+URL = "https://hooks.example.com/sms"
+SENT, DELIVERED, FAILED = MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.FAILED
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=5)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database.connect(database_url, pool_size=4)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def outbox(database: Database) -> Outbox:
+    outbox = Outbox(database)
+    await outbox.account()
+    return outbox
+
+
+async def due_in(database: Database, lane: UUID, at: datetime = NOW, **options):
+    async with database.begin() as connection:
+        return await callbacks.due(connection, lane, at, **{"limit": 100, **options})
+
+
+async def next_in(database: Database, lane: UUID, at: datetime = NOW):
+    async with database.begin() as connection:
+        return await callbacks.next_due(connection, lane, at)
+
+
+def tried(callback_id: UUID, state=CallbackState.DELIVERED, *, before=0, next_at=NOW, **rest):
+    values = {"status": 204, "trouble": None, "at": NOW, **rest}
+    return TriedCallback(callback_id, before, state, before + 1, next_at, **values)
+
+
+async def record(database: Database, *outcomes: TriedCallback):
+    async with database.begin() as connection:
+        return await callbacks.record(connection, outcomes)
+
+
+# --- lanes -------------------------------------------------------------------------------------
+
+
+async def test_an_account_has_one_lane_for_each_origin(outbox):
+    await outbox.account("other")
+    lane = await outbox.lane(URL)
+    assert await outbox.lane("https://hooks.example.com:443/elsewhere") == lane
+    assert await outbox.lane("https://hooks.example.com:8443/") != lane
+    assert await outbox.lane(URL, account="other") != lane
+
+
+async def test_two_processes_that_need_a_new_lane_at_once_get_the_same_one(outbox, database):
+    begun = asyncio.Event()
+
+    async def first() -> UUID:
+        async with database.begin() as connection:
+            lane = await callbacks.lane(connection, ACCOUNT, "https://new.example.com")
+            begun.set()
+            await asyncio.sleep(0.2)
+            return lane
+
+    async def second() -> UUID:
+        await begun.wait()
+        async with database.begin() as connection:
+            return await callbacks.lane(connection, ACCOUNT, "https://new.example.com")
+
+    one, two = await asyncio.gather(first(), second())
+    assert one == two
+
+
+async def test_only_a_lane_that_nobody_looks_at_is_woken(outbox, database):
+    lane = await outbox.lane(URL)
+    async with database.begin() as connection:
+        (woken,) = await callbacks.wake(connection, [lane, uuid7()])
+        assert (woken.id, woken.account_id) == (lane, ACCOUNT)
+        assert await callbacks.wake(connection, [lane]) == []
+        await callbacks.leave(connection, lane)
+        assert [again.id for again in await callbacks.wake(connection, [lane])] == [lane]
+
+
+async def test_taking_a_lane_tells_whose_it_is(outbox, database):
+    lane = await outbox.lane(URL)
+    async with database.begin() as connection:
+        assert await callbacks.take(connection, lane) == ACCOUNT
+        assert await callbacks.wake(connection, [lane]) == []
+        assert await callbacks.take(connection, uuid7()) is None
+        assert await callbacks.secret(connection, ACCOUNT) == SECRET
+        assert await callbacks.secret(connection, "nobody") is None
+
+
+# --- what is due -------------------------------------------------------------------------------
+
+
+async def test_a_move_that_is_told_is_due_with_all_that_its_delivery_needs(outbox, database):
+    message = await outbox.message(URL)
+    async with database.begin() as connection:
+        await messages.judge(connection, message, 1, Verdict.FAILED, "no_route")
+        (move,) = await settle(connection, [message], actor="test", at=NOW)
+    lane = await outbox.lane(URL)
+    assert move.callback_lane_id == lane
+    (callback,) = await due_in(database, lane)
+    assert (callback.url, callback.tries) == (URL, 0)
+    assert callback.event.message_id == message
+    assert callback.event.to == NUMBER
+    assert callback.event.status is FAILED
+    assert callback.event.occurred_at == NOW
+
+
+async def test_callbacks_of_a_message_are_due_one_after_the_other(outbox, database):
+    message = await outbox.message(URL)
+    first, second, third = await outbox.tell(message, SENT, FAILED, DELIVERED)
+    lane = await outbox.lane(URL)
+    for callback_id in (first, second, third):
+        (callback,) = await due_in(database, lane)
+        assert callback.event.id == callback_id
+        await record(database, tried(callback_id))
+    assert await due_in(database, lane) == []
+
+
+async def test_a_callback_that_waits_for_a_retry_holds_back_its_message_and_no_other(
+    outbox, database
+):
+    stuck, free = await outbox.message(URL), await outbox.message(URL)
+    first, second = await outbox.tell(stuck, SENT, DELIVERED)
+    (other,) = await outbox.tell(free, SENT)
+    lane = await outbox.lane(URL)
+    await record(
+        database, tried(first, CallbackState.PENDING, next_at=LATER, trouble=Trouble.TIMEOUT)
+    )
+    assert [callback.event.id for callback in await due_in(database, lane)] == [other]
+    await record(database, tried(other))
+    assert await due_in(database, lane) == []
+    assert await next_in(database, lane) == LATER
+    assert [callback.event.id for callback in await due_in(database, lane, LATER)] == [first]
+    await record(database, tried(first, CallbackState.FAILED, before=1))
+    assert [callback.event.id for callback in await due_in(database, lane)] == [second]
+
+
+async def test_what_was_never_tried_is_due_whatever_the_clocks_say(outbox, database):
+    (callback,) = await outbox.tell(await outbox.message(URL), SENT, at=LATER)
+    lane = await outbox.lane(URL)
+    assert [found.event.id for found in await due_in(database, lane)] == [callback]
+    assert await next_in(database, lane) == NOW
+
+
+async def test_what_is_due_longest_comes_first_and_what_is_under_way_is_left_out(outbox, database):
+    ids = []
+    for minutes in (3, 1, 2):
+        message = await outbox.message(URL)
+        ids += await outbox.tell(message, SENT, at=NOW - timedelta(minutes=minutes))
+    lane = await outbox.lane(URL)
+    due = await due_in(database, lane)
+    assert [callback.event.id for callback in due] == [ids[0], ids[2], ids[1]]
+    rest = await due_in(database, lane, limit=1, under_way=[ids[0]])
+    assert [callback.event.id for callback in rest] == [ids[2]]
+
+
+async def test_a_lane_knows_nothing_of_others(outbox, database):
+    await outbox.tell(await outbox.message(URL), SENT)
+    other = await outbox.lane("https://other.example.com/")
+    assert await due_in(database, other) == []
+    assert await next_in(database, other) is None
+
+
+async def test_an_erased_number_is_told_as_none(outbox, database):
+    await outbox.tell(await outbox.message(URL), SENT)
+    await outbox.erase_number()
+    (callback,) = await due_in(database, await outbox.lane(URL))
+    assert callback.event.to is None
+
+
+# --- what came of tries ------------------------------------------------------------------------
+
+
+async def test_what_came_of_a_try_is_stored(outbox, database):
+    first, second = [(await outbox.tell(await outbox.message(URL), SENT))[0] for _ in range(2)]
+    recorded = await record(
+        database,
+        tried(first),
+        tried(
+            second,
+            CallbackState.PENDING,
+            next_at=LATER,
+            status=None,
+            trouble=Trouble.UNREACHABLE,
+        ),
+    )
+    assert recorded == {first, second}
+    done, waiting = await outbox.callback(first), await outbox.callback(second)
+    assert (done["state"], done["tries"], done["last_status"]) == ("delivered", 1, 204)
+    assert (done["answered_at"], done["last_error"]) == (NOW, None)
+    assert (waiting["state"], waiting["tries"], waiting["next_at"]) == ("pending", 1, LATER)
+    assert (waiting["answered_at"], waiting["last_status"]) == (None, None)
+    assert waiting["last_error"] == "unreachable"
+
+
+async def test_a_worker_that_comes_back_from_the_dead_overwrites_nothing(outbox, database):
+    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    await record(database, tried(callback))
+    late = tried(callback, CallbackState.PENDING, next_at=LATER, trouble=Trouble.TIMEOUT)
+    assert await record(database, late) == set()
+    assert (await outbox.callback(callback))["state"] == "delivered"
+
+
+# --- the sweep ---------------------------------------------------------------------------------
+
+
+async def test_lanes_with_callbacks_long_due_are_overdue_active_or_not(outbox, database):
+    for host in ("a", "b", "c"):
+        message = await outbox.message(f"https://{host}.example.com/")
+        await outbox.tell(message, SENT, at=NOW - timedelta(seconds=10 if host == "c" else 20))
+    lane_a = await outbox.lane("https://a.example.com/")
+    lane_b = await outbox.lane("https://b.example.com/")
+    async with database.begin() as connection:
+        await callbacks.take(connection, lane_a)
+        overdue = await callbacks.overdue(connection, NOW, by=timedelta(seconds=15))
+    assert {lane.id for lane in overdue} == {lane_a, lane_b}
+    assert {lane.account_id for lane in overdue} == {ACCOUNT}
+
+
+# --- lists and replays -------------------------------------------------------------------------
+
+
+async def page(database: Database, **options):
+    wanted = {
+        "account_id": ACCOUNT,
+        "environment": "live",
+        "state": None,
+        "message_id": None,
+        "before": None,
+        "limit": 50,
+        **options,
+    }
+    async with database.begin() as connection:
+        return await callbacks.page(connection, **wanted)
+
+
+async def test_callbacks_are_listed_newest_first_page_by_page(outbox, database):
+    ids = await outbox.tell(await outbox.message(URL), SENT, FAILED, DELIVERED)
+    first = ids_of(await page(database, limit=2))
+    assert first == [ids[2], ids[1]]
+    assert ids_of(await page(database, limit=2, before=first[-1])) == [ids[0]]
+
+
+async def test_callbacks_are_listed_by_state_and_message(outbox, database):
+    message = await outbox.message(URL)
+    sent, delivered = await outbox.tell(message, SENT, DELIVERED)
+    await outbox.tell(await outbox.message(URL), SENT)
+    await record(database, tried(sent))
+    assert ids_of(await page(database, message_id=message)) == [delivered, sent]
+    assert ids_of(await page(database, state=CallbackState.DELIVERED)) == [sent]
+    async with database.begin() as connection:
+        assert ids_of(await callbacks.of_message(connection, message)) == [sent, delivered]
+
+
+async def test_nothing_is_seen_or_replayed_across_accounts_and_environments(outbox, database):
+    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    for account, environment in ((ACCOUNT, "test"), ("other", "live")):
+        assert await page(database, account_id=account, environment=environment) == []
+        key = {"account_id": account, "environment": environment, "at": NOW}
+        async with database.begin() as connection:
+            assert await callbacks.replay(connection, callback, **key) is None
+            replayed = await callbacks.replay_many(
+                connection, state=CallbackState.PENDING, limit=10, **key
+            )
+            assert replayed == []
+
+
+async def replay(database: Database, callback_id: UUID, at: datetime = LATER):
+    async with database.begin() as connection:
+        return await callbacks.replay(
+            connection, callback_id, account_id=ACCOUNT, environment="live", at=at
+        )
+
+
+@pytest.mark.parametrize("state", [CallbackState.DELIVERED, CallbackState.FAILED])
+async def test_a_callback_that_ended_begins_its_schedule_anew(outbox, database, state):
+    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    await record(database, tried(callback, state))
+    lane = await outbox.lane(URL)
+    assert await replay(database, callback) == lane
+    (again,) = await due_in(database, lane, LATER)
+    assert (again.event.id, again.tries) == (callback, 0)
+
+
+async def test_a_callback_that_waits_is_tried_at_once_and_keeps_its_count(outbox, database):
+    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    waiting = tried(callback, CallbackState.PENDING, next_at=LATER, trouble=Trouble.TIMEOUT)
+    await record(database, waiting)
+    lane = await outbox.lane(URL)
+    assert await due_in(database, lane) == []
+    await replay(database, callback, at=NOW)
+    (again,) = await due_in(database, lane)
+    assert again.tries == 1
+
+
+async def test_a_callback_that_is_replayed_while_it_is_tried_is_still_recorded(outbox, database):
+    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    await replay(database, callback)
+    assert await record(database, tried(callback)) == {callback}
+
+
+async def test_many_are_replayed_the_oldest_first(outbox, database):
+    ids = []
+    for _ in range(3):
+        ids += await outbox.tell(await outbox.message(URL), SENT)
+    await record(database, *(tried(callback, CallbackState.FAILED) for callback in ids))
+    async with database.begin() as connection:
+        lanes = await callbacks.replay_many(
+            connection,
+            account_id=ACCOUNT,
+            environment="live",
+            state=CallbackState.FAILED,
+            limit=2,
+            at=LATER,
+        )
+    lane = await outbox.lane(URL)
+    assert lanes == [lane, lane]
+    assert [callback.event.id for callback in await due_in(database, lane, LATER)] == ids[:2]

@@ -1,0 +1,284 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer, Worker
+
+from activities.callbacks import CallbackDelivery
+from connectors.webhooks import Webhooks
+from domain.callbacks import CallbackState
+from domain.configuration import CallbackPolicy, Configuration
+from domain.states import MessageStatus
+from services.callbacks import AT_ONCE, Callbacks, LaneDrain, TemporalLanes
+from store.database import Database
+from tests.fakes.callback_receiver import CallbackReceiver, Reply, is_signed_with
+from tests.outbox import NUMBER, SECRET, Outbox, public
+from workflows.callbacks import CALLBACKS, CallbackLane, CallbackWorkflow, callback_workflow_id
+
+pytestmark = pytest.mark.stack
+
+SENT, DELIVERED, FAILED = MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.FAILED
+HISTORIES = Path(__file__).parent / "histories" / "callbacks"
+
+
+class Delivery:
+    """The callbacks of a gateway: woken by hand here, delivered by real workers."""
+
+    def __init__(self, client: Client, database: Database) -> None:
+        self._client = client
+        self._database = database
+        self.policy = CallbackPolicy(allow_private_addresses=True, timeout=timedelta(seconds=5))
+        self.callbacks = Callbacks(database, TemporalLanes(self._connected), self.configuration)
+
+    def configuration(self) -> Configuration:
+        return Configuration(providers={}, routes=(), callbacks=self.policy)
+
+    def retries_after(self, *seconds: float) -> None:
+        delays = tuple(timedelta(seconds=delay) for delay in seconds)
+        self.policy = self.policy.model_copy(update={"retry_delays": delays})
+
+    async def _connected(self) -> Client:
+        return self._client
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[Worker]:
+        async with Webhooks(allow_private=lambda: True) as webhooks:
+            drain = LaneDrain(self._database, webhooks, self.configuration)
+            async with Worker(
+                self._client,
+                task_queue=CALLBACKS,
+                workflows=[CallbackWorkflow],
+                activities=[CallbackDelivery(drain).drain_lane],
+            ) as worker:
+                yield worker
+
+    async def ended(self, lane: UUID, within: float = 20.0) -> WorkflowHistory:
+        """The history of a lane's workflow, once it has delivered everything."""
+        handle = self._client.get_workflow_handle(callback_workflow_id(str(lane)))
+        await asyncio.wait_for(handle.result(), within)
+        return await handle.fetch_history()
+
+    async def status(self, lane: UUID) -> WorkflowExecutionStatus | None:
+        handle = self._client.get_workflow_handle(callback_workflow_id(str(lane)))
+        return (await handle.describe()).status
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database.connect(database_url, pool_size=4)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def outbox(database: Database) -> Outbox:
+    outbox = Outbox(database)
+    await outbox.account()
+    return outbox
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[CallbackReceiver]:
+    async with CallbackReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def delivery(temporal_client: Client, database: Database) -> Delivery:
+    return Delivery(temporal_client, database)
+
+
+async def test_what_is_told_is_delivered_in_order_and_then_the_workflow_ends(
+    outbox, receiver, delivery
+):
+    messages = [await outbox.message(receiver.url()) for _ in range(3)]
+    for message in messages:
+        await outbox.tell(message, SENT, FAILED, DELIVERED)
+    lane = await outbox.lane(receiver.url())
+    async with delivery.worker():
+        await delivery.callbacks.wake([lane])
+        await delivery.ended(lane)
+    for message in messages:
+        assert receiver.statuses_of(public(message)) == ["SENT", "FAILED", "DELIVERED"]
+    assert all(is_signed_with(SECRET, request) for request in receiver.requests)
+    assert await outbox.states(lane) == {"delivered": 9}
+
+
+async def test_a_lane_whose_workflow_has_ended_is_started_again(outbox, receiver, delivery):
+    message = await outbox.message(receiver.url())
+    lane = await outbox.lane(receiver.url())
+    async with delivery.worker():
+        for status in (SENT, DELIVERED):
+            await outbox.tell(message, status)
+            await delivery.callbacks.wake([lane])
+            await delivery.ended(lane)
+    assert receiver.statuses_of(public(message)) == ["SENT", "DELIVERED"]
+
+
+async def test_a_new_callback_does_not_wait_for_the_retry_of_another(outbox, receiver, delivery):
+    delivery.retries_after(3600)
+    receiver.always_answers(500, path="/broken")
+    broken, fine = (
+        await outbox.message(receiver.url("/broken")),
+        await outbox.message(receiver.url()),
+    )
+    lane = await outbox.lane(receiver.url())
+    async with delivery.worker():
+        (callback,) = await outbox.tell(broken, SENT)
+        await delivery.callbacks.wake([lane])
+        await until_tried(outbox, callback, 1)
+        await until_left(outbox, lane)
+        await outbox.tell(fine, SENT)
+        await delivery.callbacks.wake([lane])
+        await receiver.received(2, within=5)
+        assert await delivery.status(lane) is WorkflowExecutionStatus.RUNNING
+    assert len(receiver.to("/broken")) == 1
+
+
+async def test_a_replay_goes_out_while_the_lane_waits_for_a_retry(outbox, receiver, delivery):
+    delivery.retries_after(3600)
+    receiver.will_answer(500, 204)
+    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    lane = await outbox.lane(receiver.url())
+    async with delivery.worker():
+        await delivery.callbacks.wake([lane])
+        await until_tried(outbox, callback, 1)
+        await until_left(outbox, lane)
+        row = await outbox.callback(callback)
+        assert await delivery.callbacks.replay(callback, "acme", "live", now=row["occurred_at"])
+        await delivery.ended(lane)
+    assert (await outbox.callback(callback))["state"] == "delivered"
+
+
+async def until_tried(outbox: Outbox, callback_id: UUID, tries: int) -> None:
+    async with asyncio.timeout(10):
+        while (await outbox.callback(callback_id))["tries"] < tries:  # noqa: ASYNC110 - a row
+            await asyncio.sleep(0.02)
+
+
+async def until_left(outbox: Outbox, lane: UUID) -> None:
+    async with asyncio.timeout(10):
+        while await outbox.active(lane):  # noqa: ASYNC110 - a row
+            await asyncio.sleep(0.02)
+
+
+async def test_an_origin_that_hangs_delays_only_its_own_lane(outbox, receiver, delivery):
+    async with CallbackReceiver() as hanging, delivery.worker():
+        hanging.always_answers(Reply(delay=60))
+        for _ in range(2 * AT_ONCE):
+            await outbox.tell(await outbox.message(hanging.url()), SENT)
+        slow = await outbox.lane(hanging.url())
+        await delivery.callbacks.wake([slow])
+        await hanging.received(AT_ONCE)
+        await outbox.tell(await outbox.message(receiver.url()), SENT)
+        quick = await outbox.lane(receiver.url())
+        await delivery.callbacks.wake([quick])
+        await delivery.ended(quick, within=3)
+    assert len(receiver.requests) == 1
+
+
+async def test_an_origin_that_was_down_gets_everything_once_it_is_back(outbox, receiver, delivery):
+    delivery.retries_after(*[0.2] * 30)
+    await receiver.stop()
+    for _ in range(3 * AT_ONCE):
+        await outbox.tell(await outbox.message(receiver.url()), SENT)
+    lane = await outbox.lane(receiver.url())
+    async with delivery.worker():
+        await delivery.callbacks.wake([lane])
+        await asyncio.sleep(1)
+        await receiver.start()
+        await delivery.ended(lane)
+    assert await outbox.states(lane) == {"delivered": 3 * AT_ONCE}
+    assert len({request.webhook_id for request in receiver.requests}) == 3 * AT_ONCE
+
+
+async def test_another_worker_takes_up_what_one_left_in_the_middle(outbox, receiver, delivery):
+    receiver.will_answer(Reply(delay=30))
+    message = await outbox.message(receiver.url())
+    await outbox.tell(message, SENT, DELIVERED)
+    lane = await outbox.lane(receiver.url())
+    async with delivery.worker():
+        await delivery.callbacks.wake([lane])
+        await receiver.received(1)
+    async with delivery.worker():
+        await delivery.ended(lane)
+    assert receiver.statuses_of(public(message)) == ["SENT", "SENT", "DELIVERED"]
+    first, again, _ = receiver.requests
+    assert first.webhook_id == again.webhook_id
+
+
+async def test_the_sweep_starts_a_lane_that_temporal_has_forgotten(outbox, receiver, delivery):
+    message = await outbox.message(receiver.url())
+    (callback,) = await outbox.tell(message, SENT)
+    lane = await outbox.lane(receiver.url())
+    async with outbox.database.begin() as connection:
+        from store import callbacks as store
+
+        await store.take(connection, lane)
+    told_at = (await outbox.callback(callback))["occurred_at"]
+    async with delivery.worker():
+        assert await delivery.callbacks.sweep(told_at + timedelta(seconds=10)) == 0
+        assert await delivery.callbacks.sweep(told_at + timedelta(seconds=20)) == 1
+        await delivery.ended(lane)
+    assert receiver.statuses_of(public(message)) == ["SENT"]
+
+
+async def test_histories_hold_no_address_no_number_and_no_answer(outbox, receiver, delivery):
+    delivery.retries_after(0.1)
+    receiver.will_answer(Reply(500, body=b"who is Bob?"))
+    await outbox.tell(await outbox.message(receiver.url("/bobs-hook")), SENT)
+    lane = await outbox.lane(receiver.url())
+    async with delivery.worker():
+        await delivery.callbacks.wake([lane])
+        history = (await delivery.ended(lane)).to_json()
+    assert str(lane) in history
+    for secret in (NUMBER, NUMBER[1:], "bobs-hook", "Bob", str(receiver.port), SECRET, "Hello"):
+        assert secret not in history
+
+
+# --- days, in seconds --------------------------------------------------------------------------
+
+
+@pytest.mark.java
+async def test_the_schedule_of_retries_runs_to_its_end_over_days(
+    outbox, receiver, database, time_skipping
+):
+    delivery = Delivery(time_skipping.client, database)
+    receiver.always_answers(500)
+    first, second = await outbox.tell(await outbox.message(receiver.url()), FAILED, DELIVERED)
+    lane = await outbox.lane(receiver.url())
+    async with delivery.worker():
+        await time_skipping.client.start_workflow(
+            CallbackWorkflow.run,
+            CallbackLane(str(lane)),
+            id=callback_workflow_id(str(lane)),
+            task_queue=CALLBACKS,
+        )
+        await delivery.ended(lane, within=60)
+    for callback in (first, second):
+        stored = await outbox.callback(callback)
+        assert (stored["state"], stored["tries"]) == (CallbackState.FAILED, 10)
+    times = [int(request.headers["webhook-timestamp"]) for request in receiver.requests]
+    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    minutes = 60
+    hours = 60 * minutes
+    schedule = [5, 5 * minutes, 30 * minutes, *(hours * n for n in (2, 5, 10, 14, 20, 24))]
+    assert len(waits) == 19
+    for wait, expected in zip(waits, [*schedule, 0, *schedule], strict=True):
+        assert expected - 1 <= wait <= expected + 5
+
+
+# --- histories under way -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recorded", sorted(HISTORIES.glob("*.json")), ids=lambda path: path.stem)
+async def test_recorded_histories_still_replay(recorded):
+    history = WorkflowHistory.from_json("callbacks/recorded", recorded.read_text())
+    replayer = Replayer(workflows=[CallbackWorkflow], data_converter=pydantic_data_converter)
+    await replayer.replay_workflow(history)

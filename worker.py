@@ -1,0 +1,431 @@
+"""Workers by role, and the preparation that every installation needs once.
+
+`worker.py --role …` polls Temporal for the roles that it is given; `worker.py bootstrap` brings the
+database's schema forward, sees to Temporal's search attributes, and makes an admin key.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Self, TypeVar
+
+import sqlalchemy.exc
+from providers.smpp import SmppProvider
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import Worker
+
+from activities.callbacks import CallbackDelivery
+from activities.send import Deciding, Submitting
+from activities.upkeep import Sweeping
+from connectors.webhooks import Webhooks
+from domain.configuration import ProviderConfiguration
+from providers.base import Provider
+from services.assembly import Services, assemble, connect_temporal
+from services.callbacks import LaneDrain
+from services.configuration import NoConfiguration
+from services.keys import Keys
+from services.orchestration import SEARCH_ATTRIBUTES
+from settings.configuration_file import ConfigurationMistakes
+from settings.secrets import SecretMissing, resolve_secret
+from settings.settings import Settings
+from store import providers as provider_store
+from store.database import Database
+from store.schema import current_version, migrate, newest_version
+from telemetry import metrics
+from telemetry.logs import get_logger
+from telemetry.process import run, settings_or_exit
+from workflows.callbacks import CALLBACKS, CallbackWorkflow
+from workflows.send import SENDS, SendWorkflow, provider_queue
+from workflows.upkeep import UPKEEP, UPKEEP_WORKFLOW_ID, UpkeepWorkflow
+
+_log = get_logger("worker")
+
+ACCOUNT = "default"
+_T = TypeVar("_T")
+_RETRY_AFTER = 2.0
+
+
+class Role(StrEnum):
+    """What a worker does."""
+
+    SENDS = "sends"
+    PROVIDERS = "providers"
+    CALLBACKS = "callbacks"
+    UPKEEP = "upkeep"
+    ALL = "all"
+
+
+class Gateway:
+    """One worker process: the pollers of its roles, and the binds of its providers."""
+
+    def __init__(self, services: Services, client: Client, roles: frozenset[Role]) -> None:
+        self._services = services
+        self._client = client
+        self._roles = roles
+        self._name = f"{socket.gethostname()}/{os.getpid()}"
+
+    async def work(self, stop: asyncio.Event) -> None:
+        """Poll until told to stop, then finish what is under way."""
+        async with contextlib.AsyncExitStack() as stack:
+            follower = asyncio.create_task(self._services.configurations.follow())
+            stack.push_async_callback(_cancelled, follower)
+            if self._has(Role.SENDS):
+                await stack.enter_async_context(self._sends())
+            if self._has(Role.CALLBACKS):
+                await stack.enter_async_context(self._callbacks())
+            if self._has(Role.UPKEEP):
+                await stack.enter_async_context(self._upkeep())
+            if self._has(Role.PROVIDERS):
+                await stack.enter_async_context(self._providers())
+            _log.info("worker_ready")
+            await stop.wait()
+
+    def _has(self, role: Role) -> bool:
+        return role in self._roles or Role.ALL in self._roles
+
+    def _worker(self, queue: str, **what: Any) -> Worker:
+        return Worker(
+            self._client,
+            task_queue=queue,
+            identity=self._name,
+            graceful_shutdown_timeout=self._services.settings.shutdown_grace,
+            **what,
+        )
+
+    @asynccontextmanager
+    async def _sends(self) -> AsyncIterator[None]:
+        deciding = Deciding(self._services.delivery)
+        async with self._worker(
+            SENDS, workflows=[SendWorkflow], activities=[deciding.decide], max_cached_workflows=1000
+        ):
+            yield
+
+    @asynccontextmanager
+    async def _callbacks(self) -> AsyncIterator[None]:
+        settings, configurations = self._services.settings, self._services.configurations
+
+        def private_allowed() -> bool:
+            policy = configurations.current.callbacks
+            return settings.allow_private_callbacks or policy.allow_private_addresses
+
+        async with Webhooks(allow_private=private_allowed) as webhooks:
+            drain = LaneDrain(self._services.database, webhooks, lambda: configurations.current)
+            delivery = CallbackDelivery(drain)
+            async with self._worker(
+                CALLBACKS, workflows=[CallbackWorkflow], activities=[delivery.drain_lane]
+            ):
+                yield
+
+    @asynccontextmanager
+    async def _upkeep(self) -> AsyncIterator[None]:
+        sweeping = Sweeping(self._services.upkeep)
+        async with self._worker(UPKEEP, workflows=[UpkeepWorkflow], activities=[sweeping.sweep]):
+            keeper = asyncio.create_task(self._keep_upkeep_running())
+            try:
+                yield
+            finally:
+                await _cancelled(keeper)
+
+    async def _keep_upkeep_running(self) -> None:
+        """See to it that the reconciler exists, also after Temporal lost its database."""
+        while True:
+            try:
+                await self._client.start_workflow(
+                    UpkeepWorkflow.run,
+                    id=UPKEEP_WORKFLOW_ID,
+                    task_queue=UPKEEP,
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                    static_summary="Takes up what was forgotten",
+                    rpc_timeout=timedelta(seconds=3),
+                )
+            except WorkflowAlreadyStartedError:
+                pass
+            except RPCError as error:
+                _log.warning("upkeep_not_started", code=error.status.name)
+            await asyncio.sleep(_RETRY_AFTER)
+
+    @asynccontextmanager
+    async def _providers(self) -> AsyncIterator[None]:
+        async with ProviderPools(self._services, self._worker, self._name):
+            yield
+
+
+class ProviderPools:
+    """One pool for each declared provider; follows the configuration.
+
+    A provider that was removed or changed is drained; one that is new or changed is bound anew.
+    """
+
+    def __init__(
+        self, services: Services, make_worker: Callable[..., Worker], worker_name: str
+    ) -> None:
+        self._services = services
+        self._make_worker = make_worker
+        self._worker_name = worker_name
+        self._pools: dict[str, tuple[ProviderConfiguration, ProviderPool]] = {}
+        self._changed = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._services.configurations.on_change(self._changed.set)
+        await self._follow_once()
+        self._keeper = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._keeper is not None:
+            await _cancelled(self._keeper)
+        await asyncio.gather(*(pool.stop() for _, pool in self._pools.values()))
+
+    async def _follow(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self._follow_once()
+
+    async def _follow_once(self) -> None:
+        declared = self._services.configurations.current.providers
+        gone = [name for name, (known, _) in self._pools.items() if declared.get(name) != known]
+        await asyncio.gather(*(self._pools.pop(name)[1].stop() for name in gone))
+        for name, configuration in declared.items():
+            if name in self._pools:
+                continue
+            try:
+                pool = ProviderPool(
+                    name, configuration, self._services, self._make_worker, self._worker_name
+                )
+            except SecretMissing:
+                _log.exception("provider_not_started", provider=name)
+                continue
+            self._pools[name] = (configuration, pool)
+            await pool.start()
+
+
+class ProviderPool:
+    """This process's binds to one provider: beats while it lives, polls while a bind is up."""
+
+    def __init__(
+        self,
+        name: str,
+        configuration: ProviderConfiguration,
+        services: Services,
+        make_worker: Callable[..., Worker],
+        worker_name: str,
+    ) -> None:
+        password = resolve_secret(
+            configuration.password, literal_allowed=configuration.password_is_literal
+        )
+        self._name = name
+        self._services = services
+        self._make_worker = make_worker
+        self._worker_name = worker_name
+        self._provider: Provider = SmppProvider(
+            name,
+            configuration,
+            password.get_secret_value(),
+            on_receipt=services.receipts.take,
+            on_late_answer=services.delivery.record_late,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to bind; returns at once."""
+        await self._provider.start()
+        self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._beat())]
+
+    async def stop(self) -> None:
+        """Take leave: no new tasks, answers awaited, unbound."""
+        await self._say_gone()
+        for task in self._tasks:
+            await _cancelled(task)
+        await self._provider.stop(self._services.settings.shutdown_grace)
+        metrics.provider_gone(self._name)
+
+    async def _poll(self) -> None:
+        submitting = Submitting(self._services.delivery, {self._name: self._provider})
+        while True:
+            await self._provider.wait_until(up=True)
+            worker = self._make_worker(
+                provider_queue(self._name), activities=[submitting.submit, submitting.recall]
+            )
+            async with worker:
+                await self._provider.wait_until(up=False)
+
+    async def _beat(self) -> None:
+        """Say how many binds are up: every two seconds, and as soon as it changes."""
+        while True:
+            up = self._provider.up
+            try:
+                async with self._services.database.begin() as connection:
+                    await provider_store.beat(
+                        connection,
+                        self._name,
+                        self._worker_name,
+                        binds_up=self._provider.binds_up,
+                        state="up" if up else "down",
+                    )
+            except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+                _log.warning("beat_missed", provider=self._name, error_type=type(error).__name__)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(provider_store.BEAT_EVERY.total_seconds()):
+                    await self._provider.wait_until(up=not up)
+
+    async def _say_gone(self) -> None:
+        try:
+            async with self._services.database.begin() as connection:
+                await provider_store.gone(connection, self._name, self._worker_name)
+        except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+            # The beat runs out by itself.
+            _log.warning("beat_missed", provider=self._name, error_type=type(error).__name__)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """End a task, and wait until it has ended."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def work(settings: Settings, roles: frozenset[Role], stop: asyncio.Event) -> int:
+    """A worker, from its first connection to its last answer; the exit code."""
+    services = assemble(settings)
+    try:
+        if not await _ready(services, stop):
+            return 0
+        client = await _until_it_answers(lambda: connect_temporal(settings), "temporal", stop)
+        if client is not None:
+            await Gateway(services, client, roles).work(stop)
+    except ConfigurationMistakes as mistakes:
+        print(mistakes, file=sys.stderr)  # noqa: T201 - to the person who started it
+        return 2
+    finally:
+        await services.close()
+    return 0
+
+
+async def _ready(services: Services, stop: asyncio.Event) -> bool:
+    """Wait for the database, its schema, and a configuration; False if told to stop meanwhile."""
+    version = await _until_it_answers(lambda: current_version(services.database), "database", stop)
+    while version != newest_version():
+        if stop.is_set():
+            return False
+        _log.warning("schema_too_old", version=version, needed=newest_version())
+        await asyncio.sleep(_RETRY_AFTER)
+        version = await current_version(services.database)
+    if services.settings.config is not None:
+        await services.configurations.load_file(services.settings.config)
+    else:
+        await services.configurations.refresh()
+    while not services.configurations.loaded:
+        if stop.is_set():
+            return False
+        _log.warning("no_configuration", reason=type(NoConfiguration()).__name__)
+        await asyncio.sleep(_RETRY_AFTER)
+        await services.configurations.refresh()
+    return True
+
+
+async def _until_it_answers(
+    ask: Callable[[], Awaitable[_T]], what: str, stop: asyncio.Event
+) -> _T | None:
+    """Ask until there is an answer; None if told to stop first."""
+    while not stop.is_set():
+        try:
+            return await ask()
+        except (sqlalchemy.exc.SQLAlchemyError, OSError, RuntimeError, RPCError) as error:
+            _log.warning("not_answering", service=what, error_type=type(error).__name__)
+            await asyncio.sleep(_RETRY_AFTER)
+    return None
+
+
+async def bootstrap(settings: Settings, key_name: str | None, *, print_key: bool) -> int:
+    """Prepare the database, Temporal and, if asked, an admin key; safe to run again."""
+    database = Database.connect(settings.database_url.get_secret_value(), pool_size=1)
+    try:
+        _log.info("database_migrated", version=await migrate(database))
+        if settings.config is not None:
+            services = assemble(settings)
+            try:
+                await services.configurations.load_file(settings.config)
+            finally:
+                await services.close()
+        await add_search_attributes(await connect_temporal(settings), settings.temporal_namespace)
+        if key_name is not None:
+            key = await Keys(database).bootstrap(ACCOUNT, name=key_name)
+            if print_key:
+                print(json.dumps({"api_key": key.secret, "key_id": key.id}), flush=True)  # noqa: T201 - what was asked for
+    except ConfigurationMistakes as mistakes:
+        print(mistakes, file=sys.stderr)  # noqa: T201 - to the person who started it
+        return 2
+    finally:
+        await database.close()
+    return 0
+
+
+async def add_search_attributes(client: Client, namespace: str) -> None:
+    """Add the attributes by which operators find workflows, as far as they are missing."""
+    for name in SEARCH_ATTRIBUTES:
+        try:
+            await client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(
+                    namespace=namespace,
+                    search_attributes={name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD},
+                )
+            )
+        except RPCError as error:
+            if error.status is not RPCStatusCode.ALREADY_EXISTS:
+                raise
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="worker.py", description="Workers of the SMS gateway, and its preparation."
+    )
+    parser.add_argument(
+        "--role",
+        action="append",
+        type=Role,
+        choices=list(Role),
+        help="what to work on; may be given several times (default: all)",
+    )
+    commands = parser.add_subparsers(dest="command")
+    prepare = commands.add_parser(
+        "bootstrap", help="bring schema and search attributes forward, make an admin key"
+    )
+    prepare.add_argument(
+        "--new-key", metavar="NAME", help="make an admin key of this name; earlier ones are revoked"
+    )
+    prepare.add_argument("--print-key", action="store_true", help="print the key, as JSON")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """The command line."""
+    arguments = _arguments(sys.argv[1:])
+    settings = settings_or_exit()
+    if arguments.command == "bootstrap":
+        run(
+            lambda _: bootstrap(settings, arguments.new_key, print_key=arguments.print_key),
+            service="bootstrap",
+            settings=settings,
+        )
+    roles = frozenset(arguments.role or [Role.ALL])
+    run(lambda stop: work(settings, roles, stop), service="worker", settings=settings)
+
+
+if __name__ == "__main__":
+    main()

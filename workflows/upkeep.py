@@ -1,0 +1,56 @@
+"""The reconciler's clock: a workflow that sweeps every few seconds, for as long as there is one."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio import activity, workflow
+from temporalio.common import RetryPolicy
+
+UPKEEP = "upkeep"
+"""Task queue."""
+
+UPKEEP_WORKFLOW_ID = "upkeep/reconciler"
+"""There is one; running workers see to it that it exists, also after Temporal lost its database."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """What one round found, for the Temporal UI."""
+
+    reminded: int
+    restarted: int
+    matched: int
+    more: bool
+
+
+class UpkeepActivities(ABC):
+    """What this workflow asks for; `activities.upkeep` does it."""
+
+    @activity.defn
+    @abstractmethod
+    async def sweep(self) -> SweepResult:
+        """Look for messages, receipts and callbacks that were forgotten, and take them up."""
+
+
+_EVERY = timedelta(seconds=5)
+_ROUNDS = 500
+
+
+@workflow.defn
+class UpkeepWorkflow:
+    """Sweeps, rests, sweeps again; begins anew before its history grows long."""
+
+    @workflow.run
+    async def run(self) -> None:
+        for _ in range(_ROUNDS):
+            found = await workflow.execute_activity_method(
+                UpkeepActivities.sweep,
+                start_to_close_timeout=timedelta(minutes=2),
+                retry_policy=RetryPolicy(
+                    initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=15)
+                ),
+            )
+            if not found.more:
+                await workflow.sleep(_EVERY)
+        workflow.continue_as_new()
