@@ -70,7 +70,7 @@ lint: setup ## style: ruff
 types: setup ## types: mypy, strict
 	@$(BIN)/mypy
 	@$(BIN)/mypy worker.py
-	@set -e; for package in $(PACKAGES); do $(BIN)/mypy $$package/src; done
+	@MYPYPATH=sdks/python/src:smsctl/src $(BIN)/mypy -p smsgateway -p smsctl
 
 .PHONY: contracts
 contracts: setup ## which room may import which: import-linter

@@ -238,7 +238,7 @@ class ProviderPool:
             configuration,
             password.get_secret_value(),
             on_receipt=services.receipts.take,
-            on_late_answer=services.delivery.record_late,
+            on_late=services.delivery.record_late,
         )
         self._tasks: list[asyncio.Task[None]] = []
 

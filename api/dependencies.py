@@ -23,9 +23,6 @@ _bearer = HTTPBearer(
     auto_error=False,
 )
 
-CHALLENGE = {"WWW-Authenticate": "Bearer"}
-"""What a 401 asks for (RFC 6750, 3)."""
-
 # The configuration is that of the whole installation: live messages take its routes, too.
 _LIVE_ONLY = frozenset({Scope.MANAGE_CONFIG.value})
 
@@ -48,7 +45,6 @@ async def _authorized(
         raise Problem(
             UNAUTHORIZED,
             "The key is missing: send it in the header `Authorization: Bearer KEY`.",
-            headers=CHALLENGE,
         )
     caller = await gateway.keys.authenticate(credentials.credentials)
     lacking = [scope for scope in wanted.scopes if scope not in caller.scopes]

@@ -197,7 +197,7 @@ class PostgresServer(Postgres):
             stop_signal=signal.SIGINT,  # "fast shutdown": ends sessions, writes a checkpoint
         )
         self._child.start()
-        self._child.wait_for(self._answers, seconds=60, what="an answer to a connection")
+        self._child.wait_for(self._answers, seconds=60, what="taking connections")
 
     def _answers(self) -> bool:
         try:

@@ -87,6 +87,7 @@ class Child:
         self._user = user
         self._stop_signal = stop_signal
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_began = 0
 
     @property
     def pid(self) -> int:
@@ -118,6 +119,7 @@ class Child:
         tether = [sys.executable, "-I", "-S", str(TETHER)]
         tied = [str(os.getpid()), str(int(self._stop_signal)), uid, gid]
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._log_began = os.fstat(descriptor).st_size
         try:
             self._process = subprocess.Popen(
                 [*tether, *tied, *self.command],
@@ -169,6 +171,12 @@ class Child:
         """Let a start finish that an interrupt did not wait for, or its process would be missed."""
         _starter.submit(lambda: None).result()
 
+    def has_said(self, text: str) -> bool:
+        """Whether it has written this to its log since its last start."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_began)
+            return text.encode() in log.read()
+
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of its log."""
         try:
@@ -191,7 +199,7 @@ class Child:
                 return
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"{self.name} runs, but {what} did not happen within {seconds:.0f} s. "
+                    f"{self.name} runs, but is not {what} after {seconds:.0f} s. "
                     f"The end of {self.log}:\n{self.log_tail()}"
                 )
             time.sleep(0.05)

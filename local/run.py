@@ -64,7 +64,8 @@ def _run_alone(build: Path) -> int:
         with _signals(stack.kill) as asked_to_stop:
             try:
                 stack.start()
-                _announce(stack, announcement)
+                if not asked_to_stop.is_set():
+                    _announce(stack, announcement)
                 while not asked_to_stop.wait(LOOK_SECONDS):
                     stack.check()
                 print("\n· stopping", flush=True)

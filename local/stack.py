@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -232,10 +233,7 @@ class Stack:
             [
                 self._start_database,
                 *([self.start_temporal] if isinstance(self.temporal, TemporalServer) else []),
-                *(
-                    lambda name=name, provider=provider: self._start_simulator(name, provider)
-                    for name, provider in _simulators(configuration)
-                ),
+                *(partial(self._start_simulator, *each) for each in _simulators(configuration)),
             ]
         )
         self._progress("preparing the database")
@@ -272,6 +270,21 @@ class Stack:
         """
         for name in sorted(self._expected):
             self._part(name).check()
+
+    def start_what_is_down(self) -> None:
+        """Bring back what was stopped or killed on purpose: servers, carriers, worker, API."""
+        servers = [
+            start
+            for own, start in (
+                (self._postgres, self.start_postgres),
+                (self._temporal, self.start_temporal),
+            )
+            if isinstance(own, PostgresServer | TemporalServer) and not own.running
+        ]
+        _all_at_once(servers)
+        down = [name for name, child in self._children.items() if not child.running]
+        starts = {"worker": self.start_worker, "api": self.start_api}
+        _all_at_once([starts.get(name) or partial(self.start_simulator, name) for name in down])
 
     def _own(self) -> Iterable[PostgresServer | TemporalServer]:
         for server in (self._temporal, self._postgres):
@@ -413,19 +426,23 @@ class Stack:
         self._api_key = ApiKey(secret=key["api_key"], key_id=key["key_id"])
 
     def start_worker(
-        self, *, command: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        *,
+        command: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        wait: bool = True,
     ) -> None:
-        """Start the worker with all roles.
+        """Start the worker with all roles; returns when it works.
 
         Args:
             command: arguments for Python in place of `worker.py --role all`.
             environment: further variables, for this start alone.
+            wait: False where it cannot become ready, since Temporal or Postgres is down.
         """
         child = self._python(
             "worker", command or ["worker.py", "--role", "all"], environment=environment
         )
-        port = self.ports.of("worker_metrics")
-        self._launch(child, lambda: listens(port), "an answer of its metrics")
+        self._launch(child, lambda: not wait or child.has_said("worker_ready"), "ready")
 
     def stop_worker(self) -> None:
         self._stop("worker")
@@ -434,11 +451,15 @@ class Stack:
         self._kill("worker")
 
     def start_api(
-        self, *, command: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        *,
+        command: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        wait: bool = True,
     ) -> None:
-        """Start the API; returns when it is ready to accept."""
+        """Start the API; returns when it can accept. The arguments are those of `start_worker`."""
         child = self._python("api", command or ["-m", "api"], environment=environment)
-        self._launch(child, self.is_ready, "a ready /readyz")
+        self._launch(child, lambda: not wait or self.is_ready(), "ready")
 
     def stop_api(self) -> None:
         self._stop("api")
@@ -468,6 +489,8 @@ class Stack:
             "SMSGATEWAY_METRICS_PORT": "0",
             "SMSGATEWAY_TEMPORAL_METRICS_PORT": "0",
             "SMSGATEWAY_ALLOW_PRIVATE_CALLBACKS": "true",
+            "SMSGATEWAY_LOG_FORMAT": "json",
+            "SMSGATEWAY_LOG_LEVEL": "info",  # with less, the worker would not say that it is ready
         }
         if name in {"api", "worker"}:
             ours["SMSGATEWAY_METRICS_PORT"] = str(self.ports.of(f"{name}_metrics"))

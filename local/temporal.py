@@ -325,7 +325,7 @@ class TemporalServer(Temporal):
             folder=self.folder,
         )
         self._child.start()
-        self._child.wait_for(self._serves, seconds=60, what="an answer to a health check")
+        self._child.wait_for(self._serves, seconds=60, what="healthy")
 
     def _serves(self) -> bool:
         if not (listens(self.port) and listens(self.ui_port)):

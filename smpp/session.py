@@ -111,8 +111,8 @@ class Session(asyncio.Protocol):
     at most `max_handlers` at once; it returns `pdu.reply(…)`, or None where it answers later with
     `respond`, or never. What it raises is answered with ESME_RSYSERR.
 
-    `closed` is set at the end, and `close_reason` then says whose doing it was,
-    in one of a few constant phrases.
+    `draining` is set when it takes no more requests and `closed` at the end; `close_reason` then
+    says whose doing it was, in one of a few constant phrases.
 
     Times are in seconds. `window` bounds our own unanswered requests. `enquire_link_interval` is
     the silence after which the peer is asked for a sign of life (None: never).
@@ -134,6 +134,7 @@ class Session(asyncio.Protocol):
         self.window = window
         self.bind_type: BindType | None = None
         self.system_id = ""
+        self.draining = asyncio.Event()
         self.closed = asyncio.Event()
         self.close_reason = ""
         self._on_request = on_request
@@ -166,7 +167,6 @@ class Session(asyncio.Protocol):
 
         self._backlog: deque[Pdu] = deque()
         self._handlers: set[asyncio.Task[None]] = set()
-        self._draining = False
         self._deaf = False
         self._parting = False
         self._quiet: asyncio.Future[None] | None = None
@@ -179,7 +179,7 @@ class Session(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether `request` would be tried: connected, and neither draining nor parting."""
-        return self._transport is not None and not self._draining and not self.closed.is_set()
+        return self._transport is not None and not self.draining.is_set()
 
     @property
     def peer(self) -> str:
@@ -209,7 +209,7 @@ class Session(asyncio.Protocol):
             ResponseTimeout: likewise; an answer that still comes is its `late`.
             MalformedPdu: an answer came that cannot be read: the outcome is unknown.
         """
-        if self._draining or self.closed.is_set():
+        if self.draining.is_set():
             raise SessionClosed(self.close_reason or "the session is draining", sent=False)
         if self._free_slots:
             self._free_slots -= 1
@@ -560,7 +560,7 @@ class Session(asyncio.Protocol):
             self._part(reason)
 
     def _drain(self, reason: str) -> None:
-        self._draining = True
+        self.draining.set()
         self.close_reason = self.close_reason or reason
         for waiter in self._slot_waiters:
             if not waiter.done():

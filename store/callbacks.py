@@ -137,7 +137,8 @@ _REPLAY_ONE = sql("""
 UPDATE callback_events
 SET state = 'pending', next_at = :at, tries = CASE WHEN state = 'pending' THEN tries ELSE 0 END
 WHERE id = :id AND account_id = :account_id AND environment = :environment
-RETURNING lane_id
+RETURNING id, message_id, url, status, provider_code, occurred_at, state, tries, next_at,
+          answered_at, last_status, last_error, lane_id
 """)
 _REPLAY_MANY = sql("""
 UPDATE callback_events
@@ -296,14 +297,13 @@ async def replay(
     account_id: str,
     environment: str,
     at: datetime,
-) -> UUID | None:
-    """Make a callback due now; its lane, or None if the account has no such callback."""
-    found = await row(
+) -> Row | None:
+    """Make a callback due now; as it is then, with its lane, or None if the account has none such."""
+    return await row(
         connection,
         _REPLAY_ONE,
         {"id": callback_id, "account_id": account_id, "environment": environment, "at": at},
     )
-    return None if found is None else UUID(str(found["lane_id"]))
 
 
 async def replay_many(

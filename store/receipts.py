@@ -6,7 +6,8 @@ committed), then both run the same matching: recorders of outcomes share the loc
 receipts take it alone.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
@@ -52,6 +53,9 @@ class Ingested:
     transitions: list[Transition]
 
 
+ReceiptErrors = Mapping[str, str]
+"""What each negative state means as an error class."""
+
 _LOCK_ALONE = sql("SELECT pg_advisory_xact_lock(hashtextextended('receipts/' || :provider, 0))")
 _LOCK_SHARED = sql(
     "SELECT pg_advisory_xact_lock_shared(hashtextextended('receipts/' || :provider, 0))"
@@ -59,14 +63,14 @@ _LOCK_SHARED = sql(
 
 _STORE = sql("""
 INSERT INTO receipts (day, provider, provider_message_id, state, code, network, reference, sender,
-                      number_hash, received_at, done_at)
+                      number_hash, received_at, done_at, copies)
 SELECT * FROM unnest(
     CAST(:days AS date[]), CAST(:providers AS text[]), CAST(:ids AS text[]),
     CAST(:states AS text[]), CAST(:codes AS text[]), CAST(:networks AS text[]),
     CAST(:refs AS integer[]), CAST(:senders AS text[]), CAST(:hashes AS bytea[]),
-    CAST(:received AS timestamptz[]), CAST(:done AS timestamptz[]))
+    CAST(:received AS timestamptz[]), CAST(:done AS timestamptz[]), CAST(:copies AS integer[]))
 ON CONFLICT (day, provider, provider_message_id, state, code)
-DO UPDATE SET copies = receipts.copies + 1
+DO UPDATE SET copies = receipts.copies + excluded.copies
 RETURNING (xmax = 0) AS fresh
 """)
 
@@ -189,7 +193,7 @@ async def ingest(
     batch: Sequence[StoredReceipt],
     *,
     at: datetime,
-    errors: "ReceiptErrors",
+    errors: ReceiptErrors,
     recheck: timedelta,
 ) -> Ingested:
     """Store a batch of one provider's receipts and let those that can be matched move messages.
@@ -204,8 +208,8 @@ async def ingest(
     """
     await connection.execute(_LOCK_ALONE, {"provider": provider})
     # Two copies in one batch: Postgres updates no row twice in one statement.
-    distinct = {(r.day, r.provider_message_id, r.state, r.code): r for r in batch}
-    kept = list(distinct.values())
+    copies = Counter(_identity(r) for r in batch)
+    kept = list({_identity(r): r for r in batch}.values())
     stored = await rows(
         connection,
         _STORE,
@@ -221,6 +225,7 @@ async def ingest(
             "hashes": [r.number_hash for r in kept],
             "received": [r.received_at for r in kept],
             "done": [r.done_at for r in kept],
+            "copies": [copies[_identity(r)] for r in kept],
         },
     )
     ids = [r.provider_message_id for r in kept]
@@ -230,7 +235,9 @@ async def ingest(
     return Ingested(sum(r["fresh"] for r in stored), matched, transitions)
 
 
-ReceiptErrors = dict[str, str]
+def _identity(receipt: StoredReceipt) -> tuple[date, str, str, str]:
+    """What makes two receipts of a provider copies of one."""
+    return receipt.day, receipt.provider_message_id, receipt.state.value, receipt.code
 
 
 async def match(

@@ -21,7 +21,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-FASTAPI_TELEMETRY_OFF = MappingProxyType(
+FASTAPI_TELEMETRY_OFF: Any = MappingProxyType(
     dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 )
 """For `FastAPI(telemetry=…)`: its own telemetry would send out exceptions with their texts."""

@@ -220,6 +220,8 @@ _SHAPES: dict[str, _Shape] = {
     "pid": number,
     "exit_code": number,
     "version": version,
+    "needed": version,
+    "dependency": word,
     "config_version": number,
     "place": _matching(_PLACE),
     "ready": switch,

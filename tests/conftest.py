@@ -22,6 +22,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from local.folders import exclusively, temporary_folder
 from local.postgres import Postgres, PostgresServer, free_database_name
+from local.stack import Stack
 from local.temporal import (
     Temporal,
     TemporalServer,
@@ -167,6 +168,28 @@ async def temporal_client(temporal_server: Temporal, temporal_namespace: str) ->
         namespace=temporal_namespace,
         data_converter=pydantic_data_converter,
     )
+
+
+# All of it, as processes that tests may kill
+
+
+@pytest.fixture(scope="session")
+def session_stack() -> Iterator[Stack]:
+    with temporary_folder() as folder:
+        stack = Stack(folder, own_servers=True)
+        try:
+            stack.start()
+            yield stack
+        finally:
+            stack.remove()
+
+
+@pytest.fixture
+def stack(session_stack: Stack) -> Iterator[Stack]:
+    """The whole gateway, everything up; afterwards nothing of it may have died by itself."""
+    session_stack.start_what_is_down()
+    yield session_stack
+    session_stack.check()
 
 
 # What Maven has

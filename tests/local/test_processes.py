@@ -63,7 +63,7 @@ def test_a_child_that_ends_by_itself_is_reported_with_the_end_of_its_log(tmp_pat
     child = Child("worker", says, log=tmp_path / "worker.log")
     child.start()
     with pytest.raises(ChildEnded, match="worker ended with code 3") as error:
-        child.wait_for(lambda: False, seconds=10, what="anything")
+        child.wait_for(lambda: False, seconds=10, what="ready")
     assert "no such carrier" in str(error.value)
 
 
@@ -71,8 +71,8 @@ def test_a_child_that_does_not_get_ready_in_time_is_reported(tmp_path: Path) -> 
     child = Child("api", SLEEPS, log=tmp_path / "api.log")
     child.start()
     try:
-        with pytest.raises(TimeoutError, match="api runs, but an answer did not happen within 1 s"):
-            child.wait_for(lambda: False, seconds=1, what="an answer")
+        with pytest.raises(TimeoutError, match="api runs, but is not ready after 1 s"):
+            child.wait_for(lambda: False, seconds=1, what="ready")
     finally:
         child.kill()
 
@@ -84,22 +84,26 @@ def test_a_child_that_ignores_the_signal_is_killed_after_its_grace(tmp_path: Pat
     )
     child = Child("stubborn", [sys.executable, "-c", stubborn], log=tmp_path / "log")
     child.start()
-    child.wait_for(lambda: "deaf" in child.log_tail(), seconds=10, what="the start")
+    child.wait_for(lambda: "deaf" in child.log_tail(), seconds=10, what="deaf")
     child.stop(grace=0.2)
     assert not child.running
     wait_until_gone(child.pid)
 
 
-def test_a_child_that_was_killed_starts_again(tmp_path: Path) -> None:
+def test_a_child_that_was_killed_starts_again_and_what_it_said_before_no_longer_counts(
+    tmp_path: Path,
+) -> None:
     child = Child("worker", SLEEPS, log=tmp_path / "log")
     child.start()
+    child.wait_for(lambda: child.has_said("asleep"), seconds=10, what="asleep")
     first = child.pid
     child.kill()
     with pytest.raises(ChildEnded, match="SIGKILL"):
         child.check()
     child.start()
     try:
-        child.check()
+        assert not child.has_said("asleep")
+        child.wait_for(lambda: child.has_said("asleep"), seconds=10, what="asleep")
         assert child.pid != first
     finally:
         child.stop()

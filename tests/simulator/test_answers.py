@@ -60,6 +60,16 @@ async def test_throttled_twice_then_accepted_and_again_so_for_the_next_message(e
     assert statuses == [throttled, throttled, ok, throttled, throttled, ok]
 
 
+async def test_each_part_has_its_own_troubles(esme):
+    async def part(number):
+        octets = bytes([5, 0, 3, 7, 2, number]) + b"x"
+        answer = await esme.submit("+447700900050", short_message=octets, esm_class=0x40)
+        return answer.status
+
+    throttled, ok = Status.ESME_RTHROTTLED, Status.ESME_ROK
+    assert [await part(number) for number in (1, 2, 1, 2, 1, 2)] == [throttled] * 4 + [ok] * 2
+
+
 async def test_a_system_error_comes_once_and_then_the_message_is_delivered(esme):
     assert (await esme.submit("+447700900051")).status == Status.ESME_RSYSERR
     assert (await esme.submit("+447700900051")).status == Status.ESME_ROK

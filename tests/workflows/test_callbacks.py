@@ -2,10 +2,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from temporalio import workflow
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, Worker
@@ -13,16 +15,19 @@ from temporalio.worker import Replayer, Worker
 from activities.callbacks import CallbackDelivery
 from connectors.webhooks import Webhooks
 from domain.callbacks import CallbackState
-from domain.configuration import CallbackPolicy, Configuration
+from domain.configuration import CallbackPolicy, Configuration, Environment
 from domain.states import MessageStatus
+from services.accept import Caller
 from services.callbacks import AT_ONCE, Callbacks, LaneDrain, TemporalLanes
+from store import callbacks as store
 from store.database import Database
 from tests.fakes.callback_receiver import CallbackReceiver, Reply, is_signed_with
-from tests.outbox import NUMBER, SECRET, Outbox, public
+from tests.outbox import ACCOUNT, NUMBER, SECRET, Outbox, public
 from workflows.callbacks import CALLBACKS, CallbackLane, CallbackWorkflow, callback_workflow_id
 
 pytestmark = pytest.mark.stack
 
+CALLER = Caller(ACCOUNT, Environment.LIVE, key_id="key_1")
 SENT, DELIVERED, FAILED = MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.FAILED
 HISTORIES = Path(__file__).parent / "histories" / "callbacks"
 
@@ -150,8 +155,7 @@ async def test_a_replay_goes_out_while_the_lane_waits_for_a_retry(outbox, receiv
         await delivery.callbacks.wake([lane])
         await until_tried(outbox, callback, 1)
         await until_left(outbox, lane)
-        row = await outbox.callback(callback)
-        assert await delivery.callbacks.replay(callback, "acme", "live", now=row["occurred_at"])
+        assert await delivery.callbacks.replay(CALLER, callback)
         await delivery.ended(lane)
     assert (await outbox.callback(callback))["state"] == "delivered"
 
@@ -218,8 +222,6 @@ async def test_the_sweep_starts_a_lane_that_temporal_has_forgotten(outbox, recei
     (callback,) = await outbox.tell(message, SENT)
     lane = await outbox.lane(receiver.url())
     async with outbox.database.begin() as connection:
-        from store import callbacks as store
-
         await store.take(connection, lane)
     told_at = (await outbox.callback(callback))["occurred_at"]
     async with delivery.worker():
@@ -242,6 +244,21 @@ async def test_histories_hold_no_address_no_number_and_no_answer(outbox, receive
         assert secret not in history
 
 
+async def test_a_long_run_goes_on_in_a_new_one(outbox, receiver, delivery, monkeypatch):
+    monkeypatch.setattr(workflow.Info, "is_continue_as_new_suggested", lambda _: True)
+    delivery.retries_after(0.1, 0.1)
+    receiver.will_answer(500, 500)
+    message = await outbox.message(receiver.url())
+    await outbox.tell(message, SENT, DELIVERED)
+    lane = await outbox.lane(receiver.url())
+    async with delivery.worker():
+        await delivery.callbacks.wake([lane])
+        history = await delivery.ended(lane)
+    assert receiver.statuses_of(public(message)) == ["SENT", "SENT", "SENT", "DELIVERED"]
+    started = history.events[0].workflow_execution_started_event_attributes
+    assert started.continued_execution_run_id
+
+
 # --- days, in seconds --------------------------------------------------------------------------
 
 
@@ -254,18 +271,18 @@ async def test_the_schedule_of_retries_runs_to_its_end_over_days(
     first, second = await outbox.tell(await outbox.message(receiver.url()), FAILED, DELIVERED)
     lane = await outbox.lane(receiver.url())
     async with delivery.worker():
-        await time_skipping.client.start_workflow(
+        # Time is skipped while somebody waits for a result.
+        await time_skipping.client.execute_workflow(
             CallbackWorkflow.run,
             CallbackLane(str(lane)),
             id=callback_workflow_id(str(lane)),
             task_queue=CALLBACKS,
         )
-        await delivery.ended(lane, within=60)
     for callback in (first, second):
         stored = await outbox.callback(callback)
         assert (stored["state"], stored["tries"]) == (CallbackState.FAILED, 10)
     times = [int(request.headers["webhook-timestamp"]) for request in receiver.requests]
-    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(times)]
     minutes = 60
     hours = 60 * minutes
     schedule = [5, 5 * minutes, 30 * minutes, *(hours * n for n in (2, 5, 10, 14, 20, 24))]

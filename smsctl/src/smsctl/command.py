@@ -61,6 +61,9 @@ KeyOption = Annotated[
         rich_help_panel=_GENERAL,
     ),
 ]
+ProfileName = Annotated[
+    str, typer.Argument(metavar="NAME", help="The profile's name.", autocompletion=_names)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +161,7 @@ def command(
                 session.close()
 
         declared = list(inspect.signature(function).parameters.values())[1:]
-        context = inspect.Parameter(
-            "ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
-        )
+        context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         general = [
             inspect.Parameter(
                 option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation

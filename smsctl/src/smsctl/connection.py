@@ -54,7 +54,7 @@ def find_target(given: Given, environment: Mapping[str, str], folder: Path) -> T
         key = key or place.key
         if place.api is None:
             continue
-        if key is None:
+        if not key:
             raise Mistake(
                 f"There is an address ({place.name}) but no key to go with it: "
                 "give --key or SMSCTL_KEY, or name a profile instead."

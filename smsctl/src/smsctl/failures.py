@@ -72,8 +72,7 @@ _TABLE: tuple[tuple[type[Exception], ExitCode, str], ...] = (
     (
         AuthenticationError,
         ExitCode.UNAUTHORIZED,
-        "Check the key (--key, SMSCTL_KEY or the profile); an administrator can make a new one "
-        "with `smsctl key create`.",
+        "Check the key (--key, SMSCTL_KEY or the profile); `smsctl key create` makes a new one.",
     ),
     (
         PermissionDenied,

@@ -1,6 +1,5 @@
 """Profiles: gateways by name, in `$XDG_CONFIG_HOME/smsctl/config.toml`, readable by nobody else."""
 
-import os
 import re
 import tempfile
 import tomllib
@@ -105,13 +104,14 @@ def is_open_to_others(path: Path) -> bool:
 
 def save(path: Path, profiles: Profiles) -> None:
     """Write the file whole or not at all, for its owner only."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = _toml(profiles)
     try:
-        handle, written = tempfile.mkstemp(dir=path.parent, prefix=".config-")  # mode 0600
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(_toml(profiles))
-        Path(written).chmod(_PRIVATE)
-        Path(written).replace(path)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".config-") as folder:
+            written = Path(folder, path.name)
+            written.touch(mode=_PRIVATE)
+            written.write_text(content, encoding="utf-8")
+            written.replace(path)
     except OSError as error:
         raise Mistake(f"{path} cannot be written: {error.strerror}.") from error
 

@@ -1,0 +1,148 @@
+"""Kinds of fields that several endpoints take: texts, times, pages."""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Annotated, Generic, Self, TypeVar
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
+
+from store.database import Row
+
+Item = TypeVar("Item")
+
+
+class Asked(BaseModel):
+    """What is sent to the gateway: a field that it does not know is refused, not passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Told(BaseModel):
+    """What the gateway answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+# --- texts and times ---------------------------------------------------------------------------
+
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def _storable(text: str) -> str:
+    if "\0" in text or _HALF_A_PAIR.search(text):
+        raise ValueError(
+            "It holds a character that cannot be kept (NUL, or one half of a surrogate pair): "
+            "take it out."
+        )
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Any text that Postgres can keep."""
+
+Word = Annotated[Text, Field(min_length=1, max_length=64)]
+"""A short text: a name, an id, a number."""
+
+# RFC 3339, 5.6: pydantic alone would also take numbers, and times without an offset or a "T".
+_MOMENT = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
+)
+
+
+def _written_as_moment(value: object) -> object:
+    if not (isinstance(value, str) and _MOMENT.fullmatch(value)):
+        raise ValueError("It is a time with its offset, such as 2026-11-30T09:30:00Z (RFC 3339).")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_as_moment)]
+"""A time with its offset."""
+
+# --- pages -------------------------------------------------------------------------------------
+
+LARGEST_PAGE = 200
+_CHECK_BYTES = 4
+
+
+def cursor_after(last: UUID) -> str:
+    """The cursor of the page behind the item with this id; opaque, and of URL-safe characters."""
+    return base64.urlsafe_b64encode(last.bytes + _check(last.bytes)).decode().rstrip("=")
+
+
+def position_of(cursor: str) -> UUID:
+    """The id behind which a page begins.
+
+    Raises:
+        ValueError: the cursor is none of ours, or was changed on its way.
+    """
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        content = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        content = b""
+    found, check = content[:-_CHECK_BYTES], content[-_CHECK_BYTES:]
+    if len(found) != len(UUID(int=0).bytes) or check != _check(found):
+        raise ValueError(
+            "It is no cursor of this gateway: use `next_cursor` as it was given, or leave it out "
+            "to begin anew."
+        )
+    return UUID(bytes=found)
+
+
+def _check(content: bytes) -> bytes:
+    """Tells an altered cursor from a whole one; no secret, since it opens nothing."""
+    return hashlib.sha256(b"cursor" + content).digest()[:_CHECK_BYTES]
+
+
+Cursor = Annotated[
+    UUID,
+    BeforeValidator(lambda cursor: position_of(str(cursor))),
+    WithJsonSchema({"type": "string", "maxLength": 40}),
+]
+
+
+class PageAsked(Asked):
+    """Which page of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=LARGEST_PAGE)] = Field(
+        50, description="How many, at most.", examples=[20]
+    )
+    cursor: Cursor | None = Field(
+        None,
+        description="`next_cursor` of the page before.",
+        examples=[cursor_after(UUID("019aa5c0-d1e2-7b3c-8f4e-5a6b7c8d9e0f"))],
+    )
+
+
+class Page(Told, Generic[Item]):
+    """Some of what there is; `next_cursor` asks for what follows, and is null at the end."""
+
+    items: list[Item]
+    next_cursor: str | None = Field(description="For the next page; null at the end of the list.")
+
+    @classmethod
+    def of(cls, found: Sequence[Row], limit: int, items: Sequence[Item]) -> Self:
+        """A page of at most `limit` items, where one row more was looked for."""
+        more = len(found) > limit
+        return cls(
+            items=list(items[:limit]),
+            next_cursor=cursor_after(found[limit - 1]["id"]) if more else None,
+        )
+
+
+class Items(Told, Generic[Item]):
+    """All that there is."""
+
+    items: list[Item]

@@ -1,0 +1,414 @@
+"""What goes wrong, as problem documents (RFC 9457): which kinds there are, and what becomes which.
+
+A kind is a constant; its slug ends the document's `type`, counts in the metric of refusals, and is
+explained in `docs/problems.md`. Exceptions of the services are given their kind in one table, so
+that an endpoint neither catches nor translates anything: it only names, in its `responses`, what
+its service may raise (`responses=raises(UnknownMessage)`).
+"""
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from starlette.exceptions import HTTPException
+
+from api.sentences import faults_of
+from domain.callbacks import SignatureRefused
+from domain.numbers import InvalidNumber
+from services.accept import Fault, KeyInFlight, KeyReused, Refused
+from services.configuration import NoConfiguration
+from services.keys import NotYours, UnknownKey
+from services.messages import AlreadyOver, UnknownMessage
+from services.receipts import ReceiptNotStored
+from settings.configuration_file import ConfigurationMistakes
+from settings.secrets import SecretMissing
+from telemetry import metrics
+from telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+_TYPE = "urn:smsgateway:problem:"
+_SOON = {"Retry-After": "2"}
+
+# --- kinds -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem; `detail` says what to do where nothing more is known of the case."""
+
+    slug: str
+    status: int
+    title: str
+    detail: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def type(self) -> str:
+        """The URI that names the kind, and never changes."""
+        return f"{_TYPE}{self.slug}"
+
+
+MALFORMED = Kind(
+    "malformed-request",
+    400,
+    "The request cannot be read",
+    "The body is not JSON in UTF-8: check its quotes, commas and brackets.",
+)
+UNAUTHORIZED = Kind(
+    "unauthorized",
+    401,
+    "The key opens nothing",
+    "The key is wrong, expired or revoked: use another one.",
+    {"WWW-Authenticate": "Bearer"},
+)
+SIGNATURE_REFUSED = Kind(
+    "signature-refused",
+    401,
+    "The signature does not hold",
+    "No provider of the configuration signs like this: check the secret on both sides.",
+)
+MISSING_SCOPE = Kind(
+    "missing-scope",
+    403,
+    "The key may not do this",
+    "The key lacks a scope: use one that has it, or let one be made.",
+)
+LIVE_KEY_NEEDED = Kind(
+    "live-key-needed",
+    403,
+    "This is not for keys of the test environment",
+    "The configuration is that of live messages, too: use a key of the live environment.",
+)
+KEY_EXCEEDED = Kind(
+    "key-exceeded",
+    403,
+    "A key cannot give what it has not",
+    "The new key would have a scope that yours lacks, or be of the live environment while yours is "
+    "of the test environment: ask for less, or use another key.",
+)
+NOT_FOUND = Kind(
+    "not-found",
+    404,
+    "There is no such thing",
+    "There is nothing at this address: check the path.",
+)
+METHOD_NOT_ALLOWED = Kind(
+    "method-not-allowed",
+    405,
+    "This address does not take that method",
+    "Use one of the methods in the header `Allow`.",
+)
+KEY_IN_FLIGHT = Kind(
+    "idempotency-key-in-flight",
+    409,
+    "A request with this idempotency key is at work",
+    "Another request with the same Idempotency-Key is being accepted: send this one again in a "
+    "moment, and it is answered like that one.",
+    {"Retry-After": "1"},
+)
+ALREADY_FINAL = Kind(
+    "already-final",
+    409,
+    "The message is final",
+    "There is nothing left to cancel.",
+)
+NOT_A_DEAD_LETTER = Kind(
+    "not-a-dead-letter",
+    409,
+    "The message is no dead letter",
+    "Only dead letters can be replayed, and this message is none (any more).",
+)
+BODY_TOO_LARGE = Kind(
+    "body-too-large",
+    413,
+    "The body is too large",
+    "The body has more bytes than the gateway reads: send less.",
+)
+UNSUPPORTED_MEDIA_TYPE = Kind(
+    "unsupported-media-type",
+    415,
+    "The body is of a type that is not taken here",
+    "Send the body as application/json, and say so in the header Content-Type.",
+)
+INVALID_REQUEST = Kind(
+    "invalid-request",
+    422,
+    "The request is not acceptable",
+    "Change what `errors` names, and send it again.",
+)
+KEY_REUSED = Kind(
+    "idempotency-key-reused",
+    422,
+    "The idempotency key was used for another request",
+    "The Idempotency-Key came before, with another body: use a fresh key for a new message.",
+)
+INVALID_CONFIGURATION = Kind(
+    "invalid-configuration",
+    422,
+    "The configuration has mistakes",
+    "Nothing was applied: mend what `errors` names, and apply it again.",
+)
+INTERNAL = Kind(
+    "internal-error",
+    500,
+    "The gateway has a fault",
+    "It is not your request: send it again, and if that does not help, tell the operator the "
+    "`instance` of this answer, which stands in the log.",
+)
+UNAVAILABLE = Kind(
+    "database-unavailable",
+    503,
+    "The database does not answer",
+    "Nothing was stored: send the request again in a moment.",
+    _SOON,
+)
+NO_CONFIGURATION = Kind(
+    "no-configuration",
+    503,
+    "There is no configuration yet",
+    "Nothing can be sent before the operator has applied a configuration: "
+    "`smsctl config apply FILE`.",
+    _SOON,
+)
+SECRET_MISSING = Kind(
+    "secret-missing",
+    503,
+    "A secret of the configuration is not there",
+    "The configuration refers to a secret that cannot be read: ask the operator to put it in "
+    "place.",
+    _SOON,
+)
+
+KINDS = tuple(kind for kind in list(globals().values()) if isinstance(kind, Kind))
+"""All kinds."""
+
+# --- documents ---------------------------------------------------------------------------------
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field; it never repeats the field's value."""
+
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=False)
+
+    field: str = Field(
+        description="The field, such as `to` or `metadata.order`; empty where the whole is meant."
+    )
+    detail: str = Field(description="What is wrong, and what to do.")
+    reason: str | None = Field(None, description="The same as a constant, such as `missing`.")
+    line: int | None = Field(None, description="Where it stands in a configuration, from 1.")
+    column: int | None = Field(None, description="Where it stands in that line, from 1.")
+
+
+class ProblemDocument(BaseModel):
+    """A problem (RFC 9457). `type` never changes; texts may."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Annotated[str, Field(pattern=r"^urn:smsgateway:problem:[a-z-]+$")]
+    title: str = Field(description="The kind of problem, in words.")
+    status: int = Field(description="The HTTP status, again.")
+    detail: str = Field(description="What happened this time, and what to do.")
+    instance: str = Field(description="Names this very answer, for talking to the operator.")
+    errors: tuple[FieldError, ...] | None = Field(None, description="What is wrong, by field.")
+
+
+class Problem(HTTPException):
+    """A request that is answered with a problem document."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str | None = None,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(kind.status, detail or kind.detail, {**kind.headers, **(headers or {})})
+        self.kind = kind
+        self.errors = tuple(errors)
+        self.occurrence = uuid4()
+
+    def document(self) -> dict[str, Any]:
+        """The answer's body."""
+        return ProblemDocument(
+            type=self.kind.type,
+            title=self.kind.title,
+            status=self.kind.status,
+            detail=self.detail,
+            instance=f"urn:uuid:{self.occurrence}",
+            errors=self.errors or None,
+        ).model_dump(exclude_none=True)
+
+
+def _refused(faults: Sequence[Fault]) -> Problem:
+    errors = [FieldError(field=f.field, detail=f.sentence, reason=f.reason) for f in faults]
+    return Problem(INVALID_REQUEST, errors=errors)
+
+
+def _already_final(error: AlreadyOver) -> Problem:
+    return Problem(
+        ALREADY_FINAL, f"The message is {error.status} already: there is nothing left to cancel."
+    )
+
+
+def _mistakes(error: ConfigurationMistakes) -> Problem:
+    return Problem(
+        INVALID_CONFIGURATION,
+        errors=[
+            FieldError(
+                field=mistake.path,
+                detail=mistake.sentence,
+                line=mistake.line or None,
+                column=mistake.column or None,
+            )
+            for mistake in error.mistakes
+        ],
+    )
+
+
+_NO_MESSAGE = "There is no message with this id in the key's account and environment."
+
+# What an exception of the services means to whoever asked; the rest is INTERNAL.
+_EXPLAINED: Mapping[type[Exception], tuple[Kind, Callable[[Any], Problem]]] = {
+    Refused: (INVALID_REQUEST, lambda error: _refused(error.faults)),
+    InvalidNumber: (
+        INVALID_REQUEST,
+        lambda error: _refused([Fault("to", "invalid_number", str(error))]),
+    ),
+    KeyInFlight: (KEY_IN_FLIGHT, lambda _: Problem(KEY_IN_FLIGHT)),
+    KeyReused: (KEY_REUSED, lambda _: Problem(KEY_REUSED)),
+    UnknownMessage: (NOT_FOUND, lambda _: Problem(NOT_FOUND, _NO_MESSAGE)),
+    AlreadyOver: (ALREADY_FINAL, _already_final),
+    UnknownKey: (UNAUTHORIZED, lambda _: Problem(UNAUTHORIZED)),
+    NotYours: (KEY_EXCEEDED, lambda _: Problem(KEY_EXCEEDED)),
+    NoConfiguration: (NO_CONFIGURATION, lambda _: Problem(NO_CONFIGURATION)),
+    ConfigurationMistakes: (INVALID_CONFIGURATION, _mistakes),
+    SignatureRefused: (
+        SIGNATURE_REFUSED,
+        lambda error: Problem(SIGNATURE_REFUSED, f"The webhook is refused: {error}."),
+    ),
+    SecretMissing: (SECRET_MISSING, lambda _: Problem(SECRET_MISSING)),
+    ReceiptNotStored: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
+    OperationalError: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
+    InterfaceError: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
+    NoConnectionFree: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
+}
+
+# What the framework refuses by itself.
+_OF_THE_FRAMEWORK: Mapping[int, Kind] = {
+    kind.status: kind for kind in (MALFORMED, NOT_FOUND, METHOD_NOT_ALLOWED, BODY_TOO_LARGE)
+}
+
+
+def raises(*causes: type[Exception] | Kind) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint whose service may raise these, for the OpenAPI document."""
+    responses: dict[Any, dict[str, Any]] = {}
+    for cause in causes:
+        add_response(responses, cause if isinstance(cause, Kind) else _EXPLAINED[cause][0])
+    return responses
+
+
+def add_response(responses: MutableMapping[Any, dict[str, Any]], kind: Kind) -> None:
+    """Describe in an operation's `responses`, by status, that the answer may be such a problem."""
+    response = responses.setdefault(str(kind.status), {"description": kind.title})
+    if kind.title not in response["description"]:
+        response["description"] += f"; or: {kind.title}"
+    content = response.setdefault("content", {}).setdefault(
+        MEDIA_TYPE, {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "examples": {}}
+    )
+    content["examples"].setdefault(kind.slug, {"value": example_of(kind)})
+
+
+def example_of(kind: Kind) -> dict[str, Any]:
+    """A document of this kind as it may come."""
+    document = Problem(kind).document()
+    return document | {"instance": "urn:uuid:6f1d0bd8-8a44-4bb1-9b8c-3f4ad2a9c7e1"}
+
+
+# --- answers -----------------------------------------------------------------------------------
+
+
+def explain(app: FastAPI) -> None:
+    """Let an application answer with problem documents, whatever goes wrong."""
+    for cause in _EXPLAINED:
+        app.add_exception_handler(cause, _explained)
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(HTTPException, _of_the_framework)
+
+
+def answer(problem: Problem) -> JSONResponse:
+    """The response to a request that was refused; it is counted by the problem's kind."""
+    metrics.request_refused(problem.kind.slug)
+    return JSONResponse(
+        problem.document(),
+        status_code=problem.kind.status,
+        headers=dict(problem.headers or {}),
+        media_type=MEDIA_TYPE,
+    )
+
+
+def unexpected(error: Exception) -> JSONResponse:
+    """The response to a request that met a fault of ours, of which only the log tells more."""
+    problem = Problem(INTERNAL)
+    _log.error("request_failed", request_id=problem.occurrence, exc_info=error)
+    return answer(problem)
+
+
+async def _explained(_: Request, error: Exception) -> JSONResponse:
+    cause = next(cause for cause in type(error).__mro__ if cause in _EXPLAINED)
+    problem = _EXPLAINED[cause][1](error)
+    if problem.kind.status >= INTERNAL.status:
+        _log.warning(
+            "request_not_served",
+            request_id=problem.occurrence,
+            reason=problem.kind.slug,
+            error_type=type(error).__name__,
+        )
+    return answer(problem)
+
+
+async def _not_valid(request: Request, error: Exception) -> JSONResponse:
+    errors = error.errors() if isinstance(error, RequestValidationError) else []
+    for found in errors:
+        if found["type"] == "json_invalid":
+            return answer(
+                Problem(
+                    MALFORMED,
+                    f"The body is not JSON, from character {found['loc'][1] + 1} on: check its "
+                    "quotes, commas and brackets.",
+                )
+            )
+    return answer(_refused(faults_of(errors, _known_names(request.scope.get("route")))))
+
+
+async def _of_the_framework(_: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, Problem):
+        return answer(error)
+    if isinstance(error, HTTPException) and error.status_code in _OF_THE_FRAMEWORK:
+        kind = _OF_THE_FRAMEWORK[error.status_code]
+        return answer(Problem(kind, headers=error.headers))
+    return unexpected(error)
+
+
+def _known_names(route: object) -> list[str]:
+    """The names of the fields of the body and of the query that a route takes."""
+    if not isinstance(route, APIRoute):
+        return []
+    fields = [route.body_field, *route.dependant.query_params]
+    models = [field.field_info.annotation for field in fields if field is not None]
+    return [
+        info.alias or name
+        for model in models
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for name, info in model.model_fields.items()
+    ]

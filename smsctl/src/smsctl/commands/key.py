@@ -1,0 +1,73 @@
+"""`smsctl key …`."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.text import Text
+from smsgateway import Environment, Key, Page
+
+from smsctl.command import Session, command
+from smsctl.commands.arguments import moment, not_empty, show_page
+from smsctl.screen import visible
+from smsctl.tables import KEY_COLUMNS
+
+app = typer.Typer(no_args_is_help=True, help="Make, list and revoke keys.")
+
+SCOPES = (
+    "admin",
+    "messages:send",
+    "messages:read",
+    "dead_letters:replay",
+    "providers:read",
+    "keys:manage",
+    "config:manage",
+    "callbacks:read",
+    "callbacks:replay",
+)
+
+
+def _scopes(incomplete: str) -> list[str]:
+    return [scope for scope in SCOPES if scope.startswith(incomplete)]
+
+
+@command(app, "create")
+def create(
+    session: Session,
+    name: Annotated[str, typer.Option(help="Whose key it is, or what for.")],
+    environment: Annotated[Environment, typer.Option(help="Which providers it reaches.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(
+            help=f"What it may do; repeatable: {', '.join(SCOPES)}.", autocompletion=_scopes
+        ),
+    ],
+    expires_at: Annotated[
+        datetime | None,
+        typer.Option(parser=moment, metavar="TIME", help="When it stops working."),
+    ] = None,
+) -> None:
+    """Make a key. It is shown once, and kept nowhere."""
+    made = session.gateway.create_key(
+        name=name, environment=environment, scopes=scope, expires_at=expires_at
+    )
+    session.screen.remark(f"The key {made.id} is shown this once: keep it where secrets are kept.")
+    session.screen.show(made, Text(visible(made.key)))
+
+
+@command(app, "list")
+def list_(session: Session) -> None:
+    """List the keys of the account, without their secrets."""
+    show_page(session.screen, Page[Key](items=session.gateway.keys()), KEY_COLUMNS)
+
+
+@command(app, "revoke")
+def revoke(
+    session: Session,
+    key_id: Annotated[
+        str, typer.Argument(parser=not_empty, metavar="KEY_ID", help="The id, not the key itself.")
+    ],
+) -> None:
+    """Make a key worthless, at once and for good."""
+    session.gateway.revoke_key(key_id)
+    session.screen.show({"revoked": key_id}, Text(visible(f"{key_id} is revoked.")))

@@ -1,0 +1,390 @@
+"""Results for people: what is a column is a line in a table here."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from smsgateway import (
+    Accepted,
+    Attempt,
+    Callback,
+    Event,
+    Explanation,
+    Key,
+    Message,
+    Part,
+    Provider,
+    Receipt,
+)
+
+from smsctl.profiles import Profiles
+from smsctl.screen import visible
+
+T = TypeVar("T")
+
+Cell = str | int | float | bool | datetime | None
+_STYLES: Mapping[str, str] = {
+    "delivered": "green",
+    "up": "green",
+    "sent": "cyan",
+    "accepted": "cyan",
+    "sending": "cyan",
+    "submitting": "cyan",
+    "pending": "cyan",
+    "unknown": "yellow",
+    "retried": "yellow",
+    "partial": "yellow",
+    "throttled": "yellow",
+    "failed": "red",
+    "refused": "red",
+    "undelivered": "red",
+    "unreachable": "red",
+    "dead_letter": "red",
+    "expired": "red",
+    "down": "red",
+    "canceled": "magenta",
+}
+_KEY_SHOWN = len("sg_live_0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[T]):
+    """A heading, what stands under it, and whether that is a status and has its colour."""
+
+    heading: str
+    of: Callable[[T], Cell]
+    is_status: bool = False
+
+
+class Grid(Generic[T]):
+    """A table with one row for each thing; plain columns where there is no terminal."""
+
+    def __init__(self, columns: Sequence[Column[T]], things: Iterable[T], title: str = "") -> None:
+        self._columns = columns
+        self._things = list(things)
+        self._title = title
+
+    def __rich__(self) -> RenderableType:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=self._title or None)
+        table.title_justify = "left"
+        table.title_style = "bold"
+        for column in self._columns:
+            numbers = all(isinstance(column.of(thing), int | float) for thing in self._things)
+            table.add_column(
+                column.heading, overflow="fold", justify="right" if numbers else "left"
+            )
+        for thing in self._things:
+            table.add_row(*(_cell(column, thing) for column in self._columns))
+        return table
+
+
+def text_of(value: Cell) -> str:
+    """A value as it is read by people; times are UTC."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case datetime():
+            return _time(value)
+        case _:
+            return visible(str(value))
+
+
+def _time(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+
+
+def _cell(column: Column[T], thing: T) -> Text:
+    text = text_of(column.of(thing))
+    return Text(text, style=_STYLES.get(text, "") if column.is_status else "")
+
+
+def details(rows: Iterable[tuple[str, Cell]]) -> Table:
+    """Names and values, one pair a line; what has no value is left out."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        if value is not None and value != "":
+            text = text_of(value)
+            table.add_row(name, Text(text, style=_STYLES.get(text, "") if name == "status" else ""))
+    return table
+
+
+def accepted_lines(accepted: Accepted) -> list[RenderableType]:
+    """What was taken on, and what was changed to make it shorter."""
+    how_many = "1 segment" if accepted.segments == 1 else f"{accepted.segments} segments"
+    again = " It had been accepted before, by the same key." if accepted.replayed else ""
+    lines: list[RenderableType] = [
+        Text.assemble(
+            "Accepted as ",
+            (visible(accepted.message_id), "bold"),
+            f": {visible(accepted.status)}, {how_many}, {visible(accepted.encoding)}.{again}",
+        )
+    ]
+    lines += [
+        Text(f"Replaced {visible(one.character)} by {visible(one.replacement)}, {one.count} times.")
+        for one in accepted.replacements
+    ]
+    return lines
+
+
+MESSAGE_COLUMNS: Sequence[Column[Message]] = (
+    Column("message", lambda m: m.message_id),
+    Column("accepted", lambda m: m.accepted_at),
+    Column("status", lambda m: m.status, is_status=True),
+    Column("reason", lambda m: m.reason),
+    Column("to", lambda m: m.to),
+    Column("from", lambda m: m.sender),
+    Column("mode", lambda m: m.mode),
+    Column("provider", lambda m: m.provider),
+    Column("attempts", lambda m: m.attempts),
+    Column("segments", lambda m: m.segments),
+)
+
+
+def message_details(message: Message) -> Table:
+    """All of a message."""
+    return details(
+        [
+            ("message", message.message_id),
+            ("status", message.status),
+            ("reason", message.reason),
+            ("to", message.to),
+            ("from", message.sender),
+            ("body", message.body),
+            ("mode", message.mode),
+            ("priority", message.priority),
+            ("encoding", f"{message.encoding}, {message.segments} segment(s)"),
+            ("country", message.country),
+            ("network", message.network),
+            ("provider", message.provider),
+            ("attempts", message.attempts),
+            ("environment", message.environment),
+            ("accepted", message.accepted_at),
+            ("scheduled", message.scheduled_at),
+            ("valid until", message.valid_until),
+            ("updated", message.updated_at),
+            ("cancel requested", True if message.cancel_requested else None),
+            ("callback", message.callback_url),
+            *((f"metadata {name}", value) for name, value in message.metadata.items()),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """An event, with the seconds since the first one."""
+
+    event: Event
+    elapsed: float
+
+
+def moments(events: Sequence[Event]) -> list[Moment]:
+    """Events with the time that had passed."""
+    return [Moment(event, (event.at - events[0].at).total_seconds()) for event in events]
+
+
+def _note(event: Event) -> str:
+    """The reason, and what else the event holds."""
+    said = [event.reason] if event.reason else []
+    if isinstance(event.detail, dict):
+        said += [f"{name}={_short(value)}" for name, value in event.detail.items()]
+    elif event.detail is not None:
+        said.append(_short(event.detail))
+    return " ".join(said)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(_short(item) for item in value)
+    if isinstance(value, dict):
+        return "(" + " ".join(f"{name}={_short(item)}" for name, item in value.items()) + ")"
+    return str(value)
+
+
+TIMELINE_COLUMNS: Sequence[Column[Moment]] = (
+    Column("at", lambda m: m.event.at),
+    Column("after", lambda m: f"{m.elapsed:.3f} s"),
+    Column("event", lambda m: m.event.kind),
+    Column("status", lambda m: m.event.status, is_status=True),
+    Column("attempt", lambda m: m.event.attempt),
+    Column("provider", lambda m: m.event.provider),
+    Column("network", lambda m: m.event.network),
+    Column("code", lambda m: m.event.code),
+    Column("actor", lambda m: m.event.actor),
+    Column("why", lambda m: _note(m.event)),
+)
+
+
+def timeline(events: Sequence[Event], title: str = "") -> Grid[Moment]:
+    """What happened, in order."""
+    return Grid(TIMELINE_COLUMNS, moments(events), title)
+
+
+def moment_line(moment: Moment) -> Text:
+    """One event on a line of its own, for where a table cannot grow."""
+    event = moment.event
+    said = [event.kind, event.status, event.provider, event.code, _note(event)]
+    return Text(
+        f"{_time(event.at)}  {moment.elapsed:>8.3f} s  "
+        + "  ".join(visible(one) for one in said if one)
+    )
+
+
+ATTEMPT_COLUMNS: Sequence[Column[Attempt]] = (
+    Column("attempt", lambda a: a.number),
+    Column("epoch", lambda a: a.epoch),
+    Column("provider", lambda a: a.provider),
+    Column("status", lambda a: a.status, is_status=True),
+    Column("error", lambda a: a.error_class),
+    Column("code", lambda a: a.code),
+    Column("tries", lambda a: a.tries),
+    Column("started", lambda a: a.started_at),
+    Column("settled", lambda a: a.settled_at),
+    Column("receipt by", lambda a: a.receipt_by),
+    Column("recalled", lambda a: a.recalled),
+    Column("parts by", lambda a: a.part_method),
+    Column("config", lambda a: a.config_version),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPart:
+    """A part, with the attempt that it belongs to."""
+
+    attempt: Attempt
+    part: Part
+
+
+PART_COLUMNS: Sequence[Column[AttemptPart]] = (
+    Column("attempt", lambda p: p.attempt.number),
+    Column("part", lambda p: p.part.number),
+    Column("status", lambda p: p.part.status, is_status=True),
+    Column("provider's id", lambda p: p.part.provider_message_id),
+    Column("code", lambda p: p.part.code),
+    Column("submitted", lambda p: p.part.submitted_at),
+    Column("answered", lambda p: p.part.answered_at),
+    Column("receipt", lambda p: p.part.receipt_state, is_status=True),
+    Column("receipt code", lambda p: p.part.receipt_code),
+    Column("receipt at", lambda p: p.part.receipt_at),
+)
+RECEIPT_COLUMNS: Sequence[Column[Receipt]] = (
+    Column("received", lambda r: r.received_at),
+    Column("provider", lambda r: r.provider),
+    Column("provider's id", lambda r: r.provider_message_id),
+    Column("state", lambda r: r.state, is_status=True),
+    Column("code", lambda r: r.code),
+    Column("network", lambda r: r.network),
+    Column("attempt", lambda r: r.attempt),
+    Column("part", lambda r: r.part),
+    Column("copies", lambda r: r.copies),
+    Column("done", lambda r: r.done_at),
+)
+CALLBACK_COLUMNS: Sequence[Column[Callback]] = (
+    Column("callback", lambda c: c.id),
+    Column("message", lambda c: c.message_id),
+    Column("tells", lambda c: c.status, is_status=True),
+    Column("code", lambda c: c.provider_code),
+    Column("state", lambda c: c.state, is_status=True),
+    Column("tries", lambda c: c.tries),
+    Column("next", lambda c: c.next_at),
+    Column("answered", lambda c: c.answered_at),
+    Column("last answer", lambda c: c.last_status),
+    Column("last error", lambda c: c.last_error),
+    Column("url", lambda c: c.url),
+)
+PROVIDER_COLUMNS: Sequence[Column[Provider]] = (
+    Column("provider", lambda p: p.name),
+    Column("type", lambda p: p.type),
+    Column("environment", lambda p: p.environment),
+    Column("state", lambda p: p.state, is_status=True),
+    Column("workers", lambda p: p.workers),
+    Column("binds", lambda p: str(p.binds_up) if p.binds is None else f"{p.binds_up}/{p.binds}"),
+    Column("rate/s", lambda p: p.rate),
+    Column("receipts", lambda p: p.receipts),
+    Column("last beat", lambda p: p.last_beat_at),
+    Column("attempts 1h", lambda p: p.recent.attempts),
+    Column("accepted", lambda p: p.recent.accepted),
+    Column("refused", lambda p: p.recent.refused),
+    Column("unknown", lambda p: p.recent.unknown),
+    Column("delivered", lambda p: p.recent.delivered),
+    Column("undelivered", lambda p: p.recent.undelivered),
+    Column("p50 ms", lambda p: p.recent.accept_p50_ms),
+)
+KEY_COLUMNS: Sequence[Column[Key]] = (
+    Column("key", lambda k: k.id),
+    Column("name", lambda k: k.name),
+    Column("environment", lambda k: k.environment),
+    Column("scopes", lambda k: " ".join(k.scopes)),
+    Column("created", lambda k: k.created_at),
+    Column("expires", lambda k: k.expires_at),
+    Column("revoked", lambda k: k.revoked_at),
+    Column("last used", lambda k: k.last_used_at),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedProfile:
+    """A profile as it is shown: its key only so far that it can be told from others."""
+
+    name: str
+    api: str
+    key: str
+    is_current: bool
+
+
+def named_profiles(profiles: Profiles) -> list[NamedProfile]:
+    """All profiles, by name."""
+    return [
+        NamedProfile(name, profile.api, masked(profile.key), name == profiles.current)
+        for name, profile in sorted(profiles.by_name.items())
+    ]
+
+
+def masked(key: str) -> str:
+    """A reference as it is; of a key, the part that is not secret."""
+    if key.startswith(("env:", "file:")):
+        return key
+    return f"{key[:_KEY_SHOWN]}…" if key.startswith("sg_") and len(key) > _KEY_SHOWN else "…"
+
+
+PROFILE_COLUMNS: Sequence[Column[NamedProfile]] = (
+    Column("", lambda p: "*" if p.is_current else ""),
+    Column("profile", lambda p: p.name),
+    Column("api", lambda p: p.api),
+    Column("key", lambda p: p.key),
+)
+
+
+def explanation(explained: Explanation) -> Group:
+    """All that is known of a message, in the order in which it is asked for."""
+    parts = [AttemptPart(attempt, part) for attempt in explained.attempts for part in attempt.parts]
+    sections: list[tuple[bool, RenderableType]] = [
+        (True, message_details(explained.message)),
+        (bool(explained.events), timeline(explained.events, "Timeline")),
+        (bool(explained.attempts), Grid(ATTEMPT_COLUMNS, explained.attempts, "Attempts")),
+        (bool(parts), Grid(PART_COLUMNS, parts, "Parts")),
+        (bool(explained.receipts), Grid(RECEIPT_COLUMNS, explained.receipts, "Receipts")),
+        (bool(explained.callbacks), Grid(CALLBACK_COLUMNS, explained.callbacks, "Callbacks")),
+        (bool(explained.summary), _summary(explained.summary)),
+    ]
+    shown: list[RenderableType] = []
+    for has_something, section in sections:
+        if has_something:
+            shown += [section, Text()]
+    return Group(*shown[:-1])
+
+
+def _summary(sentences: Iterable[str]) -> Group:
+    return Group(
+        Text("In short", style="bold"), *(Text(f"· {visible(sentence)}") for sentence in sentences)
+    )

@@ -1,0 +1,102 @@
+"""`send --wait`: the timeline of a message, shown while it comes about."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+from smsgateway import (
+    Client,
+    ConnectionFailed,
+    Event,
+    GatewayError,
+    Message,
+    RateLimited,
+    Unavailable,
+)
+
+from smsctl.screen import Screen, visible
+from smsctl.tables import moment_line, moments, timeline
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 2.0
+_SLOWER_BY = 1.3
+# The message is in safe hands; what only hinders looking is outwaited.
+_PASSING = (ConnectionFailed, Unavailable, RateLimited)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A message and its events, as last seen."""
+
+    message: Message
+    events: Sequence[Event]
+
+
+Watcher = Callable[[Seen], None]
+
+
+def wait(client: Client, message_id: str, timeout: float, watch: Watcher) -> Seen:
+    """Look until the message has ended or `timeout` seconds are over.
+
+    `watch` is called with whatever is seen. Outages in between are outwaited.
+
+    Raises:
+        GatewayError: the message cannot be looked at.
+    """
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_PAUSE
+    while True:
+        seen = _look(client, message_id)
+        if isinstance(seen, Seen):
+            watch(seen)
+            if seen.message.has_ended:
+                return seen
+        left = deadline - time.monotonic()
+        if left <= 0:
+            if isinstance(seen, GatewayError):
+                raise seen
+            return seen
+        time.sleep(min(pause, left))
+        pause = min(_LONGEST_PAUSE, pause * _SLOWER_BY)
+
+
+def _look(client: Client, message_id: str) -> Seen | GatewayError:
+    try:
+        # In this order, so that the events of a message that has ended are all there.
+        return Seen(client.message(message_id), client.events(message_id))
+    except _PASSING as error:
+        return error
+
+
+def show_waiting(screen: Screen, client: Client, message_id: str, timeout: float) -> Seen:
+    """Wait, and show what happens as the screen allows: a growing table, lines, or nothing."""
+    if screen.for_programs:
+        return wait(client, message_id, timeout, lambda _: None)
+    if not screen.out.is_terminal:
+        return wait(client, message_id, timeout, _Lines(screen).show)
+    with Live(console=screen.out, refresh_per_second=8) as live:
+        return wait(client, message_id, timeout, lambda seen: live.update(_growing(seen)))
+
+
+class _Lines:
+    """Each event on a line, once."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._shown = 0
+
+    def show(self, seen: Seen) -> None:
+        for moment in moments(seen.events)[self._shown :]:
+            self._screen.out.print(moment_line(moment))
+        self._shown = len(seen.events)
+
+
+def _growing(seen: Seen) -> RenderableType:
+    if seen.message.has_ended:
+        return timeline(seen.events)
+    return Group(
+        timeline(seen.events), Text(f"… {visible(seen.message.status)}, waiting", style="dim")
+    )

@@ -1,0 +1,195 @@
+"""The gateway of a test: its services and a worker in this process, on real servers and simulators.
+
+Tests speak of situations: they send, wait for what should happen, and read what is known.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+from temporalio.client import Client
+
+import worker
+from domain.configuration import Environment
+from domain.ids import IdPrefix, parse_id
+from services.accept import Accepted, Caller, SendCommand
+from services.assembly import Services, assemble
+from services.keys import Scope
+from settings.settings import Settings
+from simulator.smsc import Smsc
+from store import accounts
+
+RECIPIENT = "+447700900123"
+CONFIGURATION = """
+[providers.primary]
+type = "simulator"
+port = {primary}
+echoes_reference = true
+receipt_deadline = "{receipt_deadline}"
+response_timeout = "{response_timeout}"
+rebind_backoff = {{ min = "100ms", max = "500ms" }}
+
+[providers.backup]
+type = "simulator"
+port = {backup}
+echoes_reference = true
+receipt_deadline = "{receipt_deadline}"
+response_timeout = "{response_timeout}"
+rebind_backoff = {{ min = "100ms", max = "500ms" }}
+
+[[routes]]
+providers = ["primary", "backup"]
+{more}
+"""
+
+
+@dataclass
+class Gateway:
+    """A gateway under test, and the two carriers behind it."""
+
+    services: Services
+    client: Client
+    primary: Smsc
+    backup: Smsc
+    caller: Caller
+    workers: list[asyncio.Task[None]] = field(default_factory=list)
+    stop_workers: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def send(
+        self, to: str = RECIPIENT, body: str = "Disk full on db-1", **what: Any
+    ) -> Accepted:
+        """Accept a message as the API would."""
+        sender = what.pop("sender", "AbilIT")
+        key = what.pop("idempotency_key", None)
+        return await self.services.accept(
+            self.caller, SendCommand(to=to, sender=sender, body=body, **what), idempotency_key=key
+        )
+
+    async def row(self, message: Accepted) -> Any:
+        return await self.services.messages.one(self.caller, message.message_id)
+
+    async def status(self, message: Accepted) -> str:
+        return str((await self.row(message))["status"])
+
+    async def until(self, message: Accepted, *statuses: str, within: float = 20) -> str:
+        """Wait until the message has one of these statuses; fails with its whole story."""
+        end = time.monotonic() + within
+        while (status := await self.status(message)) not in statuses:
+            if time.monotonic() > end:
+                pytest.fail(f"still {status}, not {statuses}:\n{await self.story(message)}")
+            await asyncio.sleep(0.02)
+        return status
+
+    async def story(self, message: Accepted) -> str:
+        explained = await self.services.messages.explain(self.caller, message.message_id)
+        events = [
+            f"{e['at']:%H:%M:%S.%f} {e['kind']} {e['previous']}→{e['status']} {e['provider']} "
+            f"{e['code']} {e['reason']}"
+            for e in explained.events
+        ]
+        return "\n".join([*explained.summary, *events])
+
+    async def moves(self, message: Accepted) -> list[str]:
+        """The statuses that the message went through."""
+        events = await self.services.messages.events(self.caller, message.message_id)
+        first = next(e["status"] for e in events if e["kind"] == "accepted")
+        return [first, *(e["status"] for e in events if e["kind"] == "moved")]
+
+    async def attempts(self, message: Accepted) -> list[tuple[str, str]]:
+        """Provider and status of each attempt."""
+        explained = await self.services.messages.explain(self.caller, message.message_id)
+        return [(a["provider"], a["status"]) for a in explained.attempts]
+
+    async def execute(self, statement: str, **parameters: Any) -> None:
+        async with self.services.database.begin() as connection:
+            await connection.execute(text(statement), parameters)
+
+    async def fetch(self, statement: str, **parameters: Any) -> list[Any]:
+        async with self.services.database.begin() as connection:
+            return list((await connection.execute(text(statement), parameters)).mappings().all())
+
+    async def start_worker(self, *roles: worker.Role) -> None:
+        process = worker.Gateway(self.services, self.client, frozenset(roles or [worker.Role.ALL]))
+        self.workers.append(asyncio.create_task(process.work(self.stop_workers)))
+
+    async def end_workers(self) -> None:
+        self.stop_workers.set()
+        await asyncio.gather(*self.workers)
+        self.workers.clear()
+        self.stop_workers = asyncio.Event()
+
+    async def providers_up(self, *names: str, within: float = 10) -> None:
+        """Wait until a living worker has binds to these providers, and to no others."""
+        end = time.monotonic() + within
+        while True:
+            listed = await self.services.providers.listed(self.caller)
+            if {status.name for status in listed if status.up} == set(names):
+                return
+            assert time.monotonic() < end, f"not up: {names}"
+            await asyncio.sleep(0.02)
+
+
+def uuid_of(message: Accepted) -> Any:
+    return parse_id(IdPrefix.MESSAGE, message.message_id)
+
+
+@asynccontextmanager
+async def running_gateway(
+    database_url: str,
+    client: Client,
+    *,
+    connect: Callable[[], Awaitable[Client]] | None = None,
+    receipt_deadline: str = "30m",
+    response_timeout: str = "2s",
+    more: str = "",
+    with_worker: bool = True,
+) -> AsyncIterator[Gateway]:
+    """A gateway on this database and Temporal, with two simulated carriers."""
+
+    async def connected() -> Client:
+        return client
+
+    settings = Settings(
+        database_url=SecretStr(database_url),
+        recipient_hash_key=SecretStr(secrets.token_hex(32)),
+        allow_private_callbacks=True,
+        shutdown_grace="3s",
+    )
+    services = assemble(settings, connect=connect or connected)
+    async with Smsc("primary") as primary, Smsc("backup") as backup:
+        async with services.database.begin() as connection:
+            await accounts.ensure_account(connection, "default", "whsec_" + "A" * 44)
+        await services.configurations.apply(
+            CONFIGURATION.format(
+                primary=primary.port,
+                backup=backup.port,
+                receipt_deadline=receipt_deadline,
+                response_timeout=response_timeout,
+                more=more,
+            ),
+            applied_by="test",
+        )
+        caller = Caller("default", Environment.LIVE, "key_test", frozenset({Scope.ADMIN.value}))
+        gateway = Gateway(services, client, primary, backup, caller)
+        try:
+            if with_worker:
+                await gateway.start_worker()
+                await gateway.providers_up("primary", "backup")
+            yield gateway
+        finally:
+            await gateway.end_workers()
+            await services.close()
+
+
+@pytest.fixture
+async def gateway(database_url: str, temporal_client: Client) -> AsyncIterator[Gateway]:
+    """A whole gateway: database, Temporal, worker, two carriers."""
+    async with running_gateway(database_url, temporal_client) as running:
+        yield running

@@ -1,0 +1,195 @@
+"""`make run`, as its user meets it: started, used, stopped, started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.stack
+
+COMMAND = [sys.executable, "-m", "local", "run"]
+
+
+class Run:
+    """One `make run` in a checkout of its own: a build folder."""
+
+    def __init__(self, build: Path, process: "subprocess.Popen[str]", output: Path) -> None:
+        self.build = build
+        self.process = process
+        self._output = output
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def wait_until_up(self) -> dict[str, str]:
+        deadline = time.monotonic() + 60
+        while not (self.build / "run.json").exists():
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.05)
+        announced: dict[str, str] = json.loads((self.build / "run.json").read_text())
+        return announced
+
+    def descendants(self) -> set[int]:
+        """All processes that it started, and that they started."""
+        parents = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+            except FileNotFoundError:
+                continue
+        found = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return found - {self.process.pid}
+
+    def log_of(self, name: str) -> str:
+        return (self.build / "stack" / f"{name}.log").read_text()
+
+
+@contextmanager
+def make_run(build: Path, **environment: str) -> Iterator[Run]:
+    output = build.with_name("output")
+    with output.open("w") as written:
+        process = subprocess.Popen(
+            COMMAND,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"SMSGATEWAY_BUILD_FOLDER": str(build)} | environment,
+        )
+    try:
+        yield Run(build, process, output)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Iterator[Path]:
+    """A build folder whose data, which as root lie elsewhere, are removed afterwards."""
+    folder = tmp_path / "build"
+    yield folder
+    subprocess.run(
+        [sys.executable, "-m", "local", "reset"],
+        check=True,
+        env=os.environ | {"SMSGATEWAY_BUILD_FOLDER": str(folder)},
+    )
+
+
+def read(url: str, key: str) -> httpx.Response:
+    return httpx.get(url, headers={"Authorization": f"Bearer {key}"})
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # an orphan that nobody reaps
+
+
+def assert_gone(processes: set[int]) -> None:
+    deadline = time.monotonic() + 10
+    while alive := set(filter(is_alive, processes)):
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_it_runs_sends_by_the_printed_line_stops_at_a_signal_and_keeps_what_it_had(
+    build: Path,
+) -> None:
+    with make_run(build) as first:
+        announced = first.wait_until_up()
+        assert set(announced) == {"api", "temporal", "temporal_ui", "metrics", "api_key"}
+        assert (build / "run.json").stat().st_mode & 0o777 == 0o600
+        assert httpx.get(f"{announced['api']}/readyz").status_code == 200
+        assert httpx.get(f"{announced['api']}/docs").status_code == 200
+        assert httpx.get(announced["temporal_ui"]).status_code == 200
+        for metrics in announced["metrics"]:
+            assert httpx.get(metrics).status_code == 200
+
+        (line,) = (line for line in first.output.splitlines() if line.startswith("  curl"))
+        pasted = subprocess.run(line, shell=True, check=True, capture_output=True, text=True)  # noqa: S602  as pasted
+        message = json.loads(pasted.stdout)["message_id"]
+        address = f"{announced['api']}/api/v1/sms/{message}"
+        deadline = time.monotonic() + 20
+        while read(address, announced["api_key"]).json()["status"] != "delivered":
+            assert time.monotonic() < deadline, read(address, announced["api_key"]).text
+            time.sleep(0.1)
+
+        second = subprocess.run(
+            COMMAND,
+            check=False,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"SMSGATEWAY_BUILD_FOLDER": str(build)},
+        )
+        assert second.returncode == 1
+        assert f"running already in this checkout (process {first.process.pid})" in second.stdout
+
+        children = first.descendants()
+        assert len(children) >= 6
+        first.process.send_signal(signal.SIGINT)
+        assert first.process.wait(30) == 0, first.output
+        assert_gone(children)
+        assert not (build / "run.json").exists()
+
+    with make_run(build) as again:
+        anew = again.wait_until_up()
+        assert anew["api"] == announced["api"], "the address stays"
+        assert read(address, announced["api_key"]).status_code == 401, "the old key is revoked"
+        assert read(address, anew["api_key"]).json()["status"] == "delivered"
+        children = again.descendants()
+        again.process.send_signal(signal.SIGTERM)
+        assert again.process.wait(30) == 0, again.output
+        assert_gone(children)
+    assert anew["api_key"] not in first.log_of("api") + first.log_of("worker")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_part_that_dies_ends_it_with_a_sentence_and_the_end_of_its_log(build: Path) -> None:
+    with make_run(build) as run:
+        run.wait_until_up()
+        children = run.descendants()
+        (worker,) = (
+            pid
+            for pid in children
+            if b"worker.py" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        )
+        os.kill(worker, signal.SIGKILL)
+        assert run.process.wait(30) == 1
+        assert "worker was ended by SIGKILL" in run.output
+        assert "worker_ready" in run.output
+        assert_gone(children)
+        assert not (build / "run.json").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_killed_itself_it_leaves_no_process_behind(build: Path) -> None:
+    with make_run(build) as run:
+        run.wait_until_up()
+        children = run.descendants()
+        run.process.kill()
+        assert_gone(children)
+
+
+def test_a_configuration_with_a_mistake_is_refused_with_its_line(
+    build: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "my.toml"
+    mine.write_text('[providers.acme]\ntype = "smpp"\nhots = "smsc.example"\n')
+    with make_run(build, SMSGATEWAY_CONFIG=str(mine)) as run:
+        assert run.process.wait(60) == 2
+        assert f"{mine} cannot be used" in run.output
+        assert "line 3: providers.acme.hots" in run.output

@@ -1,0 +1,170 @@
+"""One message at a time, end to end: real Temporal, real Postgres, real SMPP."""
+
+from datetime import UTC, datetime, timedelta
+
+from domain.modes import Mode
+from domain.receipts import ReceiptState
+from simulator.behaviour import Answer, Behaviour, ReceiptStep
+from tests.gateway import RECIPIENT, Gateway, gateway, running_gateway
+
+__all__ = ["gateway"]
+
+LONG = "The disk of the database is full 💾 — please look at it. " * 4
+
+
+async def test_a_message_is_delivered(gateway: Gateway):
+    message = await gateway.send()
+    await gateway.until(message, "delivered")
+    assert await gateway.moves(message) == ["queued", "sending", "sent", "delivered"]
+    (received,) = gateway.primary.messages
+    assert received.text == "Disk full on db-1"
+    assert not gateway.backup.messages
+
+
+async def test_a_long_message_is_delivered_only_when_all_its_parts_are(gateway: Gateway):
+    gateway.primary.set_number(
+        RECIPIENT,
+        Behaviour(part_receipts={2: (ReceiptStep(after=1.0),)}),
+    )
+    message = await gateway.send(body=LONG)
+    assert message.encoding == "ucs2"
+    assert message.segments > 2
+    await gateway.until(message, "sent")
+    await gateway.primary.until(lambda: len(gateway.primary.messages[0].states) > 0)
+    assert await gateway.status(message) == "sent"
+    await gateway.until(message, "delivered")
+    assert gateway.primary.messages[0].text == LONG
+
+
+async def test_what_the_primary_refuses_the_backup_delivers(gateway: Gateway):
+    gateway.primary.set_default(Behaviour(answer=Answer.REFUSE, status="ESME_RSUBMITFAIL"))
+    message = await gateway.send()
+    await gateway.until(message, "delivered")
+    assert await gateway.attempts(message) == [("primary", "refused"), ("backup", "delivered")]
+    assert "retried" in await gateway.moves(message)
+
+
+async def test_a_number_that_no_carrier_takes_fails_the_message(gateway: Gateway):
+    gateway.primary.set_default(Behaviour(answer=Answer.REFUSE, status="ESME_RINVDSTADR"))
+    message = await gateway.send()
+    await gateway.until(message, "failed")
+    assert (await gateway.row(message))["reason"] == "invalid_recipient"
+    assert not gateway.backup.messages
+
+
+async def test_a_throttled_message_waits_and_is_sent_by_the_same_carrier(gateway: Gateway):
+    gateway.primary.throttle(next_submits=1)
+    message = await gateway.send()
+    await gateway.until(message, "delivered")
+    assert await gateway.attempts(message) == [("primary", "throttled"), ("primary", "delivered")]
+
+
+async def test_a_throttled_alert_does_not_wait(gateway: Gateway):
+    gateway.primary.throttle(next_submits=5)
+    message = await gateway.send(mode=Mode.ALERT)
+    await gateway.until(message, "delivered")
+    assert (await gateway.attempts(message))[-1] == ("backup", "delivered")
+
+
+async def test_an_alert_whose_receipt_never_comes_is_delivered_by_the_next_route(
+    database_url, temporal_client
+):
+    async with running_gateway(database_url, temporal_client, receipt_deadline="2s") as gateway:
+        gateway.primary.set_default(Behaviour(receipts=()))
+        message = await gateway.send(mode=Mode.ALERT)
+        await gateway.until(message, "delivered")
+        assert await gateway.attempts(message) == [("primary", "expired"), ("backup", "delivered")]
+        explained = await gateway.services.messages.explain(gateway.caller, message.message_id)
+        assert "recalled" in {event["kind"] for event in explained.events}
+
+
+async def test_a_receipt_that_is_quicker_than_the_answer_is_not_lost(gateway: Gateway):
+    gateway.primary.set_default(Behaviour(receipts=(ReceiptStep(early=True),), latency=0.05))
+    message = await gateway.send()
+    await gateway.until(message, "delivered")
+
+
+async def test_receipts_that_come_twice_and_out_of_order_count_once(gateway: Gateway):
+    gateway.primary.set_default(
+        Behaviour(
+            receipts=(
+                ReceiptStep(after=0.1, copies=3),
+                ReceiptStep(state=ReceiptState.ENROUTE, after=0.3),
+            )
+        )
+    )
+    message = await gateway.send()
+    await gateway.until(message, "delivered")
+    await gateway.primary.until(lambda: not gateway.primary.waiting)
+    explained = await gateway.services.messages.explain(gateway.caller, message.message_id)
+    states = {receipt["state"]: receipt["copies"] for receipt in explained.receipts}
+    assert states["delivered"] == 3
+    assert await gateway.moves(message) == ["queued", "sending", "sent", "delivered"]
+
+
+async def test_an_unanswered_alert_is_sent_again_and_a_plain_message_is_not(gateway: Gateway):
+    gateway.primary.set_default(Behaviour(answer=Answer.SILENCE, receipts=()))
+    alert = await gateway.send(mode=Mode.ALERT)
+    plain = await gateway.send()
+    await gateway.until(alert, "delivered")
+    await gateway.until(plain, "unknown")
+    assert (await gateway.attempts(alert))[0] == ("primary", "unknown")
+    assert await gateway.attempts(plain) == [("primary", "unknown")]
+
+
+async def test_a_message_in_doubt_is_delivered_when_its_receipt_comes(gateway: Gateway):
+    gateway.primary.set_default(
+        Behaviour(answer=Answer.SILENCE, taken=True, receipts=(ReceiptStep(after=3),))
+    )
+    message = await gateway.send()
+    await gateway.until(message, "unknown")
+    await gateway.until(message, "delivered")
+    assert await gateway.attempts(message) == [("primary", "delivered")]
+
+
+async def test_with_every_carrier_down_a_message_is_a_dead_letter_and_can_be_replayed(
+    database_url, temporal_client
+):
+    impatient = '[modes.transactional]\noutage_patience = "1s"'
+    async with running_gateway(database_url, temporal_client, more=impatient) as gateway:
+        await gateway.primary.outage()
+        await gateway.backup.outage()
+        await gateway.providers_up()
+        message = await gateway.send()
+        await gateway.until(message, "dead_letter")
+        assert (await gateway.row(message))["reason"] == "no_provider_up"
+        await gateway.backup.outage(on=False)
+        await gateway.providers_up("backup")
+        replayed = await gateway.services.dead_letters.replay(
+            gateway.caller, message_ids=[message.message_id], provider=None, limit=10
+        )
+        assert replayed.replayed == (message.message_id,)
+        await gateway.until(message, "delivered")
+
+
+async def test_a_scheduled_message_is_cancelled_before_its_time(gateway: Gateway):
+    later = datetime.now(UTC) + timedelta(hours=2)
+    message = await gateway.send(scheduled_at=later)
+    assert await gateway.status(message) == "scheduled"
+    await gateway.services.messages.cancel(gateway.caller, message.message_id)
+    assert await gateway.status(message) == "canceled"
+    assert not gateway.primary.messages
+
+
+async def test_a_message_that_the_carrier_holds_is_recalled(gateway: Gateway):
+    gateway.primary.set_default(Behaviour(receipts=(ReceiptStep(after=600),)))
+    message = await gateway.send()
+    await gateway.until(message, "sent")
+    await gateway.services.messages.cancel(gateway.caller, message.message_id)
+    await gateway.until(message, "canceled")
+
+
+async def test_a_part_that_was_refused_for_now_is_sent_again_without_the_others(gateway: Gateway):
+    gateway.primary.set_default(
+        Behaviour(answer=Answer.REFUSE, status="ESME_RTHROTTLED", part=2, times=1)
+    )
+    message = await gateway.send(body=LONG)
+    await gateway.until(message, "delivered")
+    (received,) = gateway.primary.messages
+    assert received.text == LONG
+    assert await gateway.attempts(message) == [("primary", "delivered")]
