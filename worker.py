@@ -18,7 +18,6 @@ from enum import StrEnum
 from typing import Any, Self, TypeVar
 
 import sqlalchemy.exc
-from providers.smpp import SmppProvider
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import Client
@@ -33,6 +32,7 @@ from activities.upkeep import Sweeping
 from connectors.webhooks import Webhooks
 from domain.configuration import ProviderConfiguration
 from providers.base import Provider
+from providers.smpp import SmppProvider
 from services.assembly import Services, assemble, connect_temporal
 from services.callbacks import LaneDrain
 from services.configuration import NoConfiguration
@@ -347,7 +347,7 @@ async def _until_it_answers(
         try:
             return await ask()
         except (sqlalchemy.exc.SQLAlchemyError, OSError, RuntimeError, RPCError) as error:
-            _log.warning("not_answering", service=what, error_type=type(error).__name__)
+            _log.warning("not_answering", dependency=what, error_type=type(error).__name__)
             await asyncio.sleep(_RETRY_AFTER)
     return None
 

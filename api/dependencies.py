@@ -62,7 +62,7 @@ def _with(scope: Scope) -> object:
     return Security(_authorized, scopes=[scope.value])
 
 
-Sender = Annotated[Caller, _with(Scope.SEND)]
+MessageSender = Annotated[Caller, _with(Scope.SEND)]
 MessageReader = Annotated[Caller, _with(Scope.READ)]
 DeadLetterReplayer = Annotated[Caller, _with(Scope.REPLAY_DEAD_LETTERS)]
 ProviderReader = Annotated[Caller, _with(Scope.READ_PROVIDERS)]

@@ -136,10 +136,12 @@ class Page(Told, Generic[Item]):
     def of(cls, found: Sequence[Row], limit: int, items: Sequence[Item]) -> Self:
         """A page of at most `limit` items, where one row more was looked for."""
         more = len(found) > limit
-        return cls(
-            items=list(items[:limit]),
-            next_cursor=cursor_after(found[limit - 1]["id"]) if more else None,
-        )
+        return cls.ending(found[limit - 1]["id"] if more else None, items[:limit])
+
+    @classmethod
+    def ending(cls, last: UUID | None, items: Sequence[Item]) -> Self:
+        """A page whose last item has this id, or behind which nothing follows."""
+        return cls(items=list(items), next_cursor=None if last is None else cursor_after(last))
 
 
 class Items(Told, Generic[Item]):

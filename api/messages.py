@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Header, Path, Query, Response
 from pydantic import Field, StrictBool, StrictInt, StringConstraints
 
 from api.callbacks import Callback
-from api.dependencies import Gateway, MessageReader, Sender
+from api.dependencies import Gateway, MessageReader, MessageSender
 from api.fields import Asked, Items, Moment, Page, PageAsked, Text, Told, Word
 from api.problems import raises
 from api.routing import Endpoint
@@ -396,7 +396,7 @@ def _shown(model: type[Told], row: Row) -> dict[str, Any]:
 )
 async def send(
     request: Annotated[Send, Body(openapi_examples=EXAMPLES)],
-    caller: Sender,
+    caller: MessageSender,
     gateway: Gateway,
     response: Response,
     idempotency_key: IdempotencyKey = None,
@@ -467,6 +467,6 @@ async def explain(message_id: MessageId, caller: MessageReader, gateway: Gateway
     response_description="It is cancelled, or will be if its provider lets go of it.",
     responses=raises(UnknownMessage, AlreadyOver),
 )
-async def cancel(message_id: MessageId, caller: Sender, gateway: Gateway) -> Message:
+async def cancel(message_id: MessageId, caller: MessageSender, gateway: Gateway) -> Message:
     """Stop a message: at once where no provider has it, else by asking the provider."""
     return Message.of(await gateway.messages.cancel(caller, message_id))

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from local.demo import demo
 from local.folders import InUse, exclusively
 from local.postgres import PostgresServer
 from local.run import build_folder, run
@@ -41,6 +42,7 @@ def reset() -> int:
 
 
 COMMANDS: Final[Mapping[str, Callable[[], int]]] = {
+    "demo": demo,
     "temporal": find_temporal,
     "run": run,
     "reset": reset,

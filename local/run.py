@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,7 @@ from settings.configuration_file import ConfigurationMistakes
 
 SEND_TO: Final = "+447700900123"  # a documented test number, which the simulator delivers to
 LOOK_SECONDS: Final = 0.5
+SAME_WISH_SECONDS: Final = 1.0  # one Ctrl-C may reach us twice: from the terminal and from make
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -91,13 +93,17 @@ def _run_alone(build: Path) -> int:
 def _signals(at_second: Callable[[], None]) -> Iterator[threading.Event]:
     """Give an event that the first signal to stop sets; the second one calls `at_second`."""
     asked = threading.Event()
+    first_at = 0.0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal first_at
         del number, frame
-        if asked.is_set():
+        if not asked.is_set():
+            first_at = time.monotonic()
+            asked.set()
+        elif time.monotonic() - first_at > SAME_WISH_SECONDS:
             # Not in this frame: it may interrupt the very waiting that the killing would do.
             threading.Thread(target=at_second, daemon=True).start()
-        asked.set()
 
     before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
     try:

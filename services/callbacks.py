@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -24,7 +24,6 @@ from domain.callbacks import (
     signed_headers,
 )
 from domain.configuration import CallbackPolicy, Configuration
-from services.accept import Caller
 from settings.secrets import resolve_secret
 from store import callbacks as store
 from store.callbacks import DueCallback, TriedCallback, WokenLane
@@ -173,19 +172,20 @@ class Callbacks:
 
     async def page(
         self,
-        caller: Caller,
+        account_id: str,
+        environment: str,
         *,
         state: CallbackState | None = None,
         message_id: UUID | None = None,
         before: UUID | None = None,
         limit: int = 50,
     ) -> CallbackPage:
-        """The caller's callbacks, newest first, from the one after `before`."""
+        """An account's callbacks, newest first, from the one after `before`."""
         async with self._database.begin() as connection:
             found = await store.page(
                 connection,
-                account_id=caller.account_id,
-                environment=caller.environment.value,
+                account_id=account_id,
+                environment=environment,
                 state=state,
                 message_id=message_id,
                 before=before,
@@ -194,30 +194,36 @@ class Callbacks:
         items = found[:limit]
         return CallbackPage(items, items[-1]["id"] if len(found) > limit else None)
 
-    async def replay(self, caller: Caller, callback_id: UUID) -> Row | None:
-        """Deliver a callback once more, whatever became of it; None if the caller has none such."""
+    async def replay(
+        self, callback_id: UUID, account_id: str, environment: str, *, now: datetime
+    ) -> Row | None:
+        """Deliver a callback once more, whatever became of it; None if the account has none such."""
         async with self._database.begin() as connection:
             replayed = await store.replay(
-                connection,
-                callback_id,
-                account_id=caller.account_id,
-                environment=caller.environment.value,
-                at=datetime.now(UTC),
+                connection, callback_id, account_id=account_id, environment=environment, at=now
             )
         if replayed is not None:
             await self.wake([replayed["lane_id"]])
         return replayed
 
-    async def replay_many(self, caller: Caller, *, state: CallbackState, limit: int) -> int:
+    async def replay_many(
+        self,
+        account_id: str,
+        environment: str,
+        *,
+        state: CallbackState,
+        limit: int,
+        now: datetime,
+    ) -> int:
         """Deliver callbacks once more, the oldest in this state first; how many there were."""
         async with self._database.begin() as connection:
             lanes = await store.replay_many(
                 connection,
-                account_id=caller.account_id,
-                environment=caller.environment.value,
+                account_id=account_id,
+                environment=environment,
                 state=state,
                 limit=limit,
-                at=datetime.now(UTC),
+                at=now,
             )
         await self.wake(set(lanes))
         return len(lanes)

@@ -174,7 +174,7 @@ class Configurations:
             try:
                 await self._listen()
             except (psycopg.Error, OSError) as error:
-                _log.warning("configuration_not_followed", error=type(error).__name__)
+                _log.warning("configuration_not_followed", error_type=type(error).__name__)
                 await asyncio.sleep(1)
 
     async def _listen(self) -> None:

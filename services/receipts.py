@@ -4,10 +4,9 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from providers.base import ReceivedReceipt
-
 from domain.ids import IdPrefix, public_id
 from domain.numbers import InvalidNumber, parse_number
+from providers.base import ReceivedReceipt
 from services.announcements import Announcements
 from services.delivery import GRACE, RECEIPT_ERROR_NAMES
 from services.recipients import RecipientHash
@@ -110,7 +109,7 @@ class ReceiptIntake:
             try:
                 ingested = await self._write(provider, [receipt for receipt, _ in batch])
             except Exception as error:  # noqa: BLE001 - whatever it is, the senders must hear of it
-                _log.warning("receipts_not_stored", provider=provider, error=type(error).__name__)
+                _log.warning("receipts_not_stored", provider=provider, error_type=type(error).__name__)
                 for _, committed in batch:
                     if not committed.done():
                         committed.set_exception(ReceiptNotStored())

@@ -6,7 +6,8 @@ answers which question stands in `docs/metrics.md`.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from prometheus_client import (
@@ -43,7 +44,8 @@ _codes: set[str] = set()
 _codes_lock = threading.Lock()
 
 
-def _label(key: str, value: object) -> str:
+@lru_cache(maxsize=4096)  # closed sets and names: nearly always the same ones, in every send
+def _label(key: str, value: Hashable) -> str:
     """The value of a label, in the shape that `telemetry.redaction` gives its key."""
     if value is None or value == "":
         return NONE
@@ -51,7 +53,7 @@ def _label(key: str, value: object) -> str:
     return OTHER if passed == REDACTED else str(passed)
 
 
-def _code_label(value: object) -> str:
+def _code_label(value: Hashable) -> str:
     """A carrier's code; after 300 different ones the rest are "other", since carriers choose."""
     label = _label("code", value)
     if label in _codes:

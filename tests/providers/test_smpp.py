@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from domain.configuration import MessageIdForm, SmppProvider as SmppConfiguration, ValidityForm
+from domain.configuration import MessageIdForm, ValidityForm
+from domain.configuration import SmppProvider as SmppConfiguration
 from domain.errors import ErrorClass
 from domain.modes import Priority
 from domain.outcomes import OutcomeKind, PartOutcome
@@ -593,8 +594,13 @@ async def test_a_network_error_stands_in_for_a_missing_code(new_carrier):
 
 @pytest.mark.parametrize(
     ("destination", "sender"),
-    [(b"447700900002", "+447700900002"), (b"+447700900002", "+447700900002")]
-    + [(b"12345", "12345"), (b"ACME", "ACME"), (b"", None)],
+    [
+        (b"447700900002", "+447700900002"),
+        (b"+447700900002", "+447700900002"),
+        (b"12345", "12345"),
+        (b"ACME", "ACME"),
+        (b"", None),
+    ],
 )
 async def test_the_sender_of_a_receipt_is_as_it_was_accepted(new_carrier, destination, sender):
     carrier = await new_carrier()

@@ -12,7 +12,6 @@ from domain.callbacks import CallbackState, secret_of
 from domain.configuration import AccountPolicy, CallbackPolicy, Configuration, Environment
 from domain.states import MessageStatus
 from local.processes import free_port
-from services.accept import Caller
 from services.callbacks import AT_ONCE, Callbacks, LaneDrain, TemporalLanes, UnusableSecret
 from settings.secrets import SecretMissing
 from store import callbacks as store
@@ -22,7 +21,7 @@ from tests.outbox import ACCOUNT, NUMBER, SECRET, Outbox, ids_of, public
 
 pytestmark = pytest.mark.stack
 
-CALLER = Caller(ACCOUNT, Environment.LIVE, key_id="key_1")
+LIVE = Environment.LIVE
 SENT, DELIVERED, FAILED = MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.FAILED
 
 
@@ -416,9 +415,9 @@ async def test_temporal_that_is_away_is_not_asked_for_every_lane(outbox, databas
 
 async def test_the_list_goes_on_where_a_page_ends(outbox, callbacks):
     ids = await outbox.tell(await outbox.message(URL), SENT, FAILED, DELIVERED)
-    first = await callbacks.page(CALLER, limit=2)
+    first = await callbacks.page(ACCOUNT, LIVE, limit=2)
     assert ids_of(first.items) == [ids[2], ids[1]]
-    last = await callbacks.page(CALLER, limit=2, before=first.next_before)
+    last = await callbacks.page(ACCOUNT, LIVE, limit=2, before=first.next_before)
     assert ids_of(last.items) == [ids[0]]
     assert last.next_before is None
 
@@ -429,13 +428,13 @@ async def test_a_replay_delivers_once_more_under_the_same_id(
     (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
     lane = await outbox.lane(receiver.url())
     await drain(lane)
-    replayed = await callbacks.replay(CALLER, callback)
+    replayed = await callbacks.replay(callback, ACCOUNT, LIVE, now=datetime.now(UTC))
     assert (replayed["id"], replayed["state"]) == (callback, "pending")
     assert lanes.started == [lane]
     await drain(lane)
     one, two = receiver.requests
     assert one.webhook_id == two.webhook_id
-    assert await callbacks.replay(CALLER, uuid7()) is None
+    assert await callbacks.replay(uuid7(), ACCOUNT, LIVE, now=datetime.now(UTC)) is None
 
 
 async def test_all_that_failed_is_replayed_at_once(outbox, callbacks, lanes, receiver, drain):
@@ -445,7 +444,9 @@ async def test_all_that_failed_is_replayed_at_once(outbox, callbacks, lanes, rec
         await outbox.tell(await outbox.message(receiver.url()), SENT)
     lane = await outbox.lane(receiver.url())
     await drain(lane)
-    replayed = await callbacks.replay_many(CALLER, state=CallbackState.FAILED, limit=100)
+    replayed = await callbacks.replay_many(
+        ACCOUNT, LIVE, state=CallbackState.FAILED, limit=100, now=datetime.now(UTC)
+    )
     assert replayed == 2
     assert lanes.started == [lane]
     await drain(lane)

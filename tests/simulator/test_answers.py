@@ -133,7 +133,9 @@ async def test_above_its_rate_it_throttles_and_below_it_does_not(binds):
         esme = await binds(smsc)
         burst = [(await esme.submit(PLAIN)).status for _ in range(8)]
         assert burst == [Status.ESME_ROK] * 5 + [Status.ESME_RTHROTTLED] * 3
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.4)
+        assert (await esme.submit(PLAIN)).status == Status.ESME_RTHROTTLED
+        await asyncio.sleep(0.7)
         assert (await esme.submit(PLAIN)).status == Status.ESME_ROK
 
 

@@ -277,8 +277,10 @@ async def test_query_wants_the_id_as_the_answer_wrote_it(binds):
 
 
 async def test_a_canceled_message_is_reported_deleted_and_never_delivered(smsc, esme):
-    message_id = (await esme.submit("+447700900031")).octets("message_id")
+    smsc.set_default(Behaviour(receipts=(ReceiptStep(after=0.2),)))
+    message_id = (await esme.submit(PLAIN)).octets("message_id")
     assert (await cancel(esme, message_id)).status == Status.ESME_ROK
+    await asyncio.sleep(0.25)
     assert [r.state for r in await esme.gets(1)] == ["deleted"]
     assert (await query(esme, message_id)).number("message_state") == 4
     assert (await cancel(esme, message_id)).status == Status.ESME_RCANCELFAIL

@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
@@ -17,7 +17,6 @@ from connectors.webhooks import Webhooks
 from domain.callbacks import CallbackState
 from domain.configuration import CallbackPolicy, Configuration, Environment
 from domain.states import MessageStatus
-from services.accept import Caller
 from services.callbacks import AT_ONCE, Callbacks, LaneDrain, TemporalLanes
 from store import callbacks as store
 from store.database import Database
@@ -27,7 +26,6 @@ from workflows.callbacks import CALLBACKS, CallbackLane, CallbackWorkflow, callb
 
 pytestmark = pytest.mark.stack
 
-CALLER = Caller(ACCOUNT, Environment.LIVE, key_id="key_1")
 SENT, DELIVERED, FAILED = MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.FAILED
 HISTORIES = Path(__file__).parent / "histories" / "callbacks"
 
@@ -155,7 +153,9 @@ async def test_a_replay_goes_out_while_the_lane_waits_for_a_retry(outbox, receiv
         await delivery.callbacks.wake([lane])
         await until_tried(outbox, callback, 1)
         await until_left(outbox, lane)
-        assert await delivery.callbacks.replay(CALLER, callback)
+        assert await delivery.callbacks.replay(
+            callback, ACCOUNT, Environment.LIVE, now=datetime.now(UTC)
+        )
         await delivery.ended(lane)
     assert (await outbox.callback(callback))["state"] == "delivered"
 

@@ -51,7 +51,7 @@ def replay(
     ] = None,
     provider: Annotated[str | None, typer.Option(help="Those last given to this provider.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="How many at most [100].")
+        int | None, typer.Option(min=1, max=1000, help="How many at most; 100 if not said.")
     ] = None,
 ) -> None:
     """Send dead letters again: those named, those of a provider, or as many as --limit says.

@@ -31,7 +31,9 @@ def send(
     priority: Annotated[
         Priority | None, typer.Option(help="By default the priority of the mode.")
     ] = None,
-    mode: Annotated[Mode | None, typer.Option(help="What it is for [transactional].")] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="What it is for; transactional if not said.")
+    ] = None,
     callback_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Told of what becomes of it.")
     ] = None,

@@ -1,0 +1,198 @@
+"""Callbacks: what customers were told or are to be told, told again, and how they are signed."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Path, Query
+from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema
+
+from api.dependencies import CallbackReader, CallbackReplayer, Gateway, KeyKeeper
+from api.fields import Asked, Page, PageAsked, Told
+from api.problems import NOT_FOUND, Problem, raises
+from api.routing import Endpoint
+from domain.callbacks import CallbackState
+from domain.ids import IdPrefix, parse_id, public_id
+from domain.states import MessageStatus
+from services.configuration import NoConfiguration
+from settings.secrets import SecretMissing
+from store.database import Row
+
+router = APIRouter(prefix="/api/v1/callbacks", tags=["callbacks"], route_class=Endpoint)
+
+MOST_REPLAYED = 1000
+
+# --- what is asked -----------------------------------------------------------------------------
+
+CallbackId = Annotated[
+    str,
+    Path(
+        max_length=64,
+        description="`cb_…`, which is also the `webhook-id` of its requests.",
+        examples=["cb_019aa5c0d1e27b3c8f4e5a6b7c8d9e10"],
+    ),
+]
+
+
+def _message_uuid(text: object) -> UUID:
+    found = parse_id(IdPrefix.MESSAGE, str(text))
+    if found is None:
+        raise ValueError("It is the id of a message: `msg_` and 32 hexadecimal digits.")
+    return found
+
+
+class CallbacksAsked(PageAsked):
+    """Which callbacks to list; what is left out matches all."""
+
+    state: CallbackState | None = Field(
+        None, description="Where they are now.", examples=["failed"]
+    )
+    message_id: (
+        Annotated[
+            UUID,
+            BeforeValidator(_message_uuid),
+            WithJsonSchema({"type": "string", "pattern": "^msg_[0-9a-fA-F]{32}$"}),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Of this message.",
+        examples=["msg_019aa5c0d1e27b3c8f4e5a6b7c8d9e0f"],
+    )
+
+
+class Again(Asked):
+    """Which callbacks to tell again: the oldest first."""
+
+    state: Literal[CallbackState.FAILED] = Field(
+        CallbackState.FAILED, description="Those that were given up."
+    )
+    limit: Annotated[StrictInt, Field(ge=1, le=MOST_REPLAYED)] = Field(
+        100, description="How many, at most."
+    )
+
+
+AGAIN_EXAMPLES: dict[str, Any] = {
+    "failed": {"summary": "All that were given up", "value": {"state": "failed", "limit": 1000}},
+    "too-many": {"summary": "Refused: too many at once", "value": {"limit": 5000}},
+}
+
+# --- what is told ------------------------------------------------------------------------------
+
+
+class Callback(Told):
+    """One thing that the customer's server is told, and how that went."""
+
+    id: str
+    message_id: str
+    url: str
+    status: MessageStatus = Field(description="What is told; in the callback in capitals.")
+    provider_code: str
+    occurred_at: datetime
+    state: CallbackState
+    tries: int
+    next_at: datetime | None = Field(description="Of the next try; null when there is none.")
+    answered_at: datetime | None
+    last_status: int | None = Field(description="The last HTTP status that came.")
+    last_error: str | None = Field(description="Why the last try did not deliver.")
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        """A stored callback, as it is shown."""
+        return cls(
+            id=public_id(IdPrefix.CALLBACK, row["id"]),
+            message_id=public_id(IdPrefix.MESSAGE, row["message_id"]),
+            url=row["url"],
+            status=row["status"],
+            provider_code=row["provider_code"],
+            occurred_at=row["occurred_at"],
+            state=row["state"],
+            tries=row["tries"],
+            next_at=row["next_at"] if row["state"] == CallbackState.PENDING else None,
+            answered_at=row["answered_at"],
+            last_status=row["last_status"],
+            last_error=row["last_error"],
+        )
+
+
+class Replayed(Told):
+    """How many callbacks are told again."""
+
+    replayed: int
+
+
+class Secret(Told):
+    """What the callbacks of this account are signed with (Standard Webhooks)."""
+
+    secret: str = Field(description="`whsec_` and base64; keep it where you verify.", repr=False)
+
+
+# --- endpoints ---------------------------------------------------------------------------------
+
+
+@router.get("", operation_id="list_callbacks", summary="List callbacks")
+async def listed(
+    asked: Annotated[CallbacksAsked, Query()], caller: CallbackReader, gateway: Gateway
+) -> Page[Callback]:
+    """What the account's servers were told, or are to be told, the newest first."""
+    page = await gateway.callbacks.page(
+        caller.account_id,
+        caller.environment,
+        state=asked.state,
+        message_id=asked.message_id,
+        before=asked.cursor,
+        limit=asked.limit,
+    )
+    return Page[Callback].ending(page.next_before, [Callback.of(row) for row in page.items])
+
+
+@router.post(
+    "/replay",
+    operation_id="replay_callbacks",
+    summary="Tell again what was given up",
+)
+async def replay_many(
+    again: Annotated[Again, Body(openapi_examples=AGAIN_EXAMPLES)],
+    caller: CallbackReplayer,
+    gateway: Gateway,
+) -> Replayed:
+    """Begin the schedule of tries anew for callbacks that were given up."""
+    replayed = await gateway.callbacks.replay_many(
+        caller.account_id,
+        caller.environment,
+        state=again.state,
+        limit=again.limit,
+        now=datetime.now(UTC),
+    )
+    return Replayed(replayed=replayed)
+
+
+@router.get(
+    "/secret",
+    operation_id="get_callback_secret",
+    summary="Read the secret that signs callbacks",
+    responses=raises(NOT_FOUND, SecretMissing, NoConfiguration),
+)
+async def secret(caller: KeyKeeper, gateway: Gateway) -> Secret:
+    """The secret with which your server verifies what it is told."""
+    found = await gateway.callbacks.secret(caller.account_id)
+    if found is None:
+        raise Problem(NOT_FOUND, "This account has no secret.")
+    return Secret(secret=found)
+
+
+@router.post(
+    "/{callback_id}/replay",
+    operation_id="replay_callback",
+    status_code=202,
+    summary="Tell one thing again",
+    responses=raises(NOT_FOUND),
+)
+async def replay(callback_id: CallbackId, caller: CallbackReplayer, gateway: Gateway) -> Replayed:
+    """Deliver a callback once more, whatever became of it."""
+    uuid = parse_id(IdPrefix.CALLBACK, callback_id)
+    if uuid is None or not await gateway.callbacks.replay(
+        uuid, caller.account_id, caller.environment, now=datetime.now(UTC)
+    ):
+        raise Problem(NOT_FOUND, "There is no callback with this id in the key's account.")
+    return Replayed(replayed=1)

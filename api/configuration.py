@@ -1,0 +1,147 @@
+"""The configuration of the installation: checked, applied, read."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import Field
+
+from api.dependencies import Configurer, Gateway
+from api.fields import Told
+from api.problems import MALFORMED, UNSUPPORTED_MEDIA_TYPE, Problem, raises
+from api.routing import Endpoint, has_body, media_type
+from services.configuration import NoConfiguration, Stored, check
+from settings.configuration_file import ConfigurationMistakes, Mistake
+
+router = APIRouter(prefix="/api/v1/config", tags=["configuration"], route_class=Endpoint)
+
+MEDIA_TYPES = ("application/toml", "text/plain")
+
+
+async def _toml(request: Request) -> str:
+    if has_body(request) and media_type(request) not in MEDIA_TYPES:
+        raise Problem(
+            UNSUPPORTED_MEDIA_TYPE,
+            "Send the configuration as application/toml, and say so in the header Content-Type.",
+        )
+    try:
+        return (await request.body()).decode()
+    except UnicodeDecodeError:
+        raise Problem(
+            MALFORMED, "The configuration is not UTF-8: save it in that encoding."
+        ) from None
+
+
+Toml = Annotated[str, Depends(_toml)]
+
+EXAMPLE = """\
+[providers.primary]
+type = "smpp"
+host = "smsc.example.net"
+system_id = "acme"
+password = "env:PRIMARY_PASSWORD"
+
+[[routes]]
+providers = ["primary"]
+"""
+MISTAKEN = EXAMPLE.replace('["primary"]', '["primray"]')
+
+
+def _body(*, refused: bool) -> dict[str, Any]:
+    examples: dict[str, Any] = {"one-provider": {"summary": "One provider", "value": EXAMPLE}}
+    summary = "A route to a provider that is not declared"
+    name = "unknown-provider" if refused else "with-a-mistake"
+    examples[name] = {"summary": summary, "value": MISTAKEN}
+    content = {"schema": {"type": "string"}, "examples": examples}
+    return {"requestBody": {"required": True, "content": dict.fromkeys(MEDIA_TYPES, content)}}
+
+
+class Found(Told):
+    """Something wrong in a configuration: where, and what to do."""
+
+    line: int | None = Field(description="From 1; null where the whole is meant.")
+    column: int | None
+    path: str = Field(examples=["routes[0].providers[1]"])
+    detail: str
+
+    @classmethod
+    def of(cls, mistake: Mistake) -> Self:
+        """A mistake, as it is shown."""
+        return cls(
+            line=mistake.line or None,
+            column=mistake.column or None,
+            path=mistake.path,
+            detail=mistake.sentence,
+        )
+
+
+class Checked(Told):
+    """Whether a configuration could be applied."""
+
+    ok: bool
+    mistakes: list[Found]
+
+
+class Applied(Told):
+    """The version in force; `changed` is false if it already was."""
+
+    version: int
+    changed: bool
+
+
+class Configuration(Told):
+    """The configuration in force, in TOML; secrets are references."""
+
+    version: int
+    applied_at: datetime
+    applied_by: str = Field(description="A key, or `start` where a process loaded a file.")
+    content: str
+
+    @classmethod
+    def of(cls, stored: Stored) -> Self:
+        """The stored version, as it is shown."""
+        return cls(
+            version=stored.version,
+            applied_at=stored.applied_at,
+            applied_by=stored.applied_by,
+            content=stored.content,
+        )
+
+
+@router.post(
+    "/check",
+    operation_id="check_configuration",
+    summary="Check a configuration",
+    openapi_extra=_body(refused=False),
+)
+async def checked(_: Configurer, content: Toml) -> Checked:
+    """Say what is wrong with a configuration, if anything; nothing is changed."""
+    mistakes = check(content)
+    return Checked(ok=not mistakes, mistakes=[Found.of(mistake) for mistake in mistakes])
+
+
+@router.post(
+    "/apply",
+    operation_id="apply_configuration",
+    summary="Apply a configuration",
+    responses=raises(ConfigurationMistakes),
+    openapi_extra=_body(refused=True),
+)
+async def apply(caller: Configurer, content: Toml, gateway: Gateway) -> Applied:
+    """Put a configuration into force in every process, or nothing of it."""
+    applied = await gateway.configurations.apply(content, applied_by=caller.key_id)
+    return Applied(version=applied.version, changed=applied.changed)
+
+
+@router.get(
+    "",
+    operation_id="get_configuration",
+    summary="Read the configuration",
+    responses=raises(NoConfiguration),
+)
+async def in_force(_: Configurer, gateway: Gateway) -> Configuration:
+    """The version in force."""
+    stored = await gateway.configurations.stored()
+    if stored is None:
+        raise NoConfiguration
+    return Configuration.of(stored)

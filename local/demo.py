@@ -1,0 +1,268 @@
+"""`make demo`: the main job, done through the REST API on the embedded stack, in six situations.
+
+Each message's timeline is printed; the demo succeeds only if every message ended where it should.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from smsgateway import Accepted, Client, Explanation, GatewayError
+
+from local.folders import temporary_folder
+from local.postgres import PostgresUnavailable
+from local.processes import ChildEnded
+from local.stack import Stack, StackFailed
+from local.temporal import TemporalUnavailable
+
+# As in `make run`, but impatient, so that waits of minutes are seconds here.
+CONFIGURATION: Final = """\
+[providers.primary]
+type = "simulator"
+port = $primary
+receipt_deadline = "3s"
+rebind_backoff = { min = "200ms", max = "1s" }
+
+[providers.backup]
+type = "simulator"
+port = $backup
+receipt_deadline = "10s"
+rebind_backoff = { min = "200ms", max = "1s" }
+
+[[routes]]
+providers = ["primary", "backup"]
+
+[modes.transactional]
+outage_patience = "3s"
+"""
+
+# Documented test numbers: they belong to nobody.
+PLAIN: Final = "+447700900123"
+LONG: Final = "+447700900124"
+REFUSED: Final = "+447700900125"
+SILENT: Final = "+447700900126"
+OUTAGE: Final = "+447700900127"
+STOPPED: Final = "+447700900128"
+
+_PATIENCE: Final = 25.0
+_WIDTH: Final = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a situation ended, and whether as it should."""
+
+    title: str
+    explanation: Explanation
+    mistakes: tuple[str, ...]
+
+
+class DemoFailed(Exception):
+    """A situation did not come about; the text says which and how."""
+
+
+class Demo:
+    """The six situations."""
+
+    def __init__(self, stack: Stack, client: Client, console: Console) -> None:
+        self._stack = stack
+        self._client = client
+        self._console = console
+
+    def run(self) -> list[Ending]:
+        """All of them, each with its timeline as soon as it has ended."""
+        situations: list[Callable[[], Ending]] = [
+            self.plain,
+            self.long,
+            self.refused,
+            self.silent,
+            self.outage,
+            self.temporal_stopped,
+        ]
+        endings = []
+        for situation in situations:
+            ending = situation()
+            self._show(ending)
+            endings.append(ending)
+        return endings
+
+    def plain(self) -> Ending:
+        message = self._send(PLAIN, "Your table is booked for 19:30.")
+        return self._ended("(a) a plain message", message, provider="primary")
+
+    def long(self) -> Ending:
+        body = "🔥 The kitchen is on fire, please leave the building by the nearest exit. " * 3
+        message = self._send(LONG, body)
+        ending = self._ended("(b) a long message with emoji", message, provider="primary")
+        parts = ending.explanation.attempts[-1].parts
+        delivered = [part.number for part in parts if part.receipt_state == "delivered"]
+        if len(parts) < 2 or len(delivered) != len(parts):  # noqa: PLR2004 - several parts
+            return _with(ending, f"{len(delivered)} of {len(parts)} parts were delivered")
+        return ending
+
+    def refused(self) -> Ending:
+        self._steer("primary", "PUT", f"/behaviour/{REFUSED}", {"answer": "refuse"})
+        message = self._send(REFUSED, "Your parcel is here.")
+        title = "(c) one that the primary SMSC refuses"
+        return self._ended(title, message, provider="backup", before=("primary", "refused"))
+
+    def silent(self) -> Ending:
+        self._steer("primary", "PUT", f"/behaviour/{SILENT}", {"receipts": []})
+        message = self._send(SILENT, "Disk full on db-1.", mode="alert")
+        title = "(d) an alert whose receipt never comes from the primary"
+        return self._ended(title, message, provider="backup", before=("primary", "expired"))
+
+    def outage(self) -> Ending:
+        self._outage(on=True)
+        message = self._send(OUTAGE, "Your order has left.")
+        self._until(message, "dead_letter")
+        self._outage(on=False)
+        self._providers_are("up")
+        self._smsctl("dlq", "replay", message.message_id)
+        title = "(e) one with every provider down: a dead letter, replayed"
+        ending = self._ended(title, message)
+        if "replayed" not in {event.kind for event in ending.explanation.events}:
+            return _with(ending, "it was never replayed")
+        return ending
+
+    def temporal_stopped(self) -> Ending:
+        self._stack.stop_temporal()
+        message = self._send(STOPPED, "Your code is on its way.")
+        title = "(f) one accepted while Temporal is stopped"
+        before = self._client.message(message.message_id).status
+        self._stack.start_temporal()
+        ending = self._ended(title, message)
+        return ending if before == "queued" else _with(ending, f"it was {before} without Temporal")
+
+    def _send(self, to: str, body: str, **what: Any) -> Accepted:
+        return self._client.send(to=to, sender="AbilIT", body=body, **what)
+
+    def _ended(
+        self,
+        title: str,
+        message: Accepted,
+        *,
+        provider: str | None = None,
+        before: tuple[str, str] | None = None,
+    ) -> Ending:
+        """Wait for the end; it should be delivered, by `provider`, after the attempt `before`."""
+        self._until(message, "delivered")
+        explanation = self._client.explain(message.message_id)
+        tried = [(attempt.provider, attempt.status) for attempt in explanation.attempts]
+        mistakes = []
+        if provider is not None and tried[-1:] != [(provider, "delivered")]:
+            mistakes.append(f"it was not delivered by {provider}")
+        if before is not None and tried[:1] != [before]:
+            mistakes.append(f"{before[0]} had not {before[1]} it first")
+        return Ending(title, explanation, tuple(mistakes))
+
+    def _until(self, message: Accepted, status: str) -> None:
+        end = time.monotonic() + _PATIENCE
+        while (found := self._client.message(message.message_id).status) != status:
+            self._stack.check()
+            if time.monotonic() > end:
+                story = "\n".join(self._client.explain(message.message_id).summary)
+                raise DemoFailed(f"{message.message_id} is {found}, not {status}:\n{story}")
+            time.sleep(0.1)
+
+    def _outage(self, *, on: bool) -> None:
+        for name in ("primary", "backup"):
+            self._steer(name, "POST", "/outage", {"on": on})
+        if on:
+            self._providers_are("down")
+
+    def _providers_are(self, state: str) -> None:
+        end = time.monotonic() + _PATIENCE
+        while {provider.state for provider in self._client.providers()} != {state}:
+            if time.monotonic() > end:
+                raise DemoFailed(f"the providers did not become {state}")
+            time.sleep(0.1)
+
+    def _steer(self, simulator: str, method: str, path: str, body: Mapping[str, Any]) -> None:
+        request = urllib.request.Request(  # noqa: S310 - a simulator of ours
+            self._stack.control_urls[simulator] + path,
+            data=json.dumps(body).encode(),
+            method=method,
+            headers={"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request, timeout=5).close()  # noqa: S310 - see above
+
+    def _smsctl(self, *arguments: str) -> None:
+        command = [str(Path(sys.executable).with_name("smsctl")), *arguments]
+        self._console.print(f"[dim]$ smsctl {' '.join(arguments)}")
+        access = {"SMSCTL_API": self._stack.api_url, "SMSCTL_KEY": self._stack.api_key.secret}
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, env=os.environ | access
+        )
+        if done.returncode != 0:
+            raise DemoFailed(f"smsctl ended with {done.returncode}: {done.stderr.strip()}")
+        self._console.print(done.stdout.rstrip(), highlight=False)
+
+    def _show(self, ending: Ending) -> None:
+        message = ending.explanation.message
+        table = Table(title=f"{ending.title}: {message.status}", title_justify="left", expand=True)
+        for heading in ("after", "what", "from", "to", "provider", "code", "why"):
+            table.add_column(heading)
+        for event in ending.explanation.events:
+            after = (event.at - message.accepted_at).total_seconds()
+            table.add_row(
+                f"{after:7.3f} s",
+                event.kind,
+                event.previous,
+                event.status,
+                event.provider,
+                event.code,
+                event.reason,
+            )
+        self._console.print(table)
+        for sentence in ending.explanation.summary:
+            self._console.print(f"  {sentence}", highlight=False)
+        for mistake in ending.mistakes:
+            self._console.print(f"  [red]Not as it should be: {mistake}.")
+        self._console.print()
+
+
+def _with(ending: Ending, mistake: str) -> Ending:
+    return Ending(ending.title, ending.explanation, (*ending.mistakes, mistake))
+
+
+def demo() -> int:
+    """Do the main job in six situations; 0 only if every message ended where it should."""
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    began = time.monotonic()
+    with temporary_folder() as folder:
+        stack = Stack(
+            folder,
+            template=CONFIGURATION,
+            own_servers=True,
+            progress=lambda sentence: console.print(f"· {sentence}", highlight=False),
+        )
+        try:
+            with stack, Client(stack.api_url, stack.api_key.secret) as client:
+                console.print(f"· ready after {time.monotonic() - began:.1f} s\n")
+                endings = Demo(stack, client, console).run()
+        except (
+            *(DemoFailed, GatewayError, StackFailed, ChildEnded, TimeoutError),
+            *(PostgresUnavailable, TemporalUnavailable),
+        ) as failure:
+            console.print(f"The demo has failed. {failure}", highlight=False, markup=False)
+            return 1
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            stack.remove()
+    bad = sum(bool(ending.mistakes) for ending in endings)
+    took = time.monotonic() - began
+    console.print(
+        f"{len(endings) - bad} of {len(endings)} messages ended where they should, in {took:.0f} s."
+    )
+    return 1 if bad else 0

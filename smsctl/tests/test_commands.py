@@ -1,0 +1,387 @@
+import json
+import stat
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sdks.python.tests.fakes.gateway import Fault
+
+TO = "+447700900123"
+DEAD = "+447700900199"
+
+
+@pytest.fixture
+def sent(smsctl, configured):
+    def send(to=TO, body="Your table is ready."):
+        run = smsctl("send", "--wait", "--to", to, "--from", "Acme", "--body", body, "-o", "json")
+        return json.loads(run.out)["message_id"]
+
+    return send
+
+
+def shown(run):
+    """The cells of a table's rows, by its headings."""
+    lines = [line for line in run.out.splitlines() if line.strip("─ ")]
+    return [line.split() for line in lines]
+
+
+def test_a_listing_has_a_row_for_each_message_the_newest_first(smsctl, sent):
+    first, second = sent(), sent(DEAD)
+    run = smsctl("message", "list")
+    assert run.code == 0
+    heading, *rows = shown(run)
+    assert heading[:4] == ["message", "accepted", "status", "reason"]
+    assert [row[0] for row in rows] == [second, first]
+    assert "dead_letter" in rows[0]
+
+
+def test_a_listing_can_be_narrowed(smsctl, sent):
+    sent()
+    dead = sent(DEAD)
+    narrowed = (
+        ("--status", "dead_letter"),
+        ("--to", DEAD),
+        ("--to", DEAD, "--mode", "transactional", "--from", "Acme"),
+        ("--since", "2020-01-01T00:00:00Z", "--status", "dead_letter"),
+    )
+    for options in narrowed:
+        listed = json.loads(smsctl("message", "list", "-o", "json", *options).out)
+        assert [message["message_id"] for message in listed["items"]] == [dead]
+    assert smsctl("message", "list", "--until", "2020-01-01T00:00:00Z").out == "There are none.\n"
+
+
+def test_a_long_listing_is_gathered_from_pages_and_can_be_gone_on_with(smsctl, configured):
+    for _ in range(5):
+        smsctl("send", "--to", TO, "--from", "Acme", "--body", "Hello")
+    everything = [m.id for m in reversed(configured.messages.values())]
+    first = smsctl("message", "list", "--limit", "3")
+    assert [row[0] for row in shown(first)[1:]] == everything[:3]
+    cursor = first.err.partition("--cursor ")[2].split()[0]
+    rest = json.loads(smsctl("message", "list", "--cursor", cursor, "-o", "json").out)
+    assert [m["message_id"] for m in rest["items"]] == everything[3:]
+    assert rest["next_cursor"] is None
+
+
+def test_more_than_a_page_is_asked_for_in_pages(smsctl, configured):
+    smsctl("message", "list", "--limit", "450")
+    assert dict(configured.exchanges[-1].query) == {"limit": "200"}
+
+
+def test_a_message_is_shown_with_its_details(smsctl, sent):
+    message_id = sent(TO, "Two\nlines")
+    run = smsctl("message", "show", message_id)
+    assert run.code == 0
+    assert f"message      {message_id}" in run.out
+    assert "delivered" in run.out
+    assert json.loads(smsctl("message", "show", message_id, "-o", "json").out)["body"] == (
+        "Two\nlines"
+    )
+
+
+def test_text_that_steers_a_terminal_is_spelled_out(smsctl, sent):
+    message_id = sent(TO, "\x1b[2Jgone \u202egnp [bold]")
+    run = smsctl("message", "show", message_id)
+    assert "\\u001b[2Jgone \\u202egnp [bold]" in run.out
+    assert "\x1b" not in run.out
+
+
+def test_an_explanation_prints_all_of_it(smsctl, sent, configured):
+    message_id = sent()
+    callback_id = configured.tell(message_id)
+    run = smsctl("message", "explain", message_id)
+    assert run.code == 0
+    for section in ("Timeline", "Attempts", "Parts", "Receipts", "Callbacks", "In short"):
+        assert section in run.out
+    assert "· The message is delivered." in run.out
+    assert callback_id in run.out
+    assert "udh8" in run.out
+    assert "23415" in run.out
+
+
+def test_a_message_that_went_nowhere_is_explained_without_empty_tables(smsctl, sent):
+    run = smsctl("message", "explain", sent(DEAD))
+    assert "Timeline" in run.out
+    assert "no_provider_up" in run.out
+    assert "Receipts" not in run.out
+
+
+def test_a_scheduled_message_is_canceled_once(smsctl, configured):
+    at = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    sent = smsctl("send", "--to", TO, "--from", "A", "--body", "b", "--at", at, "-o", "json")
+    message_id = json.loads(sent.out)["message_id"]
+    run = smsctl("message", "cancel", message_id, "-o", "json")
+    assert (run.code, json.loads(run.out)["status"]) == (0, "canceled")
+    again = smsctl("message", "cancel", message_id)
+    assert again.code == 6
+    assert "The message has ended: it is canceled." in again.err
+
+
+def test_dead_letters_are_listed_and_replayed_by_id(smsctl, sent):
+    dead = sent(DEAD)
+    assert [row[0] for row in shown(smsctl("dlq", "list"))[1:]] == [dead]
+    run = smsctl("dlq", "replay", dead)
+    assert run.code == 0
+    assert run.out == f"1 message goes round again.\n{dead}\n"
+    assert smsctl("dlq", "list").out == "There are none.\n"
+
+
+def test_dead_letters_of_a_provider_are_replayed_up_to_a_limit(smsctl, sent, configured):
+    sent(DEAD)
+    run = smsctl("dlq", "replay", "--provider", "primary", "--limit", "500", "-o", "json")
+    assert run.code == 0
+    assert json.loads(run.out) == {"replayed": [], "skipped": []}
+    asked = json.loads(configured.exchanges[-1].body)
+    assert asked == {"provider": "primary", "limit": 500}
+
+
+def test_as_many_dead_letters_as_said_are_replayed(smsctl, sent):
+    for _ in range(2):
+        sent(DEAD)
+    run = smsctl("dlq", "replay", "--limit", "1", "-o", "json")
+    assert len(json.loads(run.out)["replayed"]) == 1
+
+
+def test_a_named_message_that_is_not_replayed_is_a_failure(smsctl, sent):
+    dead, fine = sent(DEAD), sent()
+    run = smsctl("dlq", "replay", dead, fine)
+    assert run.code == 1
+    assert dead in run.out
+    assert "It is not a dead letter." in run.out
+
+
+def test_replaying_everything_has_to_be_said(smsctl, configured):
+    run = smsctl("dlq", "replay", "--provider", "")
+    assert run.code == 2
+    assert "Say which dead letters" in run.err
+    assert not configured.exchanges
+
+
+@pytest.mark.parametrize("options", [(), ("--provider", "")])
+def test_all_providers_are_shown(smsctl, configured, options):
+    run = smsctl("provider", "status", *options)
+    assert run.code == 0
+    assert [row[:4] for row in shown(run)[1:]] == [
+        ["primary", "smpp", "live", "up"],
+        ["backup", "smpp", "live", "down"],
+    ]
+    assert "2/2" in run.out
+
+
+def test_one_provider_is_shown(smsctl, configured):
+    run = smsctl("provider", "status", "--provider", "backup", "-o", "json")
+    assert [provider["state"] for provider in json.loads(run.out)["items"]] == ["down"]
+    missing = smsctl("provider", "status", "--provider", "nobody")
+    assert missing.code == 4
+    assert "no such provider" in missing.err
+
+
+WRONG = "[providers.primary]\ntype = 'pigeon'\n"
+RIGHT = "[providers.backup]\ntype = 'smpp'\n"
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "gateway.toml"
+
+
+def test_mistakes_in_a_configuration_are_told_with_their_place(smsctl, configured, file):
+    file.write_text(WRONG)
+    run = smsctl("config", "check", str(file))
+    assert run.code == 2
+    assert run.out == (
+        f"{file}:2:8: providers.primary.type: is not a type of provider: use smpp.\n"
+    )
+    document = json.loads(smsctl("config", "check", str(file), "-o", "json").out)
+    assert document["mistakes"][0]["line"] == 2
+
+
+def test_a_right_configuration_is_checked_applied_and_shown(smsctl, configured, file):
+    file.write_text(RIGHT)
+    assert smsctl("config", "check", str(file)).out == f"{file}: there are no mistakes.\n"
+    assert configured.version == 1
+    assert smsctl("config", "apply", str(file)).out == "Version 2 is in force now.\n"
+    assert smsctl("config", "apply", "-", stdin=RIGHT).out == "Version 2 was in force already.\n"
+    run = smsctl("config", "show")
+    assert run.out == RIGHT
+    assert run.err.startswith("Version 2, applied ")
+
+
+def test_a_wrong_configuration_is_not_applied(smsctl, configured, file):
+    file.write_text(WRONG)
+    run = smsctl("config", "apply", str(file))
+    assert run.code == 2
+    assert ":2:8:" in run.out
+    assert configured.version == 1
+
+
+def test_a_file_that_is_not_there_or_not_text_is_refused(smsctl, configured, file):
+    assert "cannot be read: No such file" in smsctl("config", "check", str(file)).err
+    file.write_bytes(b"\xff")
+    run = smsctl("config", "apply", str(file))
+    assert (run.code, configured.exchanges) == (2, [])
+    assert "not text in UTF-8" in run.err
+
+
+def test_a_key_is_made_shown_once_used_and_revoked(smsctl, configured):
+    made = smsctl(
+        *("key", "create", "--name", "shop", "--environment", "test"),
+        *("--scope", "messages:read", "--scope", "messages:send"),
+        *("--expires-at", "2100-01-01T00:00:00Z"),
+    )
+    assert made.code == 0
+    key = made.out.strip()
+    assert "shown this once" in made.err
+    assert smsctl("--key", key, "message", "list").code == 0
+    listed = smsctl("key", "list")
+    assert key not in listed.out
+    assert shown(listed)[2][:5] == ["key_2", "shop", "test", "messages:read", "messages:send"]
+    assert smsctl("key", "revoke", "key_2").out == "key_2 is revoked.\n"
+    revoked = smsctl("message", "list", "--key", key)
+    assert revoked.code == 3
+    assert "smsctl key create" in revoked.err
+    assert key not in revoked.err
+
+
+def test_a_missing_scope_is_an_exit_code_of_its_own_kind(smsctl, configured):
+    run = smsctl("--key", configured.key_with("messages:read"), "key", "list")
+    assert run.code == 3
+    assert "keys:manage" in run.err
+
+
+def test_callbacks_are_listed_and_told_again(smsctl, configured):
+    first, second, third = (configured.tell("msg_1") for _ in range(3))
+    listed = smsctl("callback", "list", "--state", "failed", "--message", "msg_1")
+    assert [row[0] for row in shown(listed)[1:]] == [third, second, first]
+    assert smsctl("callback", "replay", first).out == "1 callback is told again.\n"
+    run = smsctl("callback", "replay", "--failed", "-o", "json")
+    assert json.loads(run.out) == {"replayed": 2}
+    assert smsctl("callback", "replay", "cb_none").code == 4
+
+
+@pytest.mark.parametrize("options", [(), ("cb_1", "--failed")])
+def test_which_callbacks_to_tell_again_has_to_be_said(smsctl, configured, options):
+    run = smsctl("callback", "replay", *options)
+    assert run.code == 2
+    assert not configured.exchanges
+
+
+def test_the_secret_of_callbacks_is_printed_alone(smsctl, configured):
+    run = smsctl("callback", "secret")
+    assert run.out.startswith("whsec_")
+    assert run.out.count("\n") == 1
+
+
+ANSWERS = [
+    (401, 3),
+    (403, 3),
+    (404, 4),
+    (409, 6),
+    (400, 2),
+    (413, 2),
+    (422, 2),
+    (429, 7),
+    (500, 1),
+    (503, 5),
+    (302, 1),
+]
+
+
+@pytest.mark.parametrize(("status", "code"), ANSWERS)
+def test_each_kind_of_refusal_has_its_exit_code(smsctl, configured, status, code):
+    content = json.dumps({"title": "No", "status": status, "detail": "It is not to be."}).encode()
+    headers = {"content-type": "application/problem+json", "retry-after": "40"}
+    configured.faults.append(Fault(status, headers, content))
+    run = smsctl("message", "show", "msg_1", "-o", "json")
+    error = json.loads(run.err)["error"]
+    assert run.out == ""
+    assert run.code == error["exit_code"] == code
+    assert error["detail"]
+    if status != 302:
+        assert error["problem"]["detail"] == "It is not to be."
+    if status == 429:
+        assert error["advice"] == "Try again in 40 s."
+
+
+def test_the_general_options_stand_before_or_after_and_after_wins(smsctl, configured):
+    before = smsctl("--output", "json", "provider", "status")
+    after = smsctl("--output", "json", "provider", "status", "--output", "table")
+    assert json.loads(before.out)["items"]
+    assert shown(after)[0][0] == "provider"
+
+
+@pytest.mark.parametrize("where", [["--output", "json"], ["-o", "json"], ["--output=json"]])
+def test_a_mistake_on_the_command_line_is_json_too_where_that_is_asked_for(smsctl, where):
+    run = smsctl("message", "show", *where)
+    assert run.code == 2
+    error = json.loads(run.err)["error"]
+    assert "MESSAGE_ID" in error["detail"]
+    assert error["advice"] == "`smsctl message show --help` tells more."
+
+
+@pytest.mark.parametrize("group", [[], ["message"], ["dlq"], ["profile"]])
+def test_a_group_alone_shows_what_it_offers(smsctl, group):
+    run = smsctl(*group)
+    assert run.code == 2
+    assert "list" in run.out or "message" in run.out
+    assert run.err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["message", "show", ""], ["key", "revoke", ""], ["dlq", "replay", ""]]
+)
+def test_an_empty_id_is_refused(smsctl, configured, arguments):
+    run = smsctl(*arguments)
+    assert run.code == 2
+    assert "must not be empty" in run.err
+    assert not configured.exchanges
+
+
+def mode_of(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_profiles_are_added_used_and_removed(smsctl, gateway, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOP_KEY", gateway.key)
+    config = tmp_path / "config" / "smsctl" / "config.toml"
+    added = smsctl("profile", "add", "shop", "--api", f"{gateway.url}/", "--key", "env:SHOP_KEY")
+    assert (added.code, added.out) == (0, f"Added the profile shop, in {config}.\n")
+    assert mode_of(config) == 0o600
+    assert mode_of(config.parent) == 0o700
+    assert smsctl("message", "list").code == 0
+    smsctl("profile", "add", "other", "--api", "http://other.example.com", "--key", gateway.key)
+    listed = smsctl("profile", "list")
+    assert shown(listed)[1:] == [
+        ["other", "http://other.example.com", f"{gateway.key[:24]}…"],
+        ["*", "shop", f"{gateway.url}/", "env:SHOP_KEY"],
+    ]
+    assert smsctl("profile", "use", "other").code == 0
+    items = json.loads(smsctl("profile", "list", "-o", "json").out)["items"]
+    assert [item["name"] for item in items if item["is_current"]] == ["other"]
+    assert smsctl("--profile", "shop", "message", "list").code == 0
+    assert smsctl("profile", "remove", "other").code == 0
+    nothing = smsctl("message", "list")
+    assert nothing.code == 2
+    assert "smsctl profile add" in nothing.err
+
+
+def test_a_profile_needs_an_address_a_key_and_a_name(smsctl):
+    assert "--api" in smsctl("profile", "add", "shop").err
+    assert "--key env:NAME" in smsctl("profile", "add", "shop", "--api", "http://h").err
+    named = smsctl("profile", "add", "two words", "--api", "http://h", "--key", "k")
+    assert (named.code, "letters" in named.err) == (2, True)
+    unknown = smsctl("profile", "use", "shop")
+    assert (unknown.code, "There is no profile 'shop'" in unknown.err) == (2, True)
+
+
+def test_a_keys_file_is_kept_by_its_full_path(smsctl, gateway, nothing_configured):
+    (nothing_configured / "key").write_text(f"{gateway.key}\n")
+    smsctl("profile", "add", "shop", "--api", gateway.url, "--key", "file:key", "--use")
+    assert f"file:{nothing_configured}/key" in smsctl("profile", "list").out
+    assert smsctl("message", "list").code == 0
+
+
+def test_profiles_that_others_can_read_are_pointed_out(smsctl, gateway, tmp_path):
+    smsctl("profile", "add", "shop", "--api", gateway.url, "--key", gateway.key)
+    config = tmp_path / "config" / "smsctl" / "config.toml"
+    assert smsctl("message", "list").err == ""
+    config.chmod(0o644)
+    assert f"Others can read {config}" in smsctl("message", "list").err

@@ -1,0 +1,171 @@
+"""The program as it is installed: a process of its own, with pipes, terminals and signals."""
+
+import ast
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+from smsctl import __version__
+
+PROGRAM = [sys.executable, "-W", "error", "-m", "smsctl"]
+PACKAGE = Path(find_spec("smsctl").origin).parent
+PROJECT = Path(__file__).parents[1]
+TO = "+447700900123"
+SEND = ["send", "--to", TO, "--from", "Acme", "--body", "Hello"]
+
+
+def run(*arguments, **more):
+    return subprocess.run(
+        [*PROGRAM, *arguments], capture_output=True, text=True, timeout=60, check=False, **more
+    )
+
+
+def test_the_program_says_its_version():
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"smsctl {__version__}\n", "")
+
+
+def test_the_program_waits_for_a_delivery(configured):
+    done = run(*SEND, "--wait")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "Ended as delivered by primary."
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_nobody_there_is_told_with_where_the_address_came_from(monkeypatch):
+    monkeypatch.setenv("SMSCTL_API", "http://127.0.0.1:1")
+    monkeypatch.setenv("SMSCTL_KEY", "sg_test_1")
+    done = run("message", "list")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith("smsctl: No answer from http://127.0.0.1:1: ")
+    assert "(from SMSCTL_API)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "sg_test_1" not in done.stderr
+
+
+def test_a_checkout_that_runs_is_found_from_within(gateway, nothing_configured):
+    build = nothing_configured / "build"
+    build.mkdir()
+    (build / "run.json").write_text(json.dumps({"api": gateway.url, "api_key": gateway.key}))
+    inside = nothing_configured / "docs"
+    inside.mkdir()
+    done = run("provider", "status", "--provider", "", "--output", "json", cwd=inside)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["items"]) == 2
+
+
+def test_an_interrupted_wait_ends_at_once_with_130(configured):
+    waiting = subprocess.Popen(
+        [*PROGRAM, "send", "--to", "+447700900198", "--from", "A", "--body", "b", "--wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with waiting:
+        waiting.stdout.readline()
+        time.sleep(0.3)
+        waiting.send_signal(signal.SIGINT)
+        _, err = waiting.communicate(timeout=20)
+    assert waiting.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_goes_away_causes_no_trace(configured):
+    listing = subprocess.Popen(
+        [*PROGRAM, "message", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with listing:
+        listing.stdout.close()
+        err = listing.stderr.read()
+    assert "Traceback" not in err
+
+
+def test_a_terminal_gets_colours_and_a_table(configured):
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200"}
+    environment.pop("NO_COLOR", None)
+    with subprocess.Popen(
+        [*PROGRAM, "provider", "status"], stdout=theirs, stdin=theirs, env=environment
+    ) as shown:
+        os.close(theirs)
+        text = b""
+        try:
+            while read := os.read(ours, 65536):
+                text += read
+        except OSError:
+            pass  # Linux's way of saying that the other side has closed
+    os.close(ours)
+    assert shown.returncode == 0
+    assert b"\x1b[32mup" in text
+    assert "─".encode() in text
+
+
+@pytest.mark.parametrize(
+    ("shell", "mark"), [("bash", "complete -o"), ("zsh", "compdef"), ("fish", "complete --command")]
+)
+def test_completion_can_be_had_for_the_shells(shell, mark):
+    done = run("--show-completion", shell)
+    assert done.returncode == 0, done.stderr
+    assert mark in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("smsctl mes", "message"),
+        ("smsctl dlq ", "replay"),
+        ("smsctl message list --status deliv", "delivered"),
+        ("smsctl --profile la", "lab"),
+        ("smsctl profile use la", "lab"),
+        ("smsctl key create --scope messages:s", "messages:send"),
+    ],
+)
+def test_completion_offers_commands_values_and_profiles(line, offered, smsctl):
+    smsctl("profile", "add", "lab", "--api", "http://h", "--key", "k")
+    words = line.split(" ")
+    done = run(
+        env={
+            **os.environ,
+            "_PYTHON _M SMSCTL_COMPLETE": "",
+            "_SMSCTL_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(words) - 1),
+        }
+    )
+    assert offered in done.stdout.split(), (done.stdout, done.stderr)
+
+
+def test_nothing_of_the_server_is_needed():
+    found = {
+        name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name.partition(".")[0] for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [(node.module or "").partition(".")[0]]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert found - sys.stdlib_module_names == {"smsctl", "smsgateway", "typer", "rich", "pydantic"}
+
+
+def test_the_wheel_holds_the_program_alone(tmp_path):
+    wheel = Path(next(WheelBuilder(str(PROJECT)).build(directory=str(tmp_path))))
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
+    assert {n.partition("/")[0] for n in names} == {"smsctl", f"smsctl-{__version__}.dist-info"}
+    assert "smsctl = smsctl.main:run" in points
+    assert "smsctl/commands/send.py" in names

@@ -1,0 +1,54 @@
+import re
+import subprocess
+from pathlib import Path
+
+import yaml
+
+MAKEFILE = Path("Makefile")
+
+
+def make(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["make", *arguments], check=False, capture_output=True, text=True)
+
+
+def test_help_lists_every_target() -> None:
+    targets = set(re.findall(r"^\.PHONY: (\S+)$", MAKEFILE.read_text(), re.MULTILINE))
+    listed = set(re.findall(r"^  make (\S+) +\S", make("help").stdout, re.MULTILINE))
+    assert listed == targets
+    assert {"setup", "demo", "run", "test", "lint", "types", "contracts", "bench"} <= targets
+
+
+def test_help_is_the_default() -> None:
+    assert make().stdout == make("help").stdout
+
+
+def test_without_a_python_that_is_new_enough_a_sentence_says_what_to_do(tmp_path: Path) -> None:
+    done = make("setup", "PYTHON=", f"VENV={tmp_path}/venv")
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is needed" in done.stdout
+    assert "make PYTHON=" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_check_of_all_calls_every_target_that_checks() -> None:
+    script = Path(".ci/run").read_text()
+    called = {
+        word for line in re.findall(r"^make (.+)$", script, re.MULTILINE) for word in line.split()
+    }
+    assert {"setup", "lint", "types", "contracts", "demo", "test"} <= called
+
+
+def test_the_hooks_before_a_commit_download_nothing() -> None:
+    hooks = yaml.safe_load(Path(".pre-commit-config.yaml").read_text())
+    assert [repository["repo"] for repository in hooks["repos"]] == ["local"]
+    for hook in hooks["repos"][0]["hooks"]:
+        assert hook["language"] == "system"
+        assert hook["entry"].startswith(".venv/bin/")
+
+
+def test_lock_files_have_hashes_and_name_no_registry() -> None:
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        lock = Path(name).read_text()
+        assert "--hash=sha256:" in lock
+        assert "://" not in lock
+        assert "--index-url" not in lock
