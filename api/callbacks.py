@@ -27,7 +27,6 @@ MOST_REPLAYED = 1000
 CallbackId = Annotated[
     str,
     Path(
-        max_length=64,
         description="`cb_…`, which is also the `webhook-id` of its requests.",
         examples=["cb_019aa5c0d1e27b3c8f4e5a6b7c8d9e10"],
     ),
@@ -61,7 +60,7 @@ class CallbacksAsked(PageAsked):
     )
 
 
-class Again(Asked):
+class CallbackReplay(Asked):
     """Which callbacks to tell again: the oldest first."""
 
     state: Literal[CallbackState.FAILED] = Field(
@@ -115,13 +114,13 @@ class Callback(Told):
         )
 
 
-class Replayed(Told):
+class ReplayedCallbacks(Told):
     """How many callbacks are told again."""
 
     replayed: int
 
 
-class Secret(Told):
+class CallbackSecret(Told):
     """What the callbacks of this account are signed with (Standard Webhooks)."""
 
     secret: str = Field(description="`whsec_` and base64; keep it where you verify.", repr=False)
@@ -152,10 +151,10 @@ async def listed(
     summary="Tell again what was given up",
 )
 async def replay_many(
-    again: Annotated[Again, Body(openapi_examples=AGAIN_EXAMPLES)],
+    again: Annotated[CallbackReplay, Body(openapi_examples=AGAIN_EXAMPLES)],
     caller: CallbackReplayer,
     gateway: Gateway,
-) -> Replayed:
+) -> ReplayedCallbacks:
     """Begin the schedule of tries anew for callbacks that were given up."""
     replayed = await gateway.callbacks.replay_many(
         caller.account_id,
@@ -164,7 +163,7 @@ async def replay_many(
         limit=again.limit,
         now=datetime.now(UTC),
     )
-    return Replayed(replayed=replayed)
+    return ReplayedCallbacks(replayed=replayed)
 
 
 @router.get(
@@ -173,12 +172,12 @@ async def replay_many(
     summary="Read the secret that signs callbacks",
     responses=raises(NOT_FOUND, SecretMissing, NoConfiguration),
 )
-async def secret(caller: KeyKeeper, gateway: Gateway) -> Secret:
+async def secret(caller: KeyKeeper, gateway: Gateway) -> CallbackSecret:
     """The secret with which your server verifies what it is told."""
     found = await gateway.callbacks.secret(caller.account_id)
     if found is None:
         raise Problem(NOT_FOUND, "This account has no secret.")
-    return Secret(secret=found)
+    return CallbackSecret(secret=found)
 
 
 @router.post(
@@ -188,11 +187,13 @@ async def secret(caller: KeyKeeper, gateway: Gateway) -> Secret:
     summary="Tell one thing again",
     responses=raises(NOT_FOUND),
 )
-async def replay(callback_id: CallbackId, caller: CallbackReplayer, gateway: Gateway) -> Replayed:
+async def replay(
+    callback_id: CallbackId, caller: CallbackReplayer, gateway: Gateway
+) -> ReplayedCallbacks:
     """Deliver a callback once more, whatever became of it."""
     uuid = parse_id(IdPrefix.CALLBACK, callback_id)
     if uuid is None or not await gateway.callbacks.replay(
         uuid, caller.account_id, caller.environment, now=datetime.now(UTC)
     ):
         raise Problem(NOT_FOUND, "There is no callback with this id in the key's account.")
-    return Replayed(replayed=1)
+    return ReplayedCallbacks(replayed=1)

@@ -11,7 +11,8 @@ from api.fields import Told
 from api.problems import MALFORMED, UNSUPPORTED_MEDIA_TYPE, Problem, raises
 from api.routing import Endpoint, has_body, media_type
 from services.configuration import NoConfiguration, Stored, check
-from settings.configuration_file import ConfigurationMistakes, Mistake
+from settings.configuration_file import ConfigurationMistakes
+from settings.configuration_file import Mistake as FoundMistake
 
 router = APIRouter(prefix="/api/v1/config", tags=["configuration"], route_class=Endpoint)
 
@@ -56,7 +57,7 @@ def _body(*, refused: bool) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": dict.fromkeys(MEDIA_TYPES, content)}}
 
 
-class Found(Told):
+class Mistake(Told):
     """Something wrong in a configuration: where, and what to do."""
 
     line: int | None = Field(description="From 1; null where the whole is meant.")
@@ -65,7 +66,7 @@ class Found(Told):
     detail: str
 
     @classmethod
-    def of(cls, mistake: Mistake) -> Self:
+    def of(cls, mistake: FoundMistake) -> Self:
         """A mistake, as it is shown."""
         return cls(
             line=mistake.line or None,
@@ -75,14 +76,14 @@ class Found(Told):
         )
 
 
-class Checked(Told):
+class ConfigurationCheck(Told):
     """Whether a configuration could be applied."""
 
     ok: bool
-    mistakes: list[Found]
+    mistakes: list[Mistake]
 
 
-class Applied(Told):
+class AppliedConfiguration(Told):
     """The version in force; `changed` is false if it already was."""
 
     version: int
@@ -114,10 +115,12 @@ class Configuration(Told):
     summary="Check a configuration",
     openapi_extra=_body(refused=False),
 )
-async def checked(_: Configurer, content: Toml) -> Checked:
+async def checked(_: Configurer, content: Toml) -> ConfigurationCheck:
     """Say what is wrong with a configuration, if anything; nothing is changed."""
     mistakes = check(content)
-    return Checked(ok=not mistakes, mistakes=[Found.of(mistake) for mistake in mistakes])
+    return ConfigurationCheck(
+        ok=not mistakes, mistakes=[Mistake.of(mistake) for mistake in mistakes]
+    )
 
 
 @router.post(
@@ -127,10 +130,10 @@ async def checked(_: Configurer, content: Toml) -> Checked:
     responses=raises(ConfigurationMistakes),
     openapi_extra=_body(refused=True),
 )
-async def apply(caller: Configurer, content: Toml, gateway: Gateway) -> Applied:
+async def apply(caller: Configurer, content: Toml, gateway: Gateway) -> AppliedConfiguration:
     """Put a configuration into force in every process, or nothing of it."""
     applied = await gateway.configurations.apply(content, applied_by=caller.key_id)
-    return Applied(version=applied.version, changed=applied.changed)
+    return AppliedConfiguration(version=applied.version, changed=applied.changed)
 
 
 @router.get(

@@ -28,12 +28,12 @@ class DeadLettersAsked(PageAsked):
     )
 
 
-class Replay(Asked):
+class DeadLetterReplay(Asked):
     """Which dead letters to send again: those named, or as many as there are, the oldest first."""
 
-    message_ids: (
-        Annotated[list[Word], Field(min_length=1, max_length=MOST_REPLAYED)] | None
-    ) = Field(None, description="These only.")
+    message_ids: Annotated[list[Word], Field(min_length=1, max_length=MOST_REPLAYED)] | None = (
+        Field(None, description="These only.")
+    )
     provider: Word | None = Field(None, description="Only those that this provider had last.")
     limit: Annotated[StrictInt, Field(ge=1, le=MOST_REPLAYED)] = Field(
         100, description="How many, at most; those that are named are all taken."
@@ -72,7 +72,7 @@ class Skipped(Told):
     detail: str
 
 
-class Replayed(Told):
+class ReplayedDeadLetters(Told):
     """Which dead letters go round again."""
 
     replayed: list[str]
@@ -103,15 +103,15 @@ async def listed(
 
 @router.post("/replay", operation_id="replay_dead_letters", summary="Replay dead letters")
 async def replay(
-    wanted: Annotated[Replay, Body(openapi_examples=EXAMPLES)],
+    wanted: Annotated[DeadLetterReplay, Body(openapi_examples=EXAMPLES)],
     caller: DeadLetterReplayer,
     gateway: Gateway,
-) -> Replayed:
+) -> ReplayedDeadLetters:
     """Send dead letters again, with their whole validity; a late receipt may come before."""
     done = await gateway.dead_letters.replay(
         caller, message_ids=wanted.message_ids, provider=wanted.provider, limit=wanted.most
     )
-    return Replayed.of(done)
+    return ReplayedDeadLetters.of(done)
 
 
 @router.post(

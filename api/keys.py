@@ -124,7 +124,7 @@ async def create(
     responses=raises(NOT_FOUND),
 )
 async def revoke(
-    key_id: Annotated[str, Path(max_length=64, examples=["key_019aa5c0d1e27b3c8f4e5a6b7c8d9e20"])],
+    key_id: Annotated[str, Path(examples=["key_019aa5c0d1e27b3c8f4e5a6b7c8d9e20"])],
     caller: KeyKeeper,
     gateway: Gateway,
 ) -> None:

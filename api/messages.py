@@ -34,7 +34,6 @@ MOST_METADATA = 20
 MessageId = Annotated[
     str,
     Path(
-        max_length=64,
         description="`msg_…`, as it was answered when the message was sent.",
         examples=["msg_019aa5c0d1e27b3c8f4e5a6b7c8d9e0f"],
     ),
@@ -50,7 +49,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-class Send(Asked):
+class SendRequest(Asked):
     """A message to be sent."""
 
     to: Word = Field(description="The recipient's number, E.164.", examples=["+447700900123"])
@@ -395,16 +394,14 @@ def _shown(model: type[Told], row: Row) -> dict[str, Any]:
     responses=raises(Refused, KeyInFlight, KeyReused, NoConfiguration),
 )
 async def send(
-    request: Annotated[Send, Body(openapi_examples=EXAMPLES)],
+    request: Annotated[SendRequest, Body(openapi_examples=EXAMPLES)],
     caller: MessageSender,
     gateway: Gateway,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Accepted:
     """Take a message on. The answer comes when it is committed, before anything is sent."""
-    accepted = await gateway.accept(
-        caller, request.to_command(), idempotency_key=idempotency_key
-    )
+    accepted = await gateway.accept(caller, request.to_command(), idempotency_key=idempotency_key)
     response.headers["Location"] = f"{router.prefix}/{accepted.message_id}"
     if accepted.replayed:
         response.headers["Idempotency-Replayed"] = "true"

@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
 
@@ -172,6 +172,14 @@ UNAVAILABLE = Kind(
     "Nothing was stored: send the request again in a moment.",
     _SOON,
 )
+OUTDATED = Kind(
+    "database-outdated",
+    503,
+    "The database is not prepared",
+    "The database's schema is older than the gateway: the operator brings it forward with "
+    "`python worker.py bootstrap`.",
+    _SOON,
+)
 NO_CONFIGURATION = Kind(
     "no-configuration",
     503,
@@ -276,6 +284,15 @@ def _mistakes(error: ConfigurationMistakes) -> Problem:
     )
 
 
+# PostgreSQL, appendix A: undefined_table, undefined_column.
+_OF_A_NEWER_SCHEMA = frozenset({"42P01", "42703"})
+
+
+def _of_a_statement(error: ProgrammingError) -> Problem:
+    state = getattr(error.orig, "sqlstate", None)
+    return Problem(OUTDATED if state in _OF_A_NEWER_SCHEMA else INTERNAL)
+
+
 _NO_MESSAGE = "There is no message with this id in the key's account and environment."
 
 # What an exception of the services means to whoever asked; the rest is INTERNAL.
@@ -302,6 +319,7 @@ _EXPLAINED: Mapping[type[Exception], tuple[Kind, Callable[[Any], Problem]]] = {
     OperationalError: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
     InterfaceError: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
     NoConnectionFree: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
+    ProgrammingError: (OUTDATED, _of_a_statement),
 }
 
 # What the framework refuses by itself.
@@ -372,7 +390,7 @@ async def _explained(_: Request, error: Exception) -> JSONResponse:
             "request_not_served",
             request_id=problem.occurrence,
             reason=problem.kind.slug,
-            error_type=type(error).__name__,
+            exc_info=error,
         )
     return answer(problem)
 

@@ -18,14 +18,14 @@ from services.providers import ProviderStatus
 router = APIRouter(prefix="/api/v1/providers", tags=["providers"], route_class=Endpoint)
 
 
-class State(StrEnum):
+class ProviderState(StrEnum):
     """Whether a living worker has a bind that can transmit."""
 
     UP = "up"
     DOWN = "down"
 
 
-class Figures(Told):
+class ProviderFigures(Told):
     """What came of the account's own attempts of the last 60 minutes."""
 
     attempts: int = 0
@@ -46,14 +46,14 @@ class Provider(Told):
     name: str
     type: str
     environment: Environment
-    state: State
+    state: ProviderState
     workers: int = Field(description="Living ones.")
     binds_up: int
     binds: int = Field(description="As configured, over all workers.")
     last_beat_at: datetime | None
     receipts: bool = Field(description="Whether it gives any.")
     rate: float | None = Field(description="Messages a second over all workers; null: no limit.")
-    recent: Figures
+    recent: ProviderFigures
 
     @classmethod
     def of(cls, status: ProviderStatus) -> Self:
@@ -63,16 +63,16 @@ class Provider(Told):
             name=status.name,
             type=declared.type,
             environment=declared.environment,
-            state=State.UP if status.up else State.DOWN,
+            state=ProviderState.UP if status.up else ProviderState.DOWN,
             workers=status.workers,
             binds_up=status.binds_up,
             binds=declared.binds,
             last_beat_at=status.last_beat_at,
             receipts=declared.receipts,
             rate=declared.rate,
-            recent=Figures(**{name: recent[name] for name in Figures.model_fields})
+            recent=ProviderFigures(**{name: recent[name] for name in ProviderFigures.model_fields})
             if recent
-            else Figures(),
+            else ProviderFigures(),
         )
 
 
@@ -94,7 +94,7 @@ async def listed(caller: ProviderReader, gateway: Gateway) -> Items[Provider]:
     responses=raises(NOT_FOUND, NoConfiguration),
 )
 async def one(
-    name: Annotated[str, Path(max_length=64, examples=["primary"])],
+    name: Annotated[str, Path(examples=["primary"])],
     caller: ProviderReader,
     gateway: Gateway,
 ) -> Provider:

@@ -6,11 +6,15 @@ The format is that of our own callbacks, so that one gateway can stand behind an
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Body, Depends, Header, Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.dependencies import Gateway
+from api.fields import Moment, Text, Word
+from api.problems import raises
 from api.routing import Endpoint
 from domain.callbacks import (
     WEBHOOK_ID,
@@ -18,9 +22,14 @@ from domain.callbacks import (
     WEBHOOK_TIMESTAMP,
     InvalidSecret,
     SignatureRefused,
+    sign,
     verify,
 )
-from domain.configuration import Configuration
+from domain.configuration import Configuration, MessageIdForm
+from domain.receipts import ReceiptState
+from providers.base import ReceivedReceipt
+from providers.smpp import canonical_id
+from services.configuration import NoConfiguration
 from settings.secrets import SecretMissing, resolve_secret
 from telemetry.logs import get_logger
 
@@ -68,7 +77,7 @@ def _secrets(configuration: Configuration) -> dict[str, str]:
             continue
         try:
             secret = resolve_secret(provider.receipt_secret).get_secret_value()
-            _signs(secret, {}, b"", datetime.now(UTC))
+            sign(secret, "", 0, b"")
         except (SecretMissing, InvalidSecret) as error:
             _log.warning("receipt_secret_unusable", provider=name, error_type=type(error).__name__)
         else:
@@ -89,5 +98,107 @@ Provider = Annotated[str, Depends(_provider)]
 # --- what is told ------------------------------------------------------------------------------
 
 
-class Word_(StrEnum):
-    """placeholder"""
+class ReceiptStatus(StrEnum):
+    """What has become of a message, in the words of carriers and of our own callbacks."""
+
+    ACCEPTED = "ACCEPTED"
+    SENT = "SENT"
+    ENROUTE = "ENROUTE"
+    DELIVERED = "DELIVERED"
+    FAILED = "FAILED"
+    UNDELIVERED = "UNDELIVERED"
+    UNDELIVERABLE = "UNDELIVERABLE"
+    DEAD_LETTER = "DEAD_LETTER"
+    EXPIRED = "EXPIRED"
+    REJECTED = "REJECTED"
+    CANCELED = "CANCELED"
+    DELETED = "DELETED"
+
+
+STATES: Final[Mapping[ReceiptStatus, ReceiptState]] = MappingProxyType(
+    {
+        ReceiptStatus.ACCEPTED: ReceiptState.ACCEPTED,
+        ReceiptStatus.SENT: ReceiptState.ACCEPTED,
+        ReceiptStatus.ENROUTE: ReceiptState.ENROUTE,
+        ReceiptStatus.DELIVERED: ReceiptState.DELIVERED,
+        ReceiptStatus.FAILED: ReceiptState.UNDELIVERABLE,
+        ReceiptStatus.UNDELIVERED: ReceiptState.UNDELIVERABLE,
+        ReceiptStatus.UNDELIVERABLE: ReceiptState.UNDELIVERABLE,
+        # What a gateway behind us has set aside it may still replay: then DELIVERED corrects this.
+        ReceiptStatus.DEAD_LETTER: ReceiptState.UNDELIVERABLE,
+        ReceiptStatus.EXPIRED: ReceiptState.EXPIRED,
+        ReceiptStatus.REJECTED: ReceiptState.REJECTED,
+        ReceiptStatus.CANCELED: ReceiptState.DELETED,
+        ReceiptStatus.DELETED: ReceiptState.DELETED,
+    }
+)
+
+
+def _in_capitals(status: object) -> object:
+    return status.upper() if isinstance(status, str) else status
+
+
+class ReportedReceipt(BaseModel):
+    """What has become of a message; fields that a carrier adds are passed over."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    message_id: Word = Field(description="The provider's id of the part, or ours (`msg_…`).")
+    to: Word | None = Field(None, description="The recipient's number, E.164.")
+    status: Annotated[ReceiptStatus, BeforeValidator(_in_capitals)]
+    provider_code: Annotated[Text, Field(max_length=40)] = Field(
+        "", description="The provider's own code, such as `000`."
+    )
+    timestamp: Moment | None = Field(None, description="When it came to that.")
+
+    def received_from(self, provider: str, form: MessageIdForm) -> ReceivedReceipt:
+        """The receipt as the service takes it, with the id in the form that is compared."""
+        return ReceivedReceipt(
+            provider=provider,
+            provider_message_id=canonical_id(self.message_id, form),
+            state=STATES[self.status],
+            code=self.provider_code,
+            network=None,
+            reference=None,
+            sender=None,
+            recipient=self.to,
+            done_at=self.timestamp,
+        )
+
+
+_DELIVERED = {
+    "message_id": "7f3a9c",
+    "to": "+447700900123",
+    "status": "DELIVERED",
+    "provider_code": "000",
+    "timestamp": "2026-11-30T09:30:00Z",
+}
+EXAMPLES: dict[str, Any] = {
+    "delivered": {"summary": "Delivered", "value": _DELIVERED},
+    "failed": {
+        "summary": "Failed",
+        "value": _DELIVERED | {"status": "FAILED", "provider_code": "0x000000ff"},
+    },
+    "unknown-word": {
+        "summary": "Refused: a status that nobody knows",
+        "value": _DELIVERED | {"status": "VANISHED"},
+    },
+}
+
+
+@router.post(
+    "/sms-delivery",
+    operation_id="receive_receipt",
+    status_code=204,
+    summary="Tell what has become of a message",
+    response_description="The receipt is committed; the same one again does no harm.",
+    responses=raises(SignatureRefused, NoConfiguration),
+)
+async def delivery(
+    provider: Provider,
+    receipt: Annotated[ReportedReceipt, Body(openapi_examples=EXAMPLES)],
+    gateway: Gateway,
+) -> None:
+    """Take the receipt of a carrier, or of another gateway, that delivers it over HTTP."""
+    form = gateway.configurations.current.providers[provider].message_id.receipt
+    await gateway.receipts.take_reported(receipt.received_from(provider, form))

@@ -359,8 +359,12 @@ def sign(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
     Raises:
         InvalidSecret: `secret` is not one.
     """
+    return _signature(_key_of(secret), webhook_id, timestamp, body)
+
+
+def _signature(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
     signed = f"{webhook_id}.{timestamp}.".encode() + body
-    digest = hmac.new(_key_of(secret), signed, hashlib.sha256).digest()
+    digest = hmac.new(key, signed, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
@@ -398,7 +402,9 @@ def verify(
 
     Raises:
         SignatureRefused: with a sentence for whoever sent it.
+        InvalidSecret: one of the secrets is none, whatever was sent.
     """
+    keys = [_key_of(secret) for secret in secrets]
     given = {name.lower(): value for name, value in headers.items()}
     webhook_id = given.get(WEBHOOK_ID, "")
     timestamp = given.get(WEBHOOK_TIMESTAMP, "")
@@ -416,7 +422,7 @@ def verify(
             "sign each try anew, and keep the clock right"
         )
     # Every pair is compared, so that the time taken does not tell which one fits.
-    expected = [sign(secret, webhook_id, int(timestamp), body).encode() for secret in secrets]
+    expected = [_signature(key, webhook_id, int(timestamp), body).encode() for key in keys]
     matches = [
         hmac.compare_digest(ours, theirs.encode()) for ours in expected for theirs in signatures
     ]

@@ -41,7 +41,7 @@ LONGEST_VALIDITY = timedelta(days=3)
 KEY_LIFE = timedelta(hours=24)
 """How long an idempotency key is remembered."""
 
-START_GRACE = timedelta(seconds=15)
+START_GRACE = timedelta(seconds=5)
 """How long a runner may take to start before the reconciler starts it."""
 
 

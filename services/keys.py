@@ -147,18 +147,28 @@ class Keys:
             await accounts.revoke_named(connection, account_id, name)
         return await self._add(account_id, name, Environment.LIVE, [Scope.ADMIN.value], None)
 
-    async def listed(self, account_id: str) -> list[Key]:
-        """An account's keys, without their secrets."""
-        async with self._database.begin() as connection:
-            return [_as_key(row) for row in await accounts.keys(connection, account_id)]
+    async def listed(self, caller: Caller) -> list[Key]:
+        """The keys of the caller's account, without their secrets.
 
-    async def revoke(self, account_id: str, key_id: str) -> bool:
-        """Revoke a key; False if the account has none with this id."""
+        A key of the test environment sees only those of it; a live one looks after both.
+        """
+        async with self._database.begin() as connection:
+            return [
+                _as_key(row)
+                for row in await accounts.keys(
+                    connection, caller.account_id, _looked_after_by(caller)
+                )
+            ]
+
+    async def revoke(self, caller: Caller, key_id: str) -> bool:
+        """Revoke a key; False if there is none with this id among those that the caller sees."""
         uuid = parse_id(IdPrefix.KEY, key_id)
         if uuid is None:
             return False
         async with self._database.begin() as connection:
-            revoked = await accounts.revoke(connection, account_id, uuid)
+            revoked = await accounts.revoke(
+                connection, caller.account_id, _looked_after_by(caller), uuid
+            )
         self._known.clear()
         return revoked
 
@@ -189,6 +199,12 @@ class Keys:
         if len(self._known) > 10_000:  # noqa: PLR2004 - bounded; whoever calls next is looked up
             self._known.clear()
         self._known[fingerprint] = (time.monotonic() + _REMEMBERED_FOR, caller)
+
+
+def _looked_after_by(caller: Caller) -> list[str]:
+    if caller.environment is Environment.TEST:
+        return [Environment.TEST.value]
+    return [environment.value for environment in Environment]
 
 
 def _as_key(row: Row, secret: str | None = None) -> Key:

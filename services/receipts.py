@@ -1,17 +1,18 @@
 """Receipts on their way in: gathered, committed, and only then answered."""
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from domain.ids import IdPrefix, public_id
+from domain.ids import IdPrefix, parse_id, public_id
 from domain.numbers import InvalidNumber, parse_number
 from providers.base import ReceivedReceipt
 from services.announcements import Announcements
 from services.delivery import GRACE, RECEIPT_ERROR_NAMES
 from services.recipients import RecipientHash
 from store import receipts as store
-from store.database import Database
+from store.database import Database, Row
 from store.receipts import Ingested, StoredReceipt
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -56,6 +57,27 @@ class ReceiptIntake:
         if waiting.flusher is None or waiting.flusher.done():
             waiting.flusher = asyncio.create_task(self._flush(received.provider, waiting))
         await committed
+
+    async def take_reported(self, received: ReceivedReceipt) -> None:
+        """As `take`, from a carrier that may name the message by our id instead of its own.
+
+        Such a receipt is about the whole message: every part of its last attempt there gets it.
+        """
+        ours = parse_id(IdPrefix.MESSAGE, received.provider_message_id)
+        parts: Sequence[Row] = ()
+        if ours is not None:
+            async with self._database.begin() as connection:
+                parts = await store.parts_at(connection, received.provider, ours)
+        about = [
+            replace(
+                received,
+                provider_message_id=part["provider_message_id"]
+                or f"{received.provider_message_id}/{part['number']}",
+                reference=part["reference"],
+            )
+            for part in parts
+        ]
+        await asyncio.gather(*(self.take(receipt) for receipt in about or [received]))
 
     async def match_late(self, since: datetime, until: datetime) -> int:
         """Look once more for the parts of receipts that met none; how many were found.

@@ -166,8 +166,13 @@ class Smsc:
         """
         await self._listen()
         if self._control_port is not None:
-            self._control = ControlServer(self, self._host, self._control_port)
-            await self._control.start()
+            control = ControlServer(self, self._host, self._control_port)
+            try:
+                await control.start()
+            except OSError:
+                await self.stop()
+                raise
+            self._control = control
 
     async def stop(self) -> None:
         """End every session with an unbind, and forget what was still to be sent."""

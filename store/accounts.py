@@ -24,11 +24,11 @@ FROM api_keys WHERE id = :id
 """)
 _KEYS = sql("""
 SELECT id, account_id, environment, name, scopes, created_at, expires_at, revoked_at, last_used_at
-FROM api_keys WHERE account_id = :account_id ORDER BY id
+FROM api_keys WHERE account_id = :account_id AND environment = ANY(:environments) ORDER BY id
 """)
 _REVOKE = sql("""
 UPDATE api_keys SET revoked_at = coalesce(revoked_at, now())
-WHERE account_id = :account_id AND id = :id RETURNING id
+WHERE account_id = :account_id AND environment = ANY(:environments) AND id = :id RETURNING id
 """)
 _REVOKE_NAMED = sql("""
 UPDATE api_keys SET revoked_at = now()
@@ -84,14 +84,25 @@ async def key(connection: AsyncConnection, key_id: UUID) -> Row | None:
     return await row(connection, _KEY, {"id": key_id})
 
 
-async def keys(connection: AsyncConnection, account_id: str) -> Sequence[Row]:
-    """An account's keys, oldest first, without their hashes."""
-    return await rows(connection, _KEYS, {"account_id": account_id})
+async def keys(
+    connection: AsyncConnection, account_id: str, environments: Sequence[str]
+) -> Sequence[Row]:
+    """An account's keys of these environments, oldest first, without their hashes."""
+    return await rows(
+        connection, _KEYS, {"account_id": account_id, "environments": list(environments)}
+    )
 
 
-async def revoke(connection: AsyncConnection, account_id: str, key_id: UUID) -> bool:
-    """Revoke a key; False if the account has none with this id. Twice is as good as once."""
-    return await row(connection, _REVOKE, {"account_id": account_id, "id": key_id}) is not None
+async def revoke(
+    connection: AsyncConnection, account_id: str, environments: Sequence[str], key_id: UUID
+) -> bool:
+    """Revoke a key; False if there is none with this id there. Twice is as good as once."""
+    found = await row(
+        connection,
+        _REVOKE,
+        {"account_id": account_id, "environments": list(environments), "id": key_id},
+    )
+    return found is not None
 
 
 async def revoke_named(connection: AsyncConnection, account_id: str, name: str) -> None:

@@ -163,6 +163,14 @@ _NETWORK = sql("""
 UPDATE messages SET network = :network WHERE id = :message_id AND network = 'unknown'
 """)
 
+_PARTS_AT = sql("""
+SELECT number, provider_message_id, reference FROM parts
+WHERE message_id = :message_id AND provider = :provider
+  AND attempt = (SELECT max(number) FROM attempts
+                 WHERE message_id = :message_id AND provider = :provider)
+ORDER BY number
+""")
+
 _UNMATCHED = sql("""
 SELECT DISTINCT provider, provider_message_id FROM receipts
 WHERE message_id IS NULL AND received_at BETWEEN :since AND :until
@@ -339,6 +347,16 @@ async def _note_duplicates(
         return
     for duplicate in await rows(connection, _DUPLICATES, {"ids": list(set(messages))}):
         await append(connection, duplicate["message_id"], "duplicate", actor="receipt", at=at)
+
+
+async def parts_at(
+    connection: AsyncConnection, provider: str, message_id: UUID
+) -> Sequence[Row]:
+    """The parts of a message's last attempt at a provider: number, provider_message_id, reference.
+
+    For receipts that name the message by our id; none if it was never given to this provider.
+    """
+    return await rows(connection, _PARTS_AT, {"provider": provider, "message_id": message_id})
 
 
 async def unmatched(

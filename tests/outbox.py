@@ -102,6 +102,13 @@ class Outbox:
                 )
         return ids
 
+    async def give_up(self, callback_id: UUID) -> None:
+        async with self.database.begin() as connection:
+            await connection.execute(
+                text("UPDATE callback_events SET state = 'failed', tries = 10 WHERE id = :id"),
+                {"id": callback_id},
+            )
+
     async def callback(self, callback_id: UUID) -> Row:
         found = await self.database.rows(
             text("SELECT * FROM callback_events WHERE id = :id"), {"id": callback_id}

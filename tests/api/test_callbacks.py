@@ -1,14 +1,12 @@
 from collections.abc import AsyncIterator
-from typing import get_args
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from temporalio.client import Client
 
-from api.callbacks import MessageMoved, router, webhooks
+from api.callbacks import router
 from api.problems import explain
-from domain.callbacks import TOLD
 from domain.configuration import Environment
 from domain.ids import IdPrefix, public_id
 from domain.states import MessageStatus
@@ -125,18 +123,17 @@ async def test_a_replayed_callback_waits_for_its_delivery(http, outbox, key):
     replayer = await key(Scope.REPLAY_CALLBACKS)
     answer = await http.post(f"{LIST}/{cb(callback)}/replay", headers=replayer)
     assert answer.status_code == 202
-    assert (answer.json()["id"], answer.json()["state"]) == (cb(callback), "pending")
+    assert answer.json() == {"replayed": 1}
     assert await outbox.active(await outbox.lane(URL))
 
 
 async def test_all_that_failed_is_replayed_by_one_request(http, outbox, key):
-    await outbox.tell(await outbox.message(URL), SENT)
+    given_up, _ = [(await outbox.tell(await outbox.message(URL), SENT))[0] for _ in range(2)]
+    await outbox.give_up(given_up)
     replayer = await key(Scope.REPLAY_CALLBACKS)
     answer = await http.post(f"{LIST}/replay", json={}, headers=replayer)
-    assert (answer.status_code, answer.json()) == (200, {"replayed": 0})
-    waiting = {"state": "pending", "limit": 10}
-    answer = await http.post(f"{LIST}/replay", json=waiting, headers=replayer)
-    assert answer.json() == {"replayed": 1}
+    assert (answer.status_code, answer.json()) == (200, {"replayed": 1})
+    assert (await outbox.callback(given_up))["state"] == "pending"
     answer = await http.post(f"{LIST}/replay", json={"state": "delivered"}, headers=replayer)
     assert answer.status_code == 422
 
@@ -161,19 +158,6 @@ async def test_each_endpoint_asks_for_its_scope(http, outbox, key):
     assert (await http.get(f"{LIST}/secret", headers=reader)).status_code == 403
 
 
-async def test_the_signing_secret_is_shown_to_who_manages_keys_and_not_cached(http, outbox, key):
+async def test_the_signing_secret_is_shown_to_who_manages_keys(http, outbox, key):
     answer = await http.get(f"{LIST}/secret", headers=await key(Scope.MANAGE_KEYS))
     assert answer.json() == {"secret": SECRET}
-    assert answer.headers["cache-control"] == "no-store"
-
-
-def test_what_is_sent_is_described_as_it_is_sent():
-    document = FastAPI(webhooks=webhooks).openapi()
-    operation = document["webhooks"]["message-moved"]["post"]
-    assert {parameter["name"] for parameter in operation["parameters"]} == {
-        "webhook-id",
-        "webhook-timestamp",
-        "webhook-signature",
-    }
-    statuses = get_args(MessageMoved.model_fields["status"].annotation)
-    assert set(statuses) == {status.upper() for status in TOLD}

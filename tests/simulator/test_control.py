@@ -1,5 +1,7 @@
 """The control page and its JSON, over HTTP."""
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -172,3 +174,12 @@ async def test_it_is_served_beside_smpp_and_ends_with_it():
     async with httpx.AsyncClient() as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(f"{url}/healthz")
+
+
+async def test_a_taken_control_port_leaves_nothing_listening():
+    async with Smsc("first", control_port=0) as first:
+        second = Smsc("second", control_port=int(first.control_url.rpartition(":")[2]))
+        with pytest.raises(OSError, match="in use"):
+            await second.start()
+        with pytest.raises(OSError, match=r".+"):
+            await asyncio.open_connection("127.0.0.1", second.port)

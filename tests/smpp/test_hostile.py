@@ -144,10 +144,13 @@ async def test_an_unknown_command_is_nacked_and_a_damaged_one_refused():
     await read_until(reader, Command.BIND_TRANSCEIVER_RESP, 1)
     writer.write(struct.pack(">4I", 20, 0x0F00, 0, 2) + b"what")
     writer.write(struct.pack(">4I", 20, Command.SUBMIT_SM, 0, 3) + b"what")
-    writer.write(struct.pack(">4I", 20, 0x80000F00, 0, 4) + b"an answer to nothing")
+    writer.write(struct.pack(">4I", 20, 0x80000F00, 0, 4) + b"what")
     nack = await read_until(reader, Command.GENERIC_NACK, 2)
     assert nack.status == Status.ESME_RINVCMDID
     refused = await read_until(reader, Command.SUBMIT_SM_RESP, 3)
     assert refused.status == Status.ESME_RINVCMDLEN
+    writer.write(encode(Pdu(Command.ENQUIRE_LINK, sequence=5)))
+    # The next that comes: an answer is never answered, or two peers could nack each other for ever.
+    assert await reader.readexactly(16) == encode(Pdu(Command.ENQUIRE_LINK_RESP, sequence=5))
     writer.close()
     await server.stop(graceful=False)

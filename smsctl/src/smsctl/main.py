@@ -106,5 +106,5 @@ for name, group in {
 
 
 def run() -> None:
-    """The entry point."""
-    app()
+    """The entry point; however it is started, it is called by the name that completion knows."""
+    app(prog_name="smsctl")

@@ -1,0 +1,204 @@
+"""One workflow for each message, on the embedded stack: how soon on the wire, how many a second."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import psycopg
+
+from bench.figures import Figure, percentile
+from local.folders import temporary_folder
+from local.stack import Stack
+from simulator.smsc import Smsc
+
+BODY = "ALERT: your service has triggered an incident, please look at it."
+WARM_UP = 20
+
+# Its own SMSC listens in the measuring process, whose one clock then sees both ends.
+_OWN_SMSC = """\
+[providers.primary]
+type = "simulator"
+port = {port}
+
+[[routes]]
+providers = ["primary"]
+"""
+
+
+@contextmanager
+def running(folder: Path, configuration: Path | None = None) -> Iterator[Stack]:
+    """A stack of its own, removed afterwards."""
+    stack = Stack(
+        folder, configuration=configuration, own_servers=True, progress=lambda _: None
+    )
+    try:
+        with stack:
+            yield stack
+    finally:
+        stack.remove()
+
+
+@asynccontextmanager
+async def sender(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the API."""
+    async with httpx.AsyncClient(
+        base_url=stack.api_url,
+        headers={"Authorization": f"Bearer {stack.api_key.secret}"},
+        timeout=30,
+        limits=httpx.Limits(max_connections=100, keepalive_expiry=2),
+    ) as client:
+        yield client
+
+
+async def send(client: httpx.AsyncClient, number: int) -> None:
+    answer = await client.post(
+        "/api/v1/sms/send",
+        json={"to": f"+447700900{100 + number % 900}", "from": "AbilIT", "body": BODY},
+    )
+    answer.raise_for_status()
+
+
+def request_to_wire() -> list[Figure]:
+    """From before the request to the SMSC's reading of the submit_sm, at 5 requests a second."""
+    return asyncio.run(_request_to_wire(rate=5, seconds=30))
+
+
+async def _request_to_wire(*, rate: float, seconds: float) -> list[Figure]:
+    async with Smsc("primary") as smsc:
+        with temporary_folder() as folder:
+            configuration = folder / "bench.toml"
+            configuration.write_text(_OWN_SMSC.format(port=smsc.port))
+            context = running(folder / "stack", configuration)
+            stack = await asyncio.to_thread(context.__enter__)
+            try:
+                latencies = await _wire_latencies(stack, smsc, rate, seconds)
+            finally:
+                await asyncio.to_thread(context.__exit__, None, None, None)
+    return [
+        Figure(
+            "request_to_wire_ms",
+            value=round(percentile(latencies, 50), 1),
+            unit="ms",
+            p50=round(percentile(latencies, 50), 1),
+            p99=round(percentile(latencies, 99), 1),
+            note=f"p50 of {len(latencies)} messages at {rate:g}/s, transactional",
+        )
+    ]
+
+
+async def _wire_latencies(stack: Stack, smsc: Smsc, rate: float, seconds: float) -> list[float]:
+    async with sender(stack) as client:
+        for number in range(WARM_UP):
+            await send(client, number)
+        await smsc.until(lambda: smsc.counts.messages >= WARM_UP, within=60)
+        latencies = []
+        begin = time.perf_counter()
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, begin + number / rate - time.perf_counter()))
+            before, started = smsc.counts.submits, time.perf_counter()
+            await asyncio.gather(send(client, number), _submitted(smsc, before))
+            latencies.append((_seen_at[smsc.counts.submits] - started) * 1000)
+    return latencies
+
+
+_seen_at: dict[int, float] = {}
+
+
+async def _submitted(smsc: Smsc, before: int) -> None:
+    """Wait, as closely as the loop allows, for the next submit."""
+    while smsc.counts.submits <= before:  # noqa: ASYNC110 - an event would need a hook in the SMSC
+        await asyncio.sleep(0.0005)
+    _seen_at[smsc.counts.submits] = time.perf_counter()
+
+
+def single_sends() -> list[Figure]:
+    """Messages a second, accepted to delivered, 50 undelivered at a time; and the worker's memory."""
+    with temporary_folder() as folder, running(folder) as stack:
+        return asyncio.run(_single_sends(stack, messages=1500, undelivered=50))
+
+
+async def _single_sends(stack: Stack, *, messages: int, undelivered: int) -> list[Figure]:
+    async with sender(stack) as client:
+        for number in range(WARM_UP):
+            await send(client, number)
+        await _delivered(stack, WARM_UP)
+        room = asyncio.Semaphore(undelivered)
+        began = time.perf_counter()
+        watcher = asyncio.create_task(_release(stack, room, WARM_UP, WARM_UP + messages))
+        senders = set()
+        for number in range(messages):
+            await room.acquire()
+            task = asyncio.create_task(send(client, number))
+            senders.add(task)
+            task.add_done_callback(senders.discard)
+        await watcher
+        took = time.perf_counter() - began
+    durations = _durations(stack, messages)
+    memory = _memory_mb(stack.child("worker").pid)
+    return [
+        Figure(
+            "single_sends_per_s",
+            value=round(messages / took, 1),
+            unit="messages/s",
+            p50=round(percentile(durations, 50), 1),
+            p99=round(percentile(durations, 99), 1),
+            note=f"{messages} messages, {undelivered} undelivered at a time, a workflow each; "
+            "p50 and p99 in ms from accepted to delivered",
+        ),
+        Figure(
+            "worker_rss_mb",
+            value=round(memory, 1),
+            unit="MB",
+            note=f"one worker with all roles, after {messages} messages",
+        ),
+    ]
+
+
+async def _release(stack: Stack, room: asyncio.Semaphore, known: int, until: int) -> None:
+    """Make room for as many messages as were delivered."""
+    async with await psycopg.AsyncConnection.connect(
+        stack.database_url, autocommit=True
+    ) as connection:
+        while known < until:
+            found = await _count(connection)
+            for _ in range(found - known):
+                room.release()
+            known = found
+            await asyncio.sleep(0.02)
+
+
+async def _delivered(stack: Stack, count: int) -> None:
+    async with (
+        await psycopg.AsyncConnection.connect(stack.database_url, autocommit=True) as connection,
+        asyncio.timeout(60),
+    ):
+        while await _count(connection) < count:
+            await asyncio.sleep(0.05)
+
+
+async def _count(connection: psycopg.AsyncConnection) -> int:
+    cursor = await connection.execute("SELECT count(*) FROM messages WHERE status = 'delivered'")
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+def _durations(stack: Stack, newest: int) -> list[float]:
+    with psycopg.connect(stack.database_url) as connection:
+        rows = connection.execute(
+            "SELECT extract(epoch FROM moved_at - accepted_at) * 1000 FROM messages"
+            " WHERE status = 'delivered' ORDER BY id DESC LIMIT %s",
+            (newest,),
+        ).fetchall()
+    return [float(row[0]) for row in rows]
+
+
+def _memory_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise LookupError("the worker's memory is not told")
+
+

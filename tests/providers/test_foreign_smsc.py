@@ -1,0 +1,151 @@
+"""A provider against jsmpp's SMSC, whose reading of the specification is its own."""
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from domain.configuration import SmppProvider as SmppConfiguration
+from domain.modes import Priority
+from domain.outcomes import OutcomeKind
+from domain.receipts import ReceiptState
+from providers.base import Outbound
+from providers.smpp import SmppProvider
+from smpp.client import BindRefused, connect
+from smpp.pdus import Command, Status, Tag, Tlv
+from tests.fakes.scripted_smsc import until
+from tests.foreign.jsmpp import COORDINATES, PASSWORD, SYSTEM_ID, Jsmpp
+
+pytestmark = pytest.mark.java
+
+RECIPIENT = "+447700900001"
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "tls"])
+def tls(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def jsmpp(maven, tmp_path_factory, tls):
+    smsc = Jsmpp(maven.classpath(COORDINATES), tmp_path_factory.mktemp("jsmpp"), tls=tls)
+    try:
+        smsc.start()
+        yield smsc
+    finally:
+        smsc.stop()
+
+
+@pytest.fixture
+async def receipts():
+    return []
+
+
+@pytest.fixture
+async def provider(jsmpp, tls, receipts):
+    configuration = SmppConfiguration.model_validate(
+        {
+            "type": "smpp",
+            "host": "127.0.0.1",
+            "port": jsmpp.port,
+            "system_id": SYSTEM_ID,
+            "password": "env:UNUSED",
+            "message_id": {"response": "hex", "receipt": "decimal"},
+            "tls": {"verify": False} if tls else False,
+            "tlvs": [{"tag": 0x1400, "text": "1207161"}],
+        }
+    )
+
+    async def on_receipt(receipt):
+        receipts.append(receipt)
+
+    provider = SmppProvider("jsmpp", configuration, PASSWORD, on_receipt)
+    await provider.start()
+    await asyncio.wait_for(provider.wait_until(up=True), 10)
+    yield provider
+    await provider.stop(timedelta(seconds=2))
+
+
+async def send(provider, text):
+    outbound = Outbound(
+        message_id=UUID(int=1),
+        attempt=1,
+        sender="ACME",
+        recipient=RECIPIENT,
+        text=text,
+        reference=77,
+        valid_for=timedelta(hours=1),
+        priority=Priority.NORMAL,
+    )
+    async with provider.slot(outbound.priority):
+        numbers = range(1, provider.count_parts(outbound) + 1)
+        return await provider.submit(outbound, numbers)
+
+
+async def test_messages_are_accepted_and_their_receipts_found(provider, receipts):
+    sent = await asyncio.gather(
+        send(provider, "Hello"), send(provider, "Zażółć gęślą jaźń 🙂"), send(provider, "x" * 400)
+    )
+    outcomes = [outcome for each in sent for outcome in each]
+    assert [outcome.kind for outcome in outcomes] == [OutcomeKind.ACCEPTED] * 5
+    await until(lambda: len(receipts) == 5, within=10)
+    ids = {outcome.provider_message_id for outcome in outcomes}
+    assert {receipt.provider_message_id for receipt in receipts} == ids
+    assert {receipt.state for receipt in receipts} == {ReceiptState.DELIVERED}
+    assert {(receipt.sender, receipt.recipient) for receipt in receipts} == {("ACME", RECIPIENT)}
+    assert all(abs(receipt.done_at - datetime.now(UTC)) < timedelta(days=1) for receipt in receipts)
+
+
+async def test_what_it_does_not_do_is_told_as_such(provider):
+    assert not await provider.recall("1", sender="ACME", recipient=RECIPIENT)
+    assert await provider.query("1", sender="ACME") is None
+
+
+async def esme(jsmpp, **options):
+    async def on_request(session, pdu):
+        return pdu.reply()
+
+    options = {"system_id": SYSTEM_ID, "password": PASSWORD, "window": 10, **options}
+    return await connect("127.0.0.1", jsmpp.port, on_request=on_request, **options)
+
+
+async def test_its_tlvs_in_answers_are_kept(jsmpp, tls):
+    if tls:
+        pytest.skip("the TLVs are the same under TLS")
+    session = await esme(jsmpp)
+    answer = await session.request(
+        Command.SUBMIT_SM,
+        {"destination_addr": b"447700900001", "short_message": b"Hello"},
+        [Tlv(0x1400, b"vendor"), Tlv(Tag.USER_MESSAGE_REFERENCE, b"\0\7")],
+    )
+    assert answer.status == 0
+    assert all(isinstance(tlv.value, bytes) for tlv in answer.tlvs)
+    print(answer.tlvs, [t.value for t in answer.tlvs])
+    assert 0x0428 in {tlv.tag for tlv in answer.tlvs}
+    await session.unbind()
+    assert session.close_reason == "unbound by us"
+
+
+async def test_its_throttling_throttles_us(jsmpp, tls):
+    if tls:
+        pytest.skip("the throttling is the same under TLS")
+    session = await esme(jsmpp, window=5000)
+    fields = {"destination_addr": b"447700900001", "short_message": b"Hello"}
+    answers = await asyncio.gather(
+        *[session.request(Command.SUBMIT_SM, fields) for _ in range(20_000)]
+    )
+    statuses = Counter(answer.status for answer in answers)
+    print(statuses)
+    assert set(statuses) == {Status.ESME_ROK, Status.ESME_RTHROTTLED}
+    assert session.in_flight == 0
+    await session.unbind()
+
+
+async def test_its_refusal_of_a_password_is_understood(jsmpp, tls):
+    if tls:
+        pytest.skip("the bind is the same under TLS")
+    with pytest.raises(BindRefused) as refused:
+        await esme(jsmpp, password="wrong")
+    assert refused.value.status in {Status.ESME_RINVPASWD, Status.ESME_RINVSYSID}
