@@ -56,6 +56,8 @@ _log = get_logger("worker")
 ACCOUNT = "default"
 _T = TypeVar("_T")
 _RETRY_AFTER = 2.0
+_TIME_TO_PART = timedelta(seconds=5)
+"""What a process may need to end beyond the grace that its work has."""
 
 
 class Role(StrEnum):
@@ -92,6 +94,12 @@ class Gateway:
                 await stack.enter_async_context(self._providers())
             _log.info("worker_ready")
             await stop.wait()
+            # What is under way may finish; but a Temporal that is away could be waited for for ever.
+            grace = self._services.settings.shutdown_grace + _TIME_TO_PART
+            closing = asyncio.create_task(stack.pop_all().aclose())
+            done, _ = await asyncio.wait([closing], timeout=grace.total_seconds())
+            if not done:
+                _log.warning("worker_left_unfinished")
 
     def _has(self, role: Role) -> bool:
         return role in self._roles or Role.ALL in self._roles
@@ -251,7 +259,9 @@ class ProviderPool:
         """Take leave: no new tasks, answers awaited, unbound."""
         await self._say_gone()
         for task in self._tasks:
-            await _cancelled(task)
+            task.cancel()
+        # The binds are let go even if the poller cannot be stopped, since Temporal is away.
+        await asyncio.wait(self._tasks, timeout=_TIME_TO_PART.total_seconds())
         await self._provider.stop(self._services.settings.shutdown_grace)
         metrics.provider_gone(self._name)
 

@@ -16,7 +16,7 @@ from api import (
 )
 from api.guards import BodyLimit, Unforeseen
 from services.assembly import Services
-from telemetry.http import HttpTelemetry
+from telemetry.http import FASTAPI_TELEMETRY_OFF, HttpTelemetry
 
 VERSION = "0.1.0"
 ROUTERS = (
@@ -42,8 +42,7 @@ def create_app(services: Services) -> FastAPI:
         docs_url="/docs",
         redoc_url=None,
         redirect_slashes=False,
-        # Ours is `telemetry.http`, which lets no path and no value through.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        telemetry=FASTAPI_TELEMETRY_OFF,
     )
     app.state.services = services
     for router in ROUTERS:

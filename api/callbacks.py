@@ -114,6 +114,10 @@ class Callback(Told):
         )
 
 
+class CallbackPage(Page[Callback]):
+    """Some callbacks, the newest first."""
+
+
 class ReplayedCallbacks(Told):
     """How many callbacks are told again."""
 
@@ -132,7 +136,7 @@ class CallbackSecret(Told):
 @router.get("", operation_id="list_callbacks", summary="List callbacks")
 async def listed(
     asked: Annotated[CallbacksAsked, Query()], caller: CallbackReader, gateway: Gateway
-) -> Page[Callback]:
+) -> CallbackPage:
     """What the account's servers were told, or are to be told, the newest first."""
     page = await gateway.callbacks.page(
         caller.account_id,
@@ -142,7 +146,7 @@ async def listed(
         before=asked.cursor,
         limit=asked.limit,
     )
-    return Page[Callback].ending(page.next_before, [Callback.of(row) for row in page.items])
+    return CallbackPage.ending(page.next_before, [Callback.of(row) for row in page.items])
 
 
 @router.post(

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Body, Query
 from pydantic import Field, StrictInt
 
 from api.dependencies import DeadLetterReplayer, Gateway, MessageReader
-from api.fields import Asked, Page, PageAsked, Told, Word
-from api.messages import Message, MessageId
+from api.fields import Asked, PageAsked, Told, Word
+from api.messages import Message, MessageId, MessagePage
 from api.problems import NOT_A_DEAD_LETTER, Problem, raises
 from api.routing import Endpoint
 from services import dead_letters as service
@@ -93,12 +93,12 @@ class ReplayedDeadLetters(Told):
 @router.get("", operation_id="list_dead_letters", summary="List dead letters")
 async def listed(
     asked: Annotated[DeadLettersAsked, Query()], caller: MessageReader, gateway: Gateway
-) -> Page[Message]:
+) -> MessagePage:
     """Messages that were set aside because nothing was left to try, the newest first."""
     found = await gateway.dead_letters.listed(
         caller, provider=asked.provider, before=asked.cursor, limit=asked.limit + 1
     )
-    return Page[Message].of(found, asked.limit, [Message.of(row) for row in found])
+    return MessagePage.of(found, asked.limit, [Message.of(row) for row in found])
 
 
 @router.post("/replay", operation_id="replay_dead_letters", summary="Replay dead letters")

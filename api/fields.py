@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Generic, Self, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -129,11 +129,6 @@ class PageAsked(Asked):
 class Page(Told, Generic[Item]):
     """Some of what there is; `next_cursor` asks for what follows, and is null at the end."""
 
-    @classmethod
-    def model_parametrized_name(cls, params: tuple[type[Any], ...]) -> str:
-        """`MessagePage` for a page of `Message`s: a name for the OpenAPI document."""
-        return f"{params[0].__name__}Page"
-
     items: list[Item]
     next_cursor: str | None = Field(description="For the next page; null at the end of the list.")
 
@@ -151,10 +146,5 @@ class Page(Told, Generic[Item]):
 
 class Items(Told, Generic[Item]):
     """All that there is."""
-
-    @classmethod
-    def model_parametrized_name(cls, params: tuple[type[Any], ...]) -> str:
-        """`EventList` for a list of `Event`s: a name for the OpenAPI document."""
-        return f"{params[0].__name__}List"
 
     items: list[Item]

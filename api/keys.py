@@ -74,6 +74,10 @@ class Key(Told):
         return cls(**_shown(key))
 
 
+class KeyList(Items[Key]):
+    """All keys that the caller's key sees, the oldest first."""
+
+
 class CreatedKey(Key):
     """A new key; `key` is the secret itself, which is shown this once."""
 
@@ -90,9 +94,9 @@ def _shown(key: service.Key) -> dict[str, Any]:
 
 
 @router.get("", operation_id="list_keys", summary="List keys")
-async def listed(caller: KeyKeeper, gateway: Gateway) -> Items[Key]:
+async def listed(caller: KeyKeeper, gateway: Gateway) -> KeyList:
     """The account's keys; a key of the test environment sees only those of it."""
-    return Items(items=[Key.of(key) for key in await gateway.keys.listed(caller)])
+    return KeyList(items=[Key.of(key) for key in await gateway.keys.listed(caller)])
 
 
 @router.post(

@@ -42,6 +42,7 @@ MessageId = Annotated[
 IdempotencyKey = Annotated[
     Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")] | None,
     Header(
+        alias="Idempotency-Key",
         description="1 to 255 visible ASCII characters, fresh for each message. Requests with the "
         "same key and body are one message, for 24 hours: it is safe to send them again.",
         examples=["order-8812-confirmation"],
@@ -275,6 +276,10 @@ class Message(Told):
         )
 
 
+class MessagePage(Page[Message]):
+    """Some messages, the newest first."""
+
+
 class Event(Told):
     """One thing that happened to a message; `seq` orders them."""
 
@@ -292,6 +297,10 @@ class Event(Told):
     code: str | None = Field(description="The provider's own code.")
     reason: str | None
     detail: dict[str, Any]
+
+
+class EventList(Items[Event]):
+    """All events of a message, in order."""
 
 
 class Part(Told):
@@ -416,10 +425,10 @@ async def send(
 )
 async def listed(
     asked: Annotated[MessagesAsked, Query()], caller: MessageReader, gateway: Gateway
-) -> Page[Message]:
+) -> MessagePage:
     """The messages of the key's account and environment, the newest first."""
     found = await gateway.messages.listed(caller, asked.to_query())
-    return Page[Message].of(found, asked.limit, [Message.of(row) for row in found])
+    return MessagePage.of(found, asked.limit, [Message.of(row) for row in found])
 
 
 @router.get(
@@ -439,10 +448,10 @@ async def one(message_id: MessageId, caller: MessageReader, gateway: Gateway) ->
     summary="Read what happened to a message",
     responses=raises(UnknownMessage),
 )
-async def events(message_id: MessageId, caller: MessageReader, gateway: Gateway) -> Items[Event]:
+async def events(message_id: MessageId, caller: MessageReader, gateway: Gateway) -> EventList:
     """All that happened to a message, in order."""
     happened = await gateway.messages.events(caller, message_id)
-    return Items(items=[Event(**_shown(Event, event)) for event in happened])
+    return EventList(items=[Event(**_shown(Event, event)) for event in happened])
 
 
 @router.get(

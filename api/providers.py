@@ -76,15 +76,19 @@ class Provider(Told):
         )
 
 
+class ProviderList(Items[Provider]):
+    """All providers that the caller's key reaches, by name."""
+
+
 @router.get(
     "",
     operation_id="list_providers",
     summary="List providers",
     responses=raises(NoConfiguration),
 )
-async def listed(caller: ProviderReader, gateway: Gateway) -> Items[Provider]:
+async def listed(caller: ProviderReader, gateway: Gateway) -> ProviderList:
     """The providers that messages of the key's environment can reach, by name."""
-    return Items(items=[Provider.of(s) for s in await gateway.providers.listed(caller)])
+    return ProviderList(items=[Provider.of(s) for s in await gateway.providers.listed(caller)])
 
 
 @router.get(

@@ -409,8 +409,7 @@ class _Delivery:
             await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _begin_what_is_due(self) -> None:
-        room = AT_ONCE - len(self._under_way)
-        if len(self._ready) < room:
+        if not self._ready and len(self._under_way) < AT_ONCE:
             async with self._database.begin() as connection:
                 self._ready = deque(
                     await store.due(

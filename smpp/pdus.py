@@ -536,6 +536,18 @@ _OWN_STEPS: Final[Mapping[Command, tuple[_Step, ...]]] = {
 }
 
 
+# Responses that have no body when they refuse (3.4, 4.1.2, 4.1.4, 4.1.6 and 4.4.2). The others have
+# theirs nonetheless, and jsmpp loses a session over a deliver_sm_resp that has none.
+_BARE_WHEN_REFUSED: Final = frozenset(
+    {
+        Command.BIND_RECEIVER_RESP,
+        Command.BIND_TRANSCEIVER_RESP,
+        Command.BIND_TRANSMITTER_RESP,
+        Command.SUBMIT_SM_RESP,
+    }
+)
+
+
 class _Layout:
     """The body of one command."""
 
@@ -543,6 +555,7 @@ class _Layout:
         self.command = command
         self.steps = steps
         self.is_response = bool(command & RESPONSE_BIT)
+        self.is_bare_when_refused = command in _BARE_WHEN_REFUSED
         self.names = frozenset(name for step in steps for name in step.names)
         self.empty: Fields = _decoded_defaults(steps)
 
@@ -583,8 +596,8 @@ def encode(pdu: Pdu) -> bytes:
         strange = ", ".join(sorted(fields.keys() - layout.names))
         raise FieldError(f"{layout.command.name} has no field {strange}")
     out: list[bytes] = [b""]
-    # A refusal has no body (3.4, 4.1.2 and 4.4.2), unless there is something to say in it.
-    if not (layout.is_response and pdu.status and not fields and not pdu.tlvs):
+    bare = pdu.status and layout.is_bare_when_refused and not fields and not pdu.tlvs
+    if not bare:
         for step in layout.steps:
             step.write(fields, out)
     for tlv in pdu.tlvs:

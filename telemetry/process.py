@@ -62,8 +62,9 @@ def run(
     try:
         if settings is not None:
             _start_telemetry(service, settings)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(_until_done(main))
+        # Never closed: that would wait for tasks which their owner has given up waiting for.
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        code = runner.run(_until_done(main))
     except asyncio.CancelledError:
         code = EXIT_INTERRUPTED
     except SystemExit as error:

@@ -120,7 +120,7 @@ def test_dead_letters_are_listed_and_replayed_by_id(smsctl, sent):
     assert [row[0] for row in shown(smsctl("dlq", "list"))[1:]] == [dead]
     run = smsctl("dlq", "replay", dead)
     assert run.code == 0
-    assert run.out == f"1 message goes round again.\n{dead}\n"
+    assert run.out == f"1 message sent round again.\n{dead}\n"
     assert smsctl("dlq", "list").out == "There are none.\n"
 
 
@@ -251,7 +251,7 @@ def test_callbacks_are_listed_and_told_again(smsctl, configured):
     first, second, third = (configured.tell("msg_1") for _ in range(3))
     listed = smsctl("callback", "list", "--state", "failed", "--message", "msg_1")
     assert [row[0] for row in shown(listed)[1:]] == [third, second, first]
-    assert smsctl("callback", "replay", first).out == "1 callback is told again.\n"
+    assert smsctl("callback", "replay", first).out == "1 callback to be told again.\n"
     run = smsctl("callback", "replay", "--failed", "-o", "json")
     assert json.loads(run.out) == {"replayed": 2}
     assert smsctl("callback", "replay", "cb_none").code == 4

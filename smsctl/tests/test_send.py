@@ -95,7 +95,7 @@ def test_standard_input_that_is_not_text_is_refused(smsctl, configured):
 
 def test_replacements_are_told(smsctl, configured):
     run = smsctl(*words(body="It\u2019s ready"))
-    assert "Replaced \u2019 by ', 1 times." in run.out
+    assert "Replaced \u2019 by ', 1 time." in run.out
 
 
 def test_the_same_idempotency_key_is_the_same_message(smsctl, configured):

@@ -106,7 +106,7 @@ def assert_gone(processes: set[int]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_it_runs_sends_by_the_printed_line_stops_at_a_signal_and_keeps_what_it_had(
+def test_it_runs_sends_by_the_printed_line_ends_in_good_order_or_killed_and_keeps_what_it_had(
     build: Path,
 ) -> None:
     with make_run(build) as first:
@@ -140,7 +140,7 @@ def test_it_runs_sends_by_the_printed_line_stops_at_a_signal_and_keeps_what_it_h
 
         children = first.descendants()
         assert len(children) >= 6
-        first.process.send_signal(signal.SIGINT)
+        first.process.send_signal(signal.SIGTERM)
         assert first.process.wait(30) == 0, first.output
         assert_gone(children)
         assert not (build / "run.json").exists()
@@ -151,8 +151,7 @@ def test_it_runs_sends_by_the_printed_line_stops_at_a_signal_and_keeps_what_it_h
         assert read(address, announced["api_key"]).status_code == 401, "the old key is revoked"
         assert read(address, anew["api_key"]).json()["status"] == "delivered"
         children = again.descendants()
-        again.process.send_signal(signal.SIGTERM)
-        assert again.process.wait(30) == 0, again.output
+        again.process.kill()
         assert_gone(children)
     assert anew["api_key"] not in first.log_of("api") + first.log_of("worker")
 
@@ -176,12 +175,18 @@ def test_a_part_that_dies_ends_it_with_a_sentence_and_the_end_of_its_log(build: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_killed_itself_it_leaves_no_process_behind(build: Path) -> None:
+def test_ctrl_c_while_it_starts_leaves_no_process_behind(build: Path) -> None:
     with make_run(build) as run:
-        run.wait_until_up()
+        while "starting worker and API" not in run.output:
+            assert run.process.poll() is None, run.output
+            time.sleep(0.05)
         children = run.descendants()
-        run.process.kill()
-        assert_gone(children)
+        assert children
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(60) == 0, run.output
+        assert_gone(children | run.descendants())
+        assert not (build / "run.json").exists()
+        assert "curl" not in run.output
 
 
 def test_a_configuration_with_a_mistake_is_refused_with_its_line(

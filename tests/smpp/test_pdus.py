@@ -229,12 +229,18 @@ def test_errors_and_representations_show_neither_numbers_nor_texts() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.ESME_RTHROTTLED, 0x00000400])
-def test_a_refusal_is_written_without_a_body_and_read_with_or_without_one(status: int) -> None:
+def test_a_refused_submit_is_written_without_a_body_and_read_with_or_without_one(
+    status: int,
+) -> None:
     frame = encode(Pdu(Command.SUBMIT_SM_RESP, status, 3))
     assert len(frame) == 16
     assert decode(frame).octets("message_id") == b""
     rubbish = struct.pack(">4I", 19, Command.SUBMIT_SM_RESP, status, 3) + b"abc"
     assert decode(rubbish) == decode(frame)
+
+
+def test_a_refused_delivery_is_written_with_its_body() -> None:
+    assert encode(Pdu(Command.DELIVER_SM_RESP, Status.ESME_RX_T_APPN, 3))[16:] == b"\0"
 
 
 def test_an_answer_with_unreadable_tlvs_still_answers() -> None:

@@ -453,14 +453,15 @@ async def test_outbind_and_alert_notification_are_never_answered(smsc):
 
 
 async def test_a_silent_peer_is_asked_for_a_sign_of_life_only_when_silent(smsc):
-    session = await smsc.connect(enquire_link_interval=0.1)
-    for _ in range(10):
+    session = await smsc.connect(enquire_link_interval=0.4)
+    for _ in range(20):
         await asyncio.sleep(0.03)
         await submit(session)
-    assert session._sequence == 11
-    await asyncio.sleep(0.35)
-    assert 13 <= session._sequence <= 14
+    assert session._sequence == 21
+    await until(lambda: session._sequence == 22)
+    await asyncio.sleep(0.1)
     assert session.is_open
+    assert session._sequence == 22
 
 
 async def test_an_unanswered_enquire_link_ends_the_session():

@@ -214,9 +214,12 @@ async def test_what_came_of_a_try_is_stored(outbox, database):
 
 async def test_a_worker_that_comes_back_from_the_dead_overwrites_nothing(outbox, database):
     (callback,) = await outbox.tell(await outbox.message(URL), SENT)
-    await record(database, tried(callback))
-    late = tried(callback, CallbackState.PENDING, next_at=LATER, trouble=Trouble.TIMEOUT)
-    assert await record(database, late) == set()
+    once = tried(callback, CallbackState.PENDING, next_at=LATER, trouble=Trouble.TIMEOUT)
+    assert await record(database, once) == {callback}
+    assert await record(database, tried(callback, CallbackState.FAILED)) == set()
+    assert (await outbox.callback(callback))["state"] == "pending"
+    assert await record(database, tried(callback, before=1)) == {callback}
+    assert await record(database, tried(callback, CallbackState.FAILED, before=2)) == set()
     assert (await outbox.callback(callback))["state"] == "delivered"
 
 

@@ -124,6 +124,28 @@ async def test_a_lane_whose_workflow_has_ended_is_started_again(outbox, receiver
     assert receiver.statuses_of(public(message)) == ["SENT", "DELIVERED"]
 
 
+async def test_what_is_told_at_the_last_moment_keeps_the_workflow_going(
+    outbox, receiver, delivery, monkeypatch
+):
+    message = await outbox.message(receiver.url())
+    lane = await outbox.lane(receiver.url())
+    look = store.next_due
+
+    async def tell_after_the_look(connection, lane_id, at):
+        monkeypatch.setattr(store, "next_due", look)
+        found = await look(connection, lane_id, at)
+        await outbox.tell(message, DELIVERED)
+        await delivery.callbacks.wake([lane])
+        return found
+
+    monkeypatch.setattr(store, "next_due", tell_after_the_look)
+    async with delivery.worker():
+        await outbox.tell(message, SENT)
+        await delivery.callbacks.wake([lane])
+        await delivery.ended(lane)
+    assert receiver.statuses_of(public(message)) == ["SENT", "DELIVERED"]
+
+
 async def test_a_new_callback_does_not_wait_for_the_retry_of_another(outbox, receiver, delivery):
     delivery.retries_after(3600)
     receiver.always_answers(500, path="/broken")

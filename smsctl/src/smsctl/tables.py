@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 from smsgateway import (
@@ -49,6 +50,7 @@ _STYLES: Mapping[str, str] = {
     "down": "red",
     "canceled": "magenta",
 }
+_UNBOUND = 100_000
 _KEY_SHOWN = len("sg_live_0123456789abcdef")
 
 
@@ -62,25 +64,64 @@ class Column(Generic[T]):
 
 
 class Grid(Generic[T]):
-    """A table with one row for each thing; plain columns where there is no terminal."""
+    """A table with a row for each thing; where that is too wide, something narrower for each.
 
-    def __init__(self, columns: Sequence[Column[T]], things: Iterable[T], title: str = "") -> None:
+    Nothing is cut or folded, so that ids can be copied. A terminal is spared columns in which
+    nothing stands; where there is none, rows are bare and the columns always the same.
+
+    Args:
+        columns: from left to right.
+        things: from top to bottom.
+        title: stands above.
+        narrow: shows one thing where the table is too wide; else it is a block of lines.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column[T]],
+        things: Iterable[T],
+        *,
+        title: str = "",
+        narrow: Callable[[T], RenderableType] | None = None,
+    ) -> None:
         self._columns = columns
         self._things = list(things)
         self._title = title
+        self._narrow = narrow
 
-    def __rich__(self) -> RenderableType:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=self._title or None)
-        table.title_justify = "left"
-        table.title_style = "bold"
-        for column in self._columns:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._title:
+            yield Text(self._title, style="bold")
+        table = self._table(for_terminal=console.is_terminal)
+        if _width(console, table) <= options.max_width:
+            yield table
+        elif self._narrow is not None:
+            yield from map(self._narrow, self._things)
+        else:
+            for number, thing in enumerate(self._things):
+                if number:
+                    yield Text()
+                yield details((column.heading, _cell(column, thing)) for column in self._columns)
+
+    def _table(self, *, for_terminal: bool) -> Table:
+        table = Table(
+            box=box.SIMPLE_HEAD if for_terminal else None,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1 if for_terminal else 2, 0, 0),
+        )
+        kept = [c for c in self._columns if not for_terminal or any(map(c.of, self._things))]
+        for column in kept:
             numbers = all(isinstance(column.of(thing), int | float) for thing in self._things)
-            table.add_column(
-                column.heading, overflow="fold", justify="right" if numbers else "left"
-            )
+            table.add_column(column.heading, no_wrap=True, justify="right" if numbers else "left")
         for thing in self._things:
-            table.add_row(*(_cell(column, thing) for column in self._columns))
+            table.add_row(*(_cell(column, thing) for column in kept))
         return table
+
+
+def _width(console: Console, table: Table) -> int:
+    """How wide the table is if nothing holds it back."""
+    return Measurement.get(console, console.options.update(width=_UNBOUND), table).maximum
 
 
 def text_of(value: Cell) -> str:
@@ -103,35 +144,47 @@ def _time(at: datetime) -> str:
 
 
 def _cell(column: Column[T], thing: T) -> Text:
-    text = text_of(column.of(thing))
-    return Text(text, style=_STYLES.get(text, "") if column.is_status else "")
+    return _styled(column.of(thing), is_status=column.is_status)
 
 
-def details(rows: Iterable[tuple[str, Cell]]) -> Table:
+def _styled(value: Cell, *, is_status: bool) -> Text:
+    text = text_of(value)
+    return Text(text, style=_STYLES.get(text, "") if is_status else "")
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 part`, `2 parts`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def details(rows: Iterable[tuple[str, Cell | Text]]) -> Table:
     """Names and values, one pair a line; what has no value is left out."""
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        if value is not None and value != "":
-            text = text_of(value)
-            table.add_row(name, Text(text, style=_STYLES.get(text, "") if name == "status" else ""))
+        shown = value if isinstance(value, Text) else _styled(value, is_status=name == "status")
+        if shown:
+            table.add_row(name, shown)
     return table
 
 
 def accepted_lines(accepted: Accepted) -> list[RenderableType]:
     """What was taken on, and what was changed to make it shorter."""
-    how_many = "1 segment" if accepted.segments == 1 else f"{accepted.segments} segments"
     again = " It had been accepted before, by the same key." if accepted.replayed else ""
     lines: list[RenderableType] = [
         Text.assemble(
             "Accepted as ",
             (visible(accepted.message_id), "bold"),
-            f": {visible(accepted.status)}, {how_many}, {visible(accepted.encoding)}.{again}",
+            f": {visible(accepted.status)}, {counted(accepted.segments, 'segment')}, "
+            f"{visible(accepted.encoding)}.{again}",
         )
     ]
     lines += [
-        Text(f"Replaced {visible(one.character)} by {visible(one.replacement)}, {one.count} times.")
+        Text(
+            f"Replaced {visible(one.character)} by {visible(one.replacement)}, "
+            f"{counted(one.count, 'time')}."
+        )
         for one in accepted.replacements
     ]
     return lines
@@ -146,8 +199,6 @@ MESSAGE_COLUMNS: Sequence[Column[Message]] = (
     Column("from", lambda m: m.sender),
     Column("mode", lambda m: m.mode),
     Column("provider", lambda m: m.provider),
-    Column("attempts", lambda m: m.attempts),
-    Column("segments", lambda m: m.segments),
 )
 
 
@@ -163,7 +214,7 @@ def message_details(message: Message) -> Table:
             ("body", message.body),
             ("mode", message.mode),
             ("priority", message.priority),
-            ("encoding", f"{message.encoding}, {message.segments} segment(s)"),
+            ("encoding", f"{message.encoding}, {counted(message.segments, 'segment')}"),
             ("country", message.country),
             ("network", message.network),
             ("provider", message.provider),
@@ -227,7 +278,7 @@ TIMELINE_COLUMNS: Sequence[Column[Moment]] = (
 
 def timeline(events: Sequence[Event], title: str = "") -> Grid[Moment]:
     """What happened, in order."""
-    return Grid(TIMELINE_COLUMNS, moments(events), title)
+    return Grid(TIMELINE_COLUMNS, moments(events), title=title, narrow=moment_line)
 
 
 def moment_line(moment: Moment) -> Text:
@@ -270,6 +321,7 @@ PART_COLUMNS: Sequence[Column[AttemptPart]] = (
     Column("part", lambda p: p.part.number),
     Column("status", lambda p: p.part.status, is_status=True),
     Column("provider's id", lambda p: p.part.provider_message_id),
+    Column("error", lambda p: p.part.error_class),
     Column("code", lambda p: p.part.code),
     Column("submitted", lambda p: p.part.submitted_at),
     Column("answered", lambda p: p.part.answered_at),
@@ -305,16 +357,16 @@ CALLBACK_COLUMNS: Sequence[Column[Callback]] = (
 PROVIDER_COLUMNS: Sequence[Column[Provider]] = (
     Column("provider", lambda p: p.name),
     Column("type", lambda p: p.type),
-    Column("environment", lambda p: p.environment),
+    Column("for", lambda p: p.environment),
     Column("state", lambda p: p.state, is_status=True),
     Column("workers", lambda p: p.workers),
     Column("binds", lambda p: str(p.binds_up) if p.binds is None else f"{p.binds_up}/{p.binds}"),
     Column("rate/s", lambda p: p.rate),
-    Column("receipts", lambda p: p.receipts),
     Column("last beat", lambda p: p.last_beat_at),
-    Column("attempts 1h", lambda p: p.recent.attempts),
+    Column("attempts", lambda p: p.recent.attempts),
     Column("accepted", lambda p: p.recent.accepted),
     Column("refused", lambda p: p.recent.refused),
+    Column("unreachable", lambda p: p.recent.unreachable),
     Column("unknown", lambda p: p.recent.unknown),
     Column("delivered", lambda p: p.recent.delivered),
     Column("undelivered", lambda p: p.recent.undelivered),
@@ -371,10 +423,10 @@ def explanation(explained: Explanation) -> Group:
     sections: list[tuple[bool, RenderableType]] = [
         (True, message_details(explained.message)),
         (bool(explained.events), timeline(explained.events, "Timeline")),
-        (bool(explained.attempts), Grid(ATTEMPT_COLUMNS, explained.attempts, "Attempts")),
-        (bool(parts), Grid(PART_COLUMNS, parts, "Parts")),
-        (bool(explained.receipts), Grid(RECEIPT_COLUMNS, explained.receipts, "Receipts")),
-        (bool(explained.callbacks), Grid(CALLBACK_COLUMNS, explained.callbacks, "Callbacks")),
+        (bool(explained.attempts), Grid(ATTEMPT_COLUMNS, explained.attempts, title="Attempts")),
+        (bool(parts), Grid(PART_COLUMNS, parts, title="Parts")),
+        (bool(explained.receipts), Grid(RECEIPT_COLUMNS, explained.receipts, title="Receipts")),
+        (bool(explained.callbacks), Grid(CALLBACK_COLUMNS, explained.callbacks, title="Callbacks")),
         (bool(explained.summary), _summary(explained.summary)),
     ]
     shown: list[RenderableType] = []

@@ -224,7 +224,11 @@ def replay_dead_letters(
     provider: str | None = None,
     limit: int | None = None,
 ) -> Call[Replayed]:
-    """Send dead letters again: those named, or those of a provider, at most `limit` (1000)."""
+    """Send dead letters again: those named, or those of a provider, or as many as there are.
+
+    `limit` bounds how many that are not named are taken, the oldest first: 100 if not given, 1000
+    at most.
+    """
     ids = None if message_ids is None else list(message_ids)
     return _post(
         f"{_DEAD_LETTERS}/replay",

@@ -10,12 +10,16 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FieldError(BaseModel):
-    """What is wrong with one field of the request; `line` and `column` where it came from a file."""
+    """What is wrong with one field of the request, in words and as a constant (`reason`).
+
+    `line` and `column` say where it stands in a configuration, from 1.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     field: str = ""
     detail: str = ""
+    reason: str | None = None
     line: int | None = None
     column: int | None = None
 

@@ -175,6 +175,7 @@ class Part(Answered):
     number: int
     status: str
     provider_message_id: str | None = None
+    error_class: str | None = None
     code: str | None = None
     submitted_at: AwareDatetime | None = None
     answered_at: AwareDatetime | None = None
@@ -272,6 +273,7 @@ class ProviderFigures(Answered):
     attempts: int = 0
     accepted: int = 0
     refused: int = 0
+    unreachable: int = 0
     unknown: int = 0
     delivered: int = 0
     undelivered: int = 0
@@ -355,12 +357,17 @@ class CallbackSecret(Answered):
 
 
 class Readiness(Answered):
-    """Whether a message would be accepted now; Temporal being down is reported, refuses nothing."""
+    """Whether a message would be accepted now, and if not, what is to be done (`detail`).
+
+    Temporal being down is reported and refuses nothing.
+    """
 
     ready: bool
     status: str
     database: str | None = None
+    configuration: str | None = None
     temporal: str | None = None
+    detail: str | None = None
 
 
 def _lower(value: object) -> object:

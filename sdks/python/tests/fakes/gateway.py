@@ -579,6 +579,7 @@ async def explain(gateway: FakeGateway, request: Request) -> Response:
             "number": 1,
             "status": "delivered" if delivered else "accepted",
             "provider_message_id": "7f3a",
+            "error_class": None,
             "code": "",
             "submitted_at": began,
             "answered_at": began,
@@ -709,6 +710,7 @@ def provider_shown(name: str, state: str) -> dict[str, Any]:
             "attempts": 12,
             "accepted": 11,
             "refused": 1,
+            "unreachable": 0,
             "unknown": 0,
             "delivered": 10,
             "undelivered": 1,
@@ -844,7 +846,7 @@ async def replay_callback(gateway: FakeGateway, request: Request) -> Response:
     for told in gateway.callbacks:
         if told["id"] == request.state.values["callback_id"]:
             told["state"] = "pending"
-            return JSONResponse(told, 202)
+            return JSONResponse({"replayed": 1}, 202)
     raise Refusal(404, "There is no such callback.")
 
 
@@ -854,6 +856,8 @@ async def readyz(gateway: FakeGateway, _: Request) -> Response:
     content = {
         "status": "unavailable" if down else "ok",
         "database": "down" if down else "up",
+        "configuration": "loaded",
         "temporal": "up",
+        "detail": "The database does not answer." if down else None,
     }
     return JSONResponse(content, 503 if down else 200)

@@ -10,7 +10,7 @@ from smsctl.command import Session, command
 from smsctl.commands.arguments import CursorOption, LimitOption, gathered, not_empty, show_page
 from smsctl.failures import Mistake
 from smsctl.screen import visible
-from smsctl.tables import CALLBACK_COLUMNS
+from smsctl.tables import CALLBACK_COLUMNS, counted
 
 app = typer.Typer(no_args_is_help=True, help="Look at callbacks and tell them again.")
 
@@ -59,8 +59,9 @@ def replay(
         for callback_id in callback_ids or ():
             gateway.replay_callback(callback_id)
         count = len(callback_ids or ())
-    what = "1 callback is" if count == 1 else f"{count} callbacks are"
-    session.screen.show({"replayed": count}, Text(f"{what} told again."))
+    session.screen.show(
+        {"replayed": count}, Text(f"{counted(count, 'callback')} to be told again.")
+    )
 
 
 @command(app, "secret")

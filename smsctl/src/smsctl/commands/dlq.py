@@ -11,7 +11,7 @@ from smsgateway import Skipped
 from smsctl.command import Session, command, ended
 from smsctl.commands.arguments import CursorOption, LimitOption, gathered, not_empty, show_page
 from smsctl.failures import ExitCode, Mistake
-from smsctl.tables import MESSAGE_COLUMNS, Column, Grid
+from smsctl.tables import MESSAGE_COLUMNS, Column, Grid, counted
 
 app = typer.Typer(no_args_is_help=True, help="Look at dead letters and send them again.")
 
@@ -65,11 +65,10 @@ def replay(
     done = session.gateway.replay_dead_letters(
         message_ids=message_ids or None,
         provider=provider or None,
-        limit=limit or (len(message_ids) if message_ids else None),
+        limit=limit,
     )
-    count = len(done.replayed)
     lines: list[RenderableType] = [
-        Text("1 message goes round again." if count == 1 else f"{count} messages go round again.")
+        Text(f"{counted(len(done.replayed), 'message')} sent round again.")
     ]
     if done.replayed:
         lines.append(Text("\n".join(done.replayed)))

@@ -1,0 +1,326 @@
+"""The API on a real Postgres, as a client sees it: every answer must be as the OpenAPI says.
+
+Temporal is away, unless a test brings it.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from jsonschema import Draft202012Validator, FormatChecker
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+from sqlalchemy import text
+from temporalio.client import Client
+
+from api.app import create_app
+from domain.callbacks import signed_headers
+from domain.configuration import Environment
+from domain.delivery import Reason
+from domain.ids import IdPrefix, parse_id
+from domain.states import Verdict
+from services.accept import Caller
+from services.assembly import Services, assemble
+from services.keys import Scope
+from settings.settings import Settings
+from store import accounts, attempts, messages
+from store.attempts import Claim, PartRecord
+from store.transitions import settle
+
+NUMBER = "+447700900123"
+ORDER = {"to": NUMBER, "from": "ACME", "body": "Your order 8812 is on its way."}
+SEND = "/api/v1/sms/send"
+LIST = "/api/v1/sms"
+MOST_BYTES = 8192
+RECEIPT_SECRET = "whsec_c2lnbnMgcmVjZWlwdHMgb2YgcHJpbWFyeSE="
+CALLBACK_SECRET = "whsec_c2lnbnMgY2FsbGJhY2tzIG9mIHRoaXMgb25l"
+CONFIGURATION = """
+[providers.primary]
+type = "simulator"
+receipt_secret = "env:PRIMARY_RECEIPTS"
+
+[providers.backup]
+type = "simulator"
+port = 2776
+
+[providers.sandbox]
+type = "simulator"
+port = 2777
+environment = "test"
+
+[[routes]]
+providers = ["primary", "backup", "sandbox"]
+
+[accounts.shop]
+max_segments = 3
+
+[accounts.bank]
+senders = ["BANK"]
+"""
+
+
+async def temporal_is_away() -> Client:
+    raise RuntimeError("there is no Temporal here")
+
+
+async def send_receipt(api: "Api", **members: Any) -> httpx.Response:
+    """Tell the gateway what has become of a message, signed as the primary provider signs."""
+    body = json.dumps(members).encode()
+    return await api.ask(
+        "POST",
+        "/webhooks/sms-delivery",
+        key=None,
+        content=body,
+        headers={
+            **signed_headers(RECEIPT_SECRET, "rcpt_1", datetime.now(UTC), body),
+            "content-type": "application/json",
+        },
+    )
+
+
+@dataclass
+class Api:
+    """A client of the API, and what it left in the database."""
+
+    app: FastAPI
+    services: Services
+    http: httpx.AsyncClient
+    key: str = ""
+    exchanged: list[httpx.Response] = field(default_factory=list)
+
+    async def ask(
+        self, method: str, path: str, *, key: str | None = "", **request: Any
+    ) -> httpx.Response:
+        """The answer, checked against the OpenAPI; with `key=None` without a key."""
+        headers = dict(request.pop("headers", {}))
+        bearer = self.key if key == "" else key
+        if bearer is not None:
+            headers["Authorization"] = f"Bearer {bearer}"
+        answer = await self.http.request(method, path, headers=headers, **request)
+        check_answer(self.app.openapi(), method, path.partition("?")[0], answer)
+        return answer
+
+    async def get(self, path: str, **request: Any) -> httpx.Response:
+        return await self.ask("GET", path, **request)
+
+    async def post(self, path: str, **request: Any) -> httpx.Response:
+        return await self.ask("POST", path, **request)
+
+    async def sent(self, *, key: str = "", **changes: Any) -> str:
+        """Send a message; its id."""
+        answer = await self.post(SEND, json=ORDER | changes, key=key)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["message_id"])
+
+    async def key_of(
+        self,
+        *scopes: Scope,
+        account: str = "shop",
+        environment: Environment = Environment.LIVE,
+    ) -> str:
+        """A new key of an account, which is made if need be."""
+        async with self.services.database.begin() as connection:
+            await accounts.ensure_account(connection, account, CALLBACK_SECRET)
+        operator = Caller(account, Environment.LIVE, "key_op", frozenset({Scope.ADMIN.value}))
+        made = await self.services.keys.create(
+            operator, name="test", environment=environment, scopes=scopes or (Scope.ADMIN,)
+        )
+        assert made.secret is not None
+        return made.secret
+
+    async def fetch(self, statement: str, **values: Any) -> list[dict[str, Any]]:
+        async with self.services.database.begin() as connection:
+            found = await connection.execute(text(statement), values)
+            return [dict(row) for row in found.mappings()]
+
+    async def execute(self, statement: str, **values: Any) -> None:
+        async with self.services.database.begin() as connection:
+            await connection.execute(text(statement), values)
+
+    async def rows(self) -> dict[str, int]:
+        """How many rows there are of all that accepting a message writes."""
+        tables = ("messages", "recipients", "events", "idempotency_keys", "callback_lanes")
+        return {
+            table: (await self.fetch(f"SELECT count(*) AS n FROM {table}"))[0]["n"]
+            for table in tables
+        }
+
+    async def submitted(
+        self,
+        message_id: str,
+        *provider_ids: str | None,
+        provider: str = "primary",
+        number: int = 1,
+    ) -> None:
+        """A provider was given the message, one id for each part; None where it never answered."""
+        uuid, now = uuid_of(message_id), datetime.now(UTC)
+        async with self.services.database.begin() as connection:
+            claimed = await attempts.claim(
+                connection,
+                Claim(
+                    message_id=uuid,
+                    epoch=1,
+                    number=number,
+                    provider=provider,
+                    parts=len(provider_ids),
+                    part_method="udh8",
+                    reference=7,
+                    at=now,
+                    answer_by=now + timedelta(seconds=10),
+                    receipt_by=now + timedelta(minutes=30),
+                    config_version=1,
+                ),
+            )
+            assert claimed
+            await attempts.record(
+                connection,
+                uuid,
+                number,
+                [
+                    PartRecord(
+                        part, "accepted" if given else "unknown", given, None, "0x00000000"
+                    )
+                    for part, given in enumerate(provider_ids, 1)
+                ],
+                at=now,
+                error_class=None,
+                code="0x00000000",
+                retry_after=None,
+                bind="primary/1",
+                doubt_until=now + timedelta(minutes=5),
+            )
+            await settle(connection, [uuid], actor="workflow", at=now)
+
+    async def set_aside(self, message_id: str) -> None:
+        """The message becomes a dead letter."""
+        uuid, now = uuid_of(message_id), datetime.now(UTC)
+        async with self.services.database.begin() as connection:
+            await messages.judge(connection, uuid, 1, Verdict.DEAD_LETTER, Reason.NO_PROVIDER_UP)
+            await settle(connection, [uuid], actor="workflow", at=now)
+
+
+def uuid_of(message_id: str) -> UUID:
+    found = parse_id(IdPrefix.MESSAGE, message_id)
+    assert found is not None
+    return found
+
+
+def errors_of(answer: httpx.Response) -> dict[str, str]:
+    """The sentences of a refusal, by field."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    return {error["field"]: error["detail"] for error in answer.json().get("errors", ())}
+
+
+def slug_of(answer: httpx.Response) -> str:
+    """The kind of a refusal."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    document = answer.json()
+    assert document["status"] == answer.status_code
+    return str(document["type"]).removeprefix("urn:smsgateway:problem:")
+
+
+# The contract: answers against the OpenAPI
+
+
+def check_answer(document: dict[str, Any], method: str, path: str, answer: httpx.Response) -> None:
+    """Fails unless status, type, kind of problem and body of an answer are documented."""
+    operation = operation_at(document, method, path)
+    if operation is None:
+        assert slug_of(answer) in {"not-found", "method-not-allowed"}
+        return
+    declared = operation["responses"].get(str(answer.status_code))
+    assert declared is not None, f"{method} {path} answers {answer.status_code}: not documented"
+    content = declared.get("content")
+    if not content:
+        assert not answer.content
+        return
+    media = answer.headers["content-type"].partition(";")[0]
+    assert media in content, f"{method} {path} answers {media}: not documented"
+    if media == "application/problem+json":
+        assert slug_of(answer) in content[media]["examples"], f"{slug_of(answer)} not documented"
+    assert not mismatches(document, content[media]["schema"], answer.json())
+
+
+def operation_at(document: dict[str, Any], method: str, path: str) -> dict[str, Any] | None:
+    """The operation that takes a request; a path without parameters stands before one with."""
+    for template in sorted(document["paths"], key=lambda each: each.count("{")):
+        pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template))
+        if re.fullmatch(pattern, path) and method.lower() in document["paths"][template]:
+            operation: dict[str, Any] = document["paths"][template][method.lower()]
+            return operation
+    return None
+
+
+def mismatches(document: dict[str, Any], schema: dict[str, Any], value: Any) -> list[str]:
+    """Where a value is not as a schema of the document says."""
+    registry: Registry[Any] = Registry().with_resource(
+        "urn:openapi", Resource.from_contents(document, default_specification=DRAFT202012)
+    )
+    validator = Draft202012Validator(
+        _anchored(schema), registry=registry, format_checker=FormatChecker()
+    )
+    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
+
+
+def _anchored(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: f"urn:openapi{value}" if key == "$ref" else _anchored(value)
+            for key, value in node.items()
+        }
+    return [_anchored(each) for each in node] if isinstance(node, list) else node
+
+
+# The application
+
+
+@pytest.fixture
+def settings(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("PRIMARY_RECEIPTS", RECEIPT_SECRET)
+    return Settings(
+        database_url=database_url,
+        recipient_hash_key="the key of tests, long enough as it is",
+        max_body_bytes=MOST_BYTES,
+    )
+
+
+@asynccontextmanager
+async def serving(services: Services) -> AsyncIterator[Api]:
+    """The API on top of these services."""
+    app = create_app(services)
+    transport = httpx.ASGITransport(app=app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://gateway") as http,
+    ):
+        yield Api(app, services, http)
+
+
+@pytest.fixture
+async def services(settings: Settings) -> AsyncIterator[Services]:
+    services = assemble(settings, connect=temporal_is_away)
+    yield services
+    await services.close()
+
+
+@pytest.fixture
+async def unconfigured(services: Services) -> AsyncIterator[Api]:
+    """The API before there is a configuration, with an admin key of the account "shop"."""
+    async with serving(services) as api:
+        api.key = await api.key_of()
+        yield api
+
+
+@pytest.fixture
+async def api(unconfigured: Api) -> Api:
+    """The API, with a configuration and an admin key of the account "shop"."""
+    await unconfigured.services.configurations.apply(CONFIGURATION, applied_by="key_test")
+    return unconfigured
