@@ -48,7 +48,8 @@ from telemetry import metrics
 from telemetry.logs import get_logger
 from telemetry.process import run, settings_or_exit
 from workflows.callbacks import CALLBACKS, CallbackWorkflow
-from workflows.send import SENDS, SendWorkflow, provider_queue
+from workflows.ports.send import SENDS, provider_queue
+from workflows.send import SendWorkflow
 from workflows.upkeep import UPKEEP, UPKEEP_WORKFLOW_ID, UpkeepWorkflow
 
 _log = get_logger("worker")
@@ -148,7 +149,10 @@ class Gateway:
                 await _cancelled(keeper)
 
     async def _keep_upkeep_running(self) -> None:
-        """See to it that the reconciler exists, also after Temporal lost its database."""
+        """See to it that the reconciler exists, also after Temporal lost its database.
+
+        One that did not exist is the sign of that loss: then the search attributes are gone, too.
+        """
         while True:
             try:
                 await self._client.start_workflow(
@@ -160,11 +164,21 @@ class Gateway:
                     static_summary="Takes up what was forgotten",
                     rpc_timeout=timedelta(seconds=3),
                 )
+                _log.info("upkeep_started")
+                await self._see_to_search_attributes()
             except WorkflowAlreadyStartedError:
                 pass
             except RPCError as error:
                 _log.warning("upkeep_not_started", code=error.status.name)
             await asyncio.sleep(_RETRY_AFTER)
+
+    async def _see_to_search_attributes(self) -> None:
+        namespace = self._services.settings.temporal_namespace
+        try:
+            await add_search_attributes(self._client, namespace)
+        except RPCError as error:
+            # Not every Temporal lets its users add them; messages are sent without them, too.
+            _log.warning("search_attributes_not_added", code=error.status.name)
 
     @asynccontextmanager
     async def _providers(self) -> AsyncIterator[None]:
@@ -266,14 +280,31 @@ class ProviderPool:
         metrics.provider_gone(self._name)
 
     async def _poll(self) -> None:
-        submitting = Submitting(self._services.delivery, {self._name: self._provider})
         while True:
             await self._provider.wait_until(up=True)
-            worker = self._make_worker(
-                provider_queue(self._name), activities=[submitting.submit, submitting.recall]
-            )
-            async with worker:
-                await self._provider.wait_until(up=False)
+            try:
+                await self._poll_while_up()
+            except Exception as error:  # noqa: BLE001 - whatever it was, this pool has to poll again
+                _log.warning(
+                    "provider_not_polled", provider=self._name, error_type=type(error).__name__
+                )
+                await asyncio.sleep(_RETRY_AFTER)
+
+    async def _poll_while_up(self) -> None:
+        """Poll until no bind is up; raises what ends a poller, such as a Temporal that is away."""
+        submitting = Submitting(self._services.delivery, {self._name: self._provider})
+        worker = self._make_worker(
+            provider_queue(self._name), activities=[submitting.submit, submitting.recall]
+        )
+        # Not as a context, which tells of a failure by cancelling the task that waits here.
+        polling = asyncio.create_task(worker.run())
+        down = asyncio.create_task(self._provider.wait_until(up=False))
+        try:
+            await asyncio.wait({polling, down}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            down.cancel()
+            await worker.shutdown()
+        await polling
 
     async def _beat(self) -> None:
         """Say how many binds are up: every two seconds, and as soon as it changes."""

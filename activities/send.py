@@ -13,7 +13,7 @@ from services.delivery import Delivery, Loaded
 from telemetry import metrics
 from telemetry.logs import get_logger, log_context
 from telemetry.tracing import SpanKind, span
-from workflows.send import (
+from workflows.ports.send import (
     DecideActivities,
     DecideTask,
     MessageRef,
@@ -102,7 +102,14 @@ class Submitting(ProviderActivities):
     async def _submit_now(
         self, message: MessageRef, wanted: Submit, loaded: Loaded, provider: Provider
     ) -> Step:
-        """From the claim on nothing may interrupt: what is written is sent, and recorded."""
+        """Claim, send, record; what is claimed is sent and recorded, whoever stops waiting."""
+        return await asyncio.shield(
+            asyncio.ensure_future(self._claim_and_send(message, wanted, loaded, provider))
+        )
+
+    async def _claim_and_send(
+        self, message: MessageRef, wanted: Submit, loaded: Loaded, provider: Provider
+    ) -> Step:
         numbers = await self._delivery.claim(
             message,
             wanted,
@@ -117,9 +124,5 @@ class Submitting(ProviderActivities):
                 mode=loaded.mode,
                 seconds=(self._now() - loaded.accepted_at).total_seconds(),
             )
-        outcomes = await asyncio.shield(
-            asyncio.ensure_future(provider.submit(loaded.outbound, numbers))
-        )
-        return await asyncio.shield(
-            asyncio.ensure_future(self._delivery.record(message, wanted, outcomes, self._now()))
-        )
+        outcomes = await provider.submit(loaded.outbound, numbers)
+        return await self._delivery.record(message, wanted, outcomes, self._now)

@@ -1,7 +1,6 @@
 """Kinds of fields that several endpoints take: texts, times, pages."""
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Sequence
@@ -49,10 +48,16 @@ def _storable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_storable)]
-"""Any text that Postgres can keep."""
+STORABLE = AfterValidator(_storable)
+"""Refuses what Postgres cannot keep; stands behind limits of length, which concern texts only."""
 
-Word = Annotated[Text, Field(min_length=1, max_length=64)]
+Text = Annotated[str, STORABLE]
+"""Any text."""
+
+Line = Annotated[str, Field(max_length=64), STORABLE]
+"""A short text, which may be empty."""
+
+Word = Annotated[str, Field(min_length=1, max_length=64), STORABLE]
 """A short text: a name, an id, a number."""
 
 # RFC 3339, 5.6: pydantic alone would also take numbers, and times without an offset or a "T".
@@ -88,17 +93,17 @@ def position_of(cursor: str) -> UUID:
         ValueError: the cursor is none of ours, or was changed on its way.
     """
     try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        content = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
-    except (binascii.Error, UnicodeEncodeError):
-        content = b""
-    found, check = content[:-_CHECK_BYTES], content[-_CHECK_BYTES:]
-    if len(found) != len(UUID(int=0).bytes) or check != _check(found):
+        content = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        last = UUID(bytes=content[:-_CHECK_BYTES])
+    except (UnicodeEncodeError, ValueError):
+        last = None
+    # Written anew, since several texts decode to the same bytes.
+    if last is None or cursor_after(last) != cursor:
         raise ValueError(
             "It is no cursor of this gateway: use `next_cursor` as it was given, or leave it out "
             "to begin anew."
         )
-    return UUID(bytes=found)
+    return last
 
 
 def _check(content: bytes) -> bytes:

@@ -8,7 +8,7 @@ from pydantic import Field, StrictBool, StrictInt, StringConstraints
 
 from api.callbacks import Callback
 from api.dependencies import Gateway, MessageReader, MessageSender
-from api.fields import Asked, Items, Moment, Page, PageAsked, Text, Told, Word
+from api.fields import STORABLE, Asked, Items, Line, Moment, Page, PageAsked, Text, Told, Word
 from api.problems import raises
 from api.routing import Endpoint
 from domain.callbacks import LONGEST_URL
@@ -53,15 +53,15 @@ IdempotencyKey = Annotated[
 class SendRequest(Asked):
     """A message to be sent."""
 
-    to: Word = Field(description="The recipient's number, E.164.", examples=["+447700900123"])
-    sender: Word = Field(
+    to: Line = Field(description="The recipient's number, E.164.", examples=["+447700900123"])
+    sender: Line = Field(
         alias="from",
         description="The sender ID: a name of up to 11 characters, a short code, or a number.",
         examples=["ACME"],
     )
     body: Text = Field(description="The text.", examples=["Your order is on its way."])
     priority: Priority | None = Field(None, description="By default that of the mode.")
-    callback_url: Annotated[Text, Field(max_length=LONGEST_URL)] | None = Field(
+    callback_url: Annotated[str, Field(max_length=LONGEST_URL), STORABLE] | None = Field(
         None, description="Told of what becomes of the message; see the webhooks."
     )
     mode: Mode = Field(Mode.TRANSACTIONAL, description="What the message is for.")
@@ -73,8 +73,8 @@ class SendRequest(Asked):
     )
     metadata: Annotated[
         dict[
-            Annotated[Text, Field(min_length=1, max_length=64)],
-            Annotated[Text, Field(max_length=256)],
+            Word,
+            Annotated[str, Field(max_length=256), STORABLE],
         ],
         Field(max_length=MOST_METADATA),
     ] = Field({}, description="Your own pairs, given back with the message.")
@@ -153,7 +153,7 @@ class MessagesAsked(PageAsked):
         None, description="Where they are now.", examples=["delivered"]
     )
     mode: Mode | None = Field(None, description="What they are for.", examples=["alert"])
-    to: Word | None = Field(
+    to: Line | None = Field(
         None,
         description="The recipient's number; write its + as %2B.",
         examples=["+447700900123"],

@@ -13,7 +13,7 @@ from services.accept import Fault
 
 _TIME = "It is a time with its offset, such as 2026-11-30T09:30:00Z (RFC 3339)."
 _TEXT = "It is a text, in quotes."
-_OBJECT = "It is an object, in { }."
+_OBJECT = "It is an object, in {{ }}."
 _LIST = "It is a list, in [ ]."
 
 _SENTENCES: Mapping[str, str] = MappingProxyType(

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Body, Depends, Header, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.dependencies import Gateway
-from api.fields import Moment, Text, Word
+from api.fields import STORABLE, Moment, Word
 from api.problems import raises
 from api.routing import Endpoint
 from domain.callbacks import (
@@ -146,7 +146,7 @@ class ReportedReceipt(BaseModel):
     message_id: Word = Field(description="The provider's id of the part, or ours (`msg_…`).")
     to: Word | None = Field(None, description="The recipient's number, E.164.")
     status: Annotated[ReceiptStatus, BeforeValidator(_in_capitals)]
-    provider_code: Annotated[Text, Field(max_length=40)] = Field(
+    provider_code: Annotated[str, Field(max_length=40), STORABLE] = Field(
         "", description="The provider's own code, such as `000`."
     )
     timestamp: Moment | None = Field(None, description="When it came to that.")

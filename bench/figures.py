@@ -34,7 +34,9 @@ def percentile(values: Sequence[float], percent: int) -> float:
 def machine() -> str:
     """Processor, cores and versions; no name of the machine."""
     model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+    for line in (
+        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    ):
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break

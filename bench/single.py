@@ -31,9 +31,7 @@ providers = ["primary"]
 @contextmanager
 def running(folder: Path, configuration: Path | None = None) -> Iterator[Stack]:
     """A stack of its own, removed afterwards."""
-    stack = Stack(
-        folder, configuration=configuration, own_servers=True, progress=lambda _: None
-    )
+    stack = Stack(folder, configuration=configuration, own_servers=True, progress=lambda _: None)
     try:
         with stack:
             yield stack
@@ -200,5 +198,3 @@ def _memory_mb(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise LookupError("the worker's memory is not told")
-
-

@@ -8,7 +8,7 @@ import uvloop
 from bench.figures import Figure, percentile
 from local.folders import temporary_folder
 from smpp.client import connect
-from smpp.pdus import Command
+from smpp.pdus import Command, Pdu
 from smpp.session import BindType, Session
 from tests.conftest import Maven
 from tests.foreign.jsmpp import COORDINATES, PASSWORD, SYSTEM_ID, Jsmpp
@@ -36,8 +36,9 @@ async def _submits(port: int) -> list[Figure]:
         port,
         system_id=SYSTEM_ID,
         password=PASSWORD,
-        bind_type=BindType.TRANSMITTER,
+        bind_type=BindType.TRANSCEIVER,
         window=WINDOW,
+        on_request=_taken,
     )
     await _submit(session, WARM_UP)
     began = time.perf_counter()
@@ -55,6 +56,11 @@ async def _submits(port: int) -> list[Figure]:
             "p50 and p99 in ms from request to answer",
         )
     ]
+
+
+async def _taken(_: Session, request: Pdu) -> Pdu:
+    """Jsmpp greets every bind with a message, and waits for its answer."""
+    return request.reply()
 
 
 async def _submit(session: Session, count: int) -> list[float]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -32,7 +33,7 @@ from store.messages import NewMessage
 from telemetry import metrics
 from telemetry.logs import get_logger
 from telemetry.tracing import current_traceparent
-from workflows.send import send_workflow_id
+from workflows.ports.send import send_workflow_id
 
 _log = get_logger(__name__)
 
@@ -41,7 +42,7 @@ LONGEST_VALIDITY = timedelta(days=3)
 KEY_LIFE = timedelta(hours=24)
 """How long an idempotency key is remembered."""
 
-START_GRACE = timedelta(seconds=5)
+START_GRACE = timedelta(seconds=15)
 """How long a runner may take to start before the reconciler starts it."""
 
 
@@ -212,14 +213,24 @@ class Accept:
             country=checked.number.country,
         )
         _log.info("message_accepted", message_id=accepted.message_id, mode=command.mode)
-        await self._orchestration.start_send(
+        started = await self._orchestration.start_send(
             message_id,
             1,
             mode=command.mode.value,
             country=checked.number.country,
             account=caller.account_id,
         )
+        if not started:
+            await self._leave_to_the_reconciler(message_id, now)
         return accepted
+
+    async def _leave_to_the_reconciler(self, message_id: UUID, now: datetime) -> None:
+        """Have the message started as soon as Temporal is back, not when its grace is over."""
+        try:
+            async with self._database.begin() as connection:
+                await messages.push_check(connection, [message_id], now)
+        except (SQLAlchemyError, OSError) as error:
+            _log.warning("check_not_brought_forward", error_type=type(error).__name__)
 
     def _check(self, caller: Caller, command: SendCommand, now: datetime) -> _Checked:
         """Look at every field, so that all faults are told at once."""

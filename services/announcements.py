@@ -12,7 +12,7 @@ from services.orchestration import Orchestration
 from store.transitions import Transition
 from telemetry import metrics
 from telemetry.logs import get_logger
-from workflows.send import MessageChanged
+from workflows.ports.send import MessageChanged
 
 _log = get_logger(__name__)
 _MOST_AT_ONCE = 50

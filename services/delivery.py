@@ -1,10 +1,13 @@
 """The steps of one message's delivery, each one transaction: decide, claim, record, recall."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
+import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.configuration import Configuration, Environment
@@ -21,7 +24,7 @@ from domain.delivery import (
     decide,
 )
 from domain.errors import RECEIPT_ERRORS, ErrorClass
-from domain.ids import IdPrefix, parse_id
+from domain.ids import IdPrefix, parse_id, public_id
 from domain.modes import MissingReceiptPolicy, Mode, ModePolicy, Priority
 from domain.outcomes import OutcomeKind, PartOutcome
 from domain.states import MessageStatus, Verdict
@@ -32,7 +35,10 @@ from store import attempts, events, messages, providers, receipts
 from store.attempts import Claim, PartRecord
 from store.database import Database, Row
 from store.transitions import Transition, settle
-from workflows.send import MessageRef, Step
+from telemetry.logs import get_logger
+from workflows.ports.send import MessageRef, Step, send_workflow_id
+
+_log = get_logger(__name__)
 
 ACTOR = "workflow"
 
@@ -47,6 +53,16 @@ TURN = timedelta(seconds=1)
 
 # Reading, writing and the way there and back, on top of what the provider may take.
 _AROUND_AN_ANSWER = timedelta(seconds=4)
+
+# A database that restarts is back in seconds, one that fails over in a minute or two.
+_DATABASE_AWAY = (
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.TimeoutError,
+)
+_BETWEEN_TRIES = 0.5
+_MOST_TRIES = 600
+_Written = TypeVar("_Written")
 
 RECEIPT_ERROR_NAMES = {state.value: error.value for state, error in RECEIPT_ERRORS.items()}
 
@@ -154,9 +170,29 @@ class Delivery:
         return numbers
 
     async def record(
+        self,
+        ref: MessageRef,
+        submit: Submit,
+        outcomes: Sequence[PartOutcome],
+        clock: Callable[[], datetime],
+    ) -> Step:
+        """Write what came of an attempt, meet the receipts that were quicker, and decide anew.
+
+        What is known is not given up while the database is away for a while: else a message that
+        was accepted would count as unknown. A runner that has stopped waiting meanwhile is told.
+        """
+        step, tries = await _until_written(
+            lambda: self._record(ref, submit, outcomes, clock()),
+            message_id=ref.message_id,
+            provider=submit.provider,
+        )
+        if tries > 1:
+            self._announcements.nudge(send_workflow_id(ref.message_id), MessageStatus.SENDING.value)
+        return step
+
+    async def _record(
         self, ref: MessageRef, submit: Submit, outcomes: Sequence[PartOutcome], now: datetime
     ) -> Step:
-        """Write what came of an attempt, meet the receipts that were quicker, and decide anew."""
         message_id = _uuid(ref)
         worst = max(outcomes, key=lambda outcome: _GRAVITY[outcome.kind])
         async with self._database.begin() as connection:
@@ -187,6 +223,14 @@ class Delivery:
 
     async def record_late(self, answer: LateAnswer) -> None:
         """Write an answer that came after its attempt was given up as unknown; tells the runner."""
+        moves, _ = await _until_written(
+            lambda: self._record_late(answer),
+            message_id=public_id(IdPrefix.MESSAGE, answer.message_id),
+            provider=answer.provider,
+        )
+        self._announcements.tell(moves)
+
+    async def _record_late(self, answer: LateAnswer) -> list[Transition]:
         now = datetime.now(UTC)
         outcome = answer.outcome
         async with self._database.begin() as connection:
@@ -208,7 +252,7 @@ class Delivery:
             moves = await settle(
                 connection, [answer.message_id], actor="provider", at=now, check_by=now + GRACE
             )
-        self._announcements.tell([*early, *moves])
+        return [*early, *moves]
 
     async def _meet_receipts(
         self,
@@ -426,6 +470,24 @@ def _as_record(outcome: PartOutcome) -> PartRecord:
         error_class=outcome.error_class.value if outcome.error_class else None,
         code=outcome.code,
     )
+
+
+async def _until_written(
+    write: Callable[[], Awaitable[_Written]], *, message_id: str, provider: str
+) -> tuple[_Written, int]:
+    """What `write` returned, and how often it was tried while the database was away."""
+    for tries in range(1, _MOST_TRIES):
+        try:
+            return await write(), tries
+        except _DATABASE_AWAY as error:
+            _log.warning(
+                "outcome_not_recorded_yet",
+                message_id=message_id,
+                provider=provider,
+                error_type=type(error).__name__,
+            )
+        await asyncio.sleep(_BETWEEN_TRIES)
+    return await write(), _MOST_TRIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from store import callbacks as callback_store
 from store.database import Database, Row
 from store.messages import MessageFilter
 from store.transitions import FINAL, Transition, settle
-from workflows.send import send_workflow_id
+from workflows.ports.send import send_workflow_id
 
 _FINAL = frozenset(status.value for status in FINAL)
 

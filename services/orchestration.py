@@ -24,13 +24,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from domain.ids import IdPrefix, public_id
 from telemetry.logs import get_logger
-from workflows.send import (
-    SENDS,
-    MessageChanged,
-    MessageRef,
-    SendWorkflow,
-    send_workflow_id,
-)
+from workflows.ports.send import SENDS, MessageChanged, MessageRef, send_workflow_id
+from workflows.send import SendWorkflow
 
 _log = get_logger(__name__)
 
@@ -41,7 +36,7 @@ MODE = SearchAttributeKey.for_keyword("Mode")
 COUNTRY = SearchAttributeKey.for_keyword("Country")
 ACCOUNT = SearchAttributeKey.for_keyword("Account")
 SEARCH_ATTRIBUTES = ("Mode", "Country", "Provider", "Campaign", "Account", "Incident")
-"""Keyword attributes that `worker.py bootstrap` sees to."""
+"""Keyword attributes that `worker.py bootstrap` and running workers see to."""
 
 
 class Told(StrEnum):
@@ -84,7 +79,15 @@ class Orchestration:
         if client is None:
             return False
         public = public_id(IdPrefix.MESSAGE, message_id)
-        try:
+        found_by = TypedSearchAttributes(
+            [
+                SearchAttributePair(MODE, mode),
+                SearchAttributePair(COUNTRY, country),
+                SearchAttributePair(ACCOUNT, account),
+            ]
+        )
+
+        async def start(search_attributes: TypedSearchAttributes) -> None:
             await client.start_workflow(
                 SendWorkflow.run,
                 MessageRef(public, epoch),
@@ -93,15 +96,20 @@ class Orchestration:
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 static_summary=f"{mode} to {country}",
-                search_attributes=TypedSearchAttributes(
-                    [
-                        SearchAttributePair(MODE, mode),
-                        SearchAttributePair(COUNTRY, country),
-                        SearchAttributePair(ACCOUNT, account),
-                    ]
-                ),
+                search_attributes=search_attributes,
                 rpc_timeout=RPC_TIMEOUT,
             )
+
+        try:
+            try:
+                await start(found_by)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                    raise
+                # A Temporal that lost its database does not know our search attributes either,
+                # until a worker adds them. They are for people who look; the message goes first.
+                _log.warning("search_attributes_missing", message_id=public)
+                await start(TypedSearchAttributes.empty)
         except WorkflowAlreadyStartedError:
             return True
         except RPCError as error:

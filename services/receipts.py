@@ -131,7 +131,9 @@ class ReceiptIntake:
             try:
                 ingested = await self._write(provider, [receipt for receipt, _ in batch])
             except Exception as error:  # noqa: BLE001 - whatever it is, the senders must hear of it
-                _log.warning("receipts_not_stored", provider=provider, error_type=type(error).__name__)
+                _log.warning(
+                    "receipts_not_stored", provider=provider, error_type=type(error).__name__
+                )
                 for _, committed in batch:
                     if not committed.done():
                         committed.set_exception(ReceiptNotStored())

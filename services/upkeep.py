@@ -4,12 +4,17 @@ Every message that is not final carries `check_by`. One past it has lost its run
 away when it was accepted, or lost its database), or its runner lost a signal.
 """
 
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
 from uuid import UUID
 
 from domain.ids import IdPrefix, public_id
 from domain.states import MessageStatus
+from services.accept import START_GRACE
 from services.callbacks import Callbacks
 from services.orchestration import Orchestration, Told
 from services.receipts import ReceiptIntake
@@ -17,16 +22,30 @@ from store import events, idempotency, messages
 from store.database import Database, Row
 from telemetry import metrics
 from telemetry.logs import get_logger
-from workflows.send import MessageChanged, send_workflow_id
+from workflows.ports.send import MessageChanged, send_workflow_id
 
 _log = get_logger(__name__)
 
 BATCH = 200
+AT_ONCE = 8
+"""How many messages are taken up side by side; each takes two round trips to the database."""
+
 LOOK_AGAIN = timedelta(seconds=60)
 """When a message whose runner lives, or was just started, is looked at again."""
 
 UNMATCHED_SINCE = timedelta(days=3)
 UNMATCHED_UNTIL = timedelta(seconds=5)
+
+
+class _TakenUp(Enum):
+    """What was done about a message of which nothing was heard."""
+
+    REMINDED = auto()
+    RESTARTED = auto()
+    OVER_OR_TAKEN = auto()
+    """It moved on while we looked."""
+    NOT_YET = auto()
+    """Temporal is away, or came back this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +73,19 @@ class Upkeep:
         self._callbacks = callbacks
         self._receipts = receipts
 
+    async def doubt_everything(self) -> None:
+        """Let the next sweeps ask after every open message, whenever its own time would come."""
+        async with self._database.begin() as connection:
+            doubted = await messages.doubt_all(connection, datetime.now(UTC))
+        _log.info("open_messages_doubted", count=doubted)
+
     async def sweep(self) -> Swept:
         """One round over messages, receipts, callbacks and idempotency keys."""
         now = datetime.now(UTC)
         async with self._database.begin() as connection:
             overdue = await messages.overdue(connection, now, BATCH)
-        reminded = restarted = 0
-        for row in overdue:
-            if await self._remind(row):
-                reminded += 1
-            elif await self._restart(row, now):
-                restarted += 1
+        taken_up = await self._take_up_all(overdue, now)
+        reminded, restarted = taken_up[_TakenUp.REMINDED], taken_up[_TakenUp.RESTARTED]
         matched = await self._receipts.match_late(now - UNMATCHED_SINCE, now - UNMATCHED_UNTIL)
         await self._callbacks.sweep(now)
         async with self._database.begin() as connection:
@@ -75,23 +96,39 @@ class Upkeep:
             metrics.message_reconciled("runner_gone", restarted)
             metrics.message_reconciled("reminded", reminded)
             _log.info("reconciled", restarted=restarted, reminded=reminded)
-        return Swept(reminded, restarted, matched, more=len(overdue) == BATCH)
+        more = len(overdue) == BATCH and not taken_up[_TakenUp.NOT_YET]
+        return Swept(reminded, restarted, matched, more=more)
 
-    async def _remind(self, row: Row) -> bool:
-        """Let a runner that lives look at its message again; False if there is none."""
+    async def _take_up_all(self, overdue: Sequence[Row], now: datetime) -> Counter[_TakenUp]:
+        """Take messages up until all are, or until Temporal does not answer."""
+        taken_up: Counter[_TakenUp] = Counter()
+        for first in range(0, len(overdue), AT_ONCE):
+            some = overdue[first : first + AT_ONCE]
+            taken_up.update(await asyncio.gather(*(self._take_up(row, now) for row in some)))
+            if taken_up[_TakenUp.NOT_YET]:
+                break  # the rest stays overdue, and is the next round's
+        return taken_up
+
+    async def _take_up(self, row: Row, now: datetime) -> _TakenUp:
+        told = await self._remind(row)
+        if told is Told.TEMPORAL_AWAY:
+            return _TakenUp.NOT_YET
+        return _TakenUp.REMINDED if told is Told.YES else await self._restart(row, now)
+
+    async def _remind(self, row: Row) -> Told:
+        """Let a runner that lives look at its message again."""
         owner = row["owner"]
         if owner is None:
-            return False
+            return Told.NOT_RUNNING
         told = await self._orchestration.tell_send(
             owner, MessageChanged(MessageStatus.QUEUED.value, final=False)
         )
-        if told is Told.NOT_RUNNING:
-            return False
-        async with self._database.begin() as connection:
-            await messages.push_check(connection, [row["id"]], datetime.now(UTC) + LOOK_AGAIN)
-        return True
+        if told is Told.YES:
+            async with self._database.begin() as connection:
+                await messages.push_check(connection, [row["id"]], datetime.now(UTC) + LOOK_AGAIN)
+        return told
 
-    async def _restart(self, row: Row, now: datetime) -> bool:
+    async def _restart(self, row: Row, now: datetime) -> _TakenUp:
         """Take the message over from a runner that is gone, and start a new one."""
         message_id: UUID = row["id"]
         public = public_id(IdPrefix.MESSAGE, message_id)
@@ -99,11 +136,9 @@ class Upkeep:
             epoch = await messages.take_over(
                 connection, message_id, row["epoch"], send_workflow_id(public), now + LOOK_AGAIN
             )
-            if epoch is None:
-                return False
             message = await messages.stored(connection, message_id)
-            if message is None:
-                return False
+            if epoch is None or message is None:
+                return _TakenUp.OVER_OR_TAKEN
             await events.append(
                 connection,
                 message_id,
@@ -112,13 +147,18 @@ class Upkeep:
                 at=now,
                 detail={"epoch": epoch},
             )
-        return await self._orchestration.start_send(
+        started = await self._orchestration.start_send(
             message_id,
             epoch,
             mode=message["mode"],
             country=message["country"],
             account=message["account_id"],
         )
+        if started:
+            return _TakenUp.RESTARTED
+        async with self._database.begin() as connection:
+            await messages.push_check(connection, [message_id], datetime.now(UTC) + START_GRACE)
+        return _TakenUp.NOT_YET
 
 
 _OPEN = (

@@ -110,9 +110,10 @@ WHERE id = :id AND account_id = :account_id AND environment = :environment
 RETURNING id
 """)
 
+# One that has ended meanwhile needs no runner any more, and no check.
 _TAKE_OVER = sql("""
 UPDATE messages SET epoch = epoch + 1, owner = :owner, check_by = :check_by
-WHERE id = :id AND epoch = :epoch
+WHERE id = :id AND epoch = :epoch AND check_by IS NOT NULL
 RETURNING epoch
 """)
 
@@ -122,6 +123,7 @@ SELECT id, epoch, owner FROM messages WHERE check_by < :at ORDER BY check_by LIM
 _PUSH = sql(
     "UPDATE messages SET check_by = :check_by WHERE id = ANY(:ids) AND check_by IS NOT NULL"
 )
+_DOUBT = sql("UPDATE messages SET check_by = :at WHERE check_by > :at")
 
 VIEW = """
 SELECT m.id, m.account_id, m.environment, m.mode, m.priority, m.status, m.verdict, m.reason,
@@ -277,7 +279,7 @@ async def request_cancel(
 async def take_over(
     connection: AsyncConnection, message_id: UUID, epoch: int, owner: str, check_by: datetime
 ) -> int | None:
-    """Become a message's runner; returns the new epoch, or None if somebody else was quicker.
+    """Become a message's runner; returns the new epoch, or None if it ended or has another one.
 
     Whoever still runs it with the old epoch can write nothing from now on.
     """
@@ -297,6 +299,11 @@ async def overdue(connection: AsyncConnection, at: datetime, limit: int) -> Sequ
 async def push_check(connection: AsyncConnection, ids: Sequence[UUID], check_by: datetime) -> None:
     """Look at these messages again later."""
     await connection.execute(_PUSH, {"ids": list(ids), "check_by": check_by})
+
+
+async def doubt_all(connection: AsyncConnection, at: datetime) -> int:
+    """Let the reconciler look at every open message from `at` on; how many that brings forward."""
+    return int((await connection.execute(_DOUBT, {"at": at})).rowcount)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,115 +1,24 @@
 """One message, from its acceptance to its end."""
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated
 
-from temporalio import activity, workflow
+from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from pydantic import Field
-
-    from domain.delivery import Decision, Declare, Finish, Recall, Submit, Wait
-
-SENDS = "sends"
-"""Task queue of the workflows, and of the activities that only need the database."""
-
-
-def provider_queue(provider: str) -> str:
-    """Task queue of the workers that hold binds to a provider."""
-    return f"provider/{provider}"
-
-
-def send_workflow_id(message_id: str) -> str:
-    """The runner of a message; the epoch, not this id, keeps a second one off it."""
-    return f"send/{message_id}"
-
-
-@dataclass(frozen=True, slots=True)
-class MessageRef:
-    """Which message, and the epoch in which this runner owns it."""
-
-    message_id: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What to do next, and how.
-
-    Attributes:
-        decision: what to do.
-        priority: 1 (first) to 4, among the tasks of one queue.
-        answer_within: how long a provider's answer takes at most, the wait for a turn included.
-        queue_within: how long the task may wait for a worker before another route is looked for.
-    """
-
-    decision: Annotated[Decision, Field(discriminator="kind")]
-    priority: int = 3
-    answer_within: timedelta = timedelta(seconds=15)
-    queue_within: timedelta = timedelta(seconds=30)
-
-
-@dataclass(frozen=True, slots=True)
-class DecideTask:
-    """Decide about a message, at the workflow's time."""
-
-    message: MessageRef
-    now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitTask:
-    """Hand a message to a provider."""
-
-    message: MessageRef
-    submit: Submit
-
-
-@dataclass(frozen=True, slots=True)
-class RecallTask:
-    """Ask a provider to forget an attempt."""
-
-    message: MessageRef
-    recall: Recall
-
-
-@dataclass(frozen=True, slots=True)
-class MessageChanged:
-    """News of a message: its status now, and whether that is its end."""
-
-    status: str
-    final: bool
-
-
-class DecideActivities(ABC):
-    """What this workflow asks the database; `activities.send` does it."""
-
-    @activity.defn
-    @abstractmethod
-    async def decide(self, task: DecideTask) -> Step:
-        """Look at the rows, decide, and store the decision."""
-
-
-class ProviderActivities(ABC):
-    """What this workflow asks of whoever holds binds to a provider.
-
-    Each ends by deciding, so that a step costs one round trip and not two.
-    """
-
-    @activity.defn
-    @abstractmethod
-    async def submit(self, task: SubmitTask) -> Step:
-        """Write the attempt, hand it to the provider, record what came of it."""
-
-    @activity.defn
-    @abstractmethod
-    async def recall(self, task: RecallTask) -> Step:
-        """Ask the provider to forget the attempt, record whether it did."""
-
+    from domain.delivery import Declare, Finish, Recall, Submit, Wait
+    from workflows.ports.send import (
+        DecideActivities,
+        DecideTask,
+        MessageChanged,
+        MessageRef,
+        ProviderActivities,
+        RecallTask,
+        Step,
+        SubmitTask,
+        provider_queue,
+    )
 
 _UNTIL_THE_DATABASE_ANSWERS = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)

@@ -29,27 +29,41 @@ class UpkeepActivities(ABC):
 
     @activity.defn
     @abstractmethod
+    async def doubt_everything(self) -> None:
+        """Make every open message one whose runner may be gone, for the next sweeps to look at."""
+
+    @activity.defn
+    @abstractmethod
     async def sweep(self) -> SweepResult:
         """Look for messages, receipts and callbacks that were forgotten, and take them up."""
 
 
 _EVERY = timedelta(seconds=5)
 _ROUNDS = 500
+_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=15))
 
 
 @workflow.defn
 class UpkeepWorkflow:
-    """Sweeps, rests, sweeps again; begins anew before its history grows long."""
+    """Sweeps, rests, sweeps again; begins anew before its history grows long.
+
+    A reconciler that no other one precedes may have been started because Temporal lost its
+    database, and the runners of all open messages with it: it asks after each of them at once.
+    """
 
     @workflow.run
     async def run(self) -> None:
+        if workflow.info().continued_run_id is None:
+            await workflow.execute_activity_method(
+                UpkeepActivities.doubt_everything,
+                start_to_close_timeout=timedelta(minutes=2),
+                retry_policy=_RETRY,
+            )
         for _ in range(_ROUNDS):
             found = await workflow.execute_activity_method(
                 UpkeepActivities.sweep,
                 start_to_close_timeout=timedelta(minutes=2),
-                retry_policy=RetryPolicy(
-                    initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=15)
-                ),
+                retry_policy=_RETRY,
             )
             if not found.more:
                 await workflow.sleep(_EVERY)

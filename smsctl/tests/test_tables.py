@@ -56,7 +56,11 @@ def event(seq, detail=None, **more):
 
 EVENTS = [
     event(1, status="queued"),
-    event(3, {"route": ["primary", "backup"], "score": {"primary": 0.5}}, status="sending"),
+    event(
+        3,
+        {"route": 0, "ranking": [{"up": True, "provider": "primary", "score": 0.5}, {"x": "y"}]},
+        status="sending",
+    ),
 ]
 
 
@@ -64,11 +68,18 @@ def test_a_timeline_tells_the_time_since_the_first_event_and_all_details():
     _, _, first, second = drawn(timeline(EVENTS), 200)
     assert "0.000 s" in first
     assert "2.000 s" in second
-    assert second.endswith("route=primary,backup score=(primary=0.5)")
+    assert second.endswith("route=0 ranking=primary(score=0.5 up=yes), (x=y)")
+
+
+def test_a_timeline_folds_its_sentences_before_it_gives_up_being_a_table():
+    heading, _, _, second, *folded = drawn(timeline(EVENTS), 80)
+    assert heading.split()[:2] == ["at", "after"]
+    assert second.endswith("route=0")
+    assert " ".join(" ".join(folded).split()) == "ranking=primary(score=0.5 up=yes), (x=y)"
 
 
 def test_a_narrow_timeline_is_a_line_for_each_event():
-    first, second = drawn(timeline(EVENTS), 70)[:2]
+    first, second = drawn(timeline(EVENTS), 60)[:2]
     assert first == "2026-12-01 09:00:01.000Z     0.000 s  moved  queued"
     assert "2.000 s  moved  sending" in second
 

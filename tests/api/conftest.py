@@ -185,9 +185,7 @@ class Api:
                 uuid,
                 number,
                 [
-                    PartRecord(
-                        part, "accepted" if given else "unknown", given, None, "0x00000000"
-                    )
+                    PartRecord(part, "accepted" if given else "unknown", given, None, "0x00000000")
                     for part, given in enumerate(provider_ids, 1)
                 ],
                 at=now,

@@ -38,8 +38,11 @@ def test_children_end_when_their_parent_is_killed(
         from pathlib import Path
         from local.processes import Child
         child = Child("sleeper", {SLEEPS!r}, log=Path({str(tmp_path / "log")!r}))
-        # From a thread that ends at once: the child must outlive the thread, not the process.
-        thread = threading.Thread(target=child.start)
+        def start():
+            child.start()
+            child.wait_for(lambda: child.has_said("asleep"), seconds=20, what="asleep")
+        # From a thread that ends: the child must outlive the thread, not the process.
+        thread = threading.Thread(target=start)
         thread.start()
         thread.join()
         time.sleep(0.3)

@@ -47,6 +47,19 @@ async def receipts():
     return []
 
 
+class GreetedProvider(SmppProvider):
+    """Knows when jsmpp has greeted it: before that it must not go, or jsmpp goes too."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.greeted = asyncio.Event()
+
+    async def _take_delivery(self, session, pdu):
+        answer = await super()._take_delivery(session, pdu)
+        self.greeted.set()
+        return answer
+
+
 @pytest.fixture(params=["jsmpp", "jsmpp_by_tls"])
 async def provider(request, receipts):
     smsc = request.getfixturevalue(request.param)
@@ -57,6 +70,7 @@ async def provider(request, receipts):
             "port": smsc.port,
             "system_id": SYSTEM_ID,
             "password": "env:UNUSED",
+            "binds": 1,
             "message_id": {"response": "hex", "receipt": "decimal"},
             "tls": {"verify": False} if request.param == "jsmpp_by_tls" else False,
             "tlvs": [{"tag": 0x1400, "text": "1207161"}],
@@ -66,9 +80,9 @@ async def provider(request, receipts):
     async def on_receipt(receipt):
         receipts.append(receipt)
 
-    provider = SmppProvider("jsmpp", configuration, PASSWORD, on_receipt)
+    provider = GreetedProvider("jsmpp", configuration, PASSWORD, on_receipt)
     await provider.start()
-    await asyncio.wait_for(provider.wait_until(up=True), 10)
+    await asyncio.wait_for(provider.greeted.wait(), 10)
     yield provider
     await provider.stop(timedelta(seconds=2))
 

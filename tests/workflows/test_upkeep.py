@@ -8,7 +8,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from simulator.behaviour import Behaviour, ReceiptStep
 from tests.gateway import Gateway, gateway, running_gateway, uuid_of
-from workflows.send import send_workflow_id
+from workflows.ports.send import send_workflow_id
 from workflows.upkeep import UpkeepWorkflow
 
 __all__ = ["gateway"]

@@ -111,8 +111,17 @@ def failure_of(error: GatewayError | Mistake, *, origin: str) -> Failure:
         (ExitCode.FAILED, ""),
     )
     problem = None
+    sentence = str(error)
     later = ""
     if isinstance(error, ProblemError):
+        sentence = _sentence(error)
         problem = error.problem.model_dump(mode="json", exclude_none=True)
         later = f" in {error.retry_after:.0f} s" if error.retry_after else " a little later"
-    return Failure(exit_code, str(error), advice.format(origin=origin, later=later), problem)
+    return Failure(exit_code, sentence, advice.format(origin=origin, later=later), problem)
+
+
+def _sentence(error: ProblemError) -> str:
+    """What is wrong with each field, or else what the gateway says of the whole."""
+    faults = [f"{fault.field}: {fault.detail}" for fault in error.errors if fault.field]
+    faults += [fault.detail for fault in error.errors if not fault.field]
+    return f"{error.title}. {' '.join(faults)}" if faults else str(error)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
+from pydantic import JsonValue
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -56,17 +57,18 @@ _KEY_SHOWN = len("sg_live_0123456789abcdef")
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[T]):
-    """A heading, what stands under it, and whether that is a status and has its colour."""
+    """A heading and what stands under it: a status has its colour, a sentence may be folded."""
 
     heading: str
     of: Callable[[T], Cell]
     is_status: bool = False
+    is_sentence: bool = False
 
 
 class Grid(Generic[T]):
     """A table with a row for each thing; where that is too wide, something narrower for each.
 
-    Nothing is cut or folded, so that ids can be copied. A terminal is spared columns in which
+    Nothing but sentences is folded, so that ids can be copied. A terminal is spared columns in which
     nothing stands; where there is none, rows are bare and the columns always the same.
 
     Args:
@@ -113,15 +115,20 @@ class Grid(Generic[T]):
         kept = [c for c in self._columns if not for_terminal or any(map(c.of, self._things))]
         for column in kept:
             numbers = all(isinstance(column.of(thing), int | float) for thing in self._things)
-            table.add_column(column.heading, no_wrap=True, justify="right" if numbers else "left")
+            table.add_column(
+                column.heading,
+                no_wrap=not column.is_sentence,
+                overflow="fold",
+                justify="right" if numbers else "left",
+            )
         for thing in self._things:
             table.add_row(*(_cell(column, thing) for column in kept))
         return table
 
 
 def _width(console: Console, table: Table) -> int:
-    """How wide the table is if nothing holds it back."""
-    return Measurement.get(console, console.options.update(width=_UNBOUND), table).maximum
+    """How wide the table is at least, whatever there is room for."""
+    return Measurement.get(console, console.options.update(width=_UNBOUND), table).minimum
 
 
 def text_of(value: Cell) -> str:
@@ -254,12 +261,18 @@ def _note(event: Event) -> str:
     return " ".join(said)
 
 
-def _short(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(_short(item) for item in value)
-    if isinstance(value, dict):
-        return "(" + " ".join(f"{name}={_short(item)}" for name, item in value.items()) + ")"
-    return str(value)
+def _short(value: JsonValue) -> str:
+    """JSON as it is read: `primary(score=1 up=yes), backup(score=0.5 up=yes)`."""
+    match value:
+        case list():
+            return ", ".join(_short(item) for item in value)
+        case dict():
+            members = {**value}
+            name = members.pop("provider", "")
+            within = " ".join(f"{key}={_short(members[key])}" for key in sorted(members))
+            return f"{name}({within})"
+        case _:
+            return text_of(value)
 
 
 TIMELINE_COLUMNS: Sequence[Column[Moment]] = (
@@ -272,7 +285,7 @@ TIMELINE_COLUMNS: Sequence[Column[Moment]] = (
     Column("network", lambda m: m.event.network),
     Column("code", lambda m: m.event.code),
     Column("actor", lambda m: m.event.actor),
-    Column("why", lambda m: _note(m.event)),
+    Column("why", lambda m: _note(m.event), is_sentence=True),
 )
 
 
@@ -284,7 +297,8 @@ def timeline(events: Sequence[Event], title: str = "") -> Grid[Moment]:
 def moment_line(moment: Moment) -> Text:
     """One event on a line of its own, for where a table cannot grow."""
     event = moment.event
-    said = [event.kind, event.status, event.provider, event.code, _note(event)]
+    by = f"by {event.actor}" if event.actor else None
+    said = [event.kind, event.status, event.provider, event.code, _note(event), by]
     return Text(
         f"{_time(event.at)}  {moment.elapsed:>8.3f} s  "
         + "  ".join(visible(one) for one in said if one)
@@ -351,7 +365,7 @@ CALLBACK_COLUMNS: Sequence[Column[Callback]] = (
     Column("next", lambda c: c.next_at),
     Column("answered", lambda c: c.answered_at),
     Column("last answer", lambda c: c.last_status),
-    Column("last error", lambda c: c.last_error),
+    Column("last error", lambda c: c.last_error, is_sentence=True),
     Column("url", lambda c: c.url),
 )
 PROVIDER_COLUMNS: Sequence[Column[Provider]] = (
@@ -376,7 +390,7 @@ KEY_COLUMNS: Sequence[Column[Key]] = (
     Column("key", lambda k: k.id),
     Column("name", lambda k: k.name),
     Column("environment", lambda k: k.environment),
-    Column("scopes", lambda k: " ".join(k.scopes)),
+    Column("scopes", lambda k: " ".join(k.scopes), is_sentence=True),
     Column("created", lambda k: k.created_at),
     Column("expires", lambda k: k.expires_at),
     Column("revoked", lambda k: k.revoked_at),

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at dead letters and send them
 
 SKIPPED_COLUMNS: Sequence[Column[Skipped]] = (
     Column("not replayed", lambda s: s.message_id),
-    Column("why", lambda s: s.detail),
+    Column("why", lambda s: s.detail, is_sentence=True),
 )
 
 

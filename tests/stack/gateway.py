@@ -1,0 +1,419 @@
+"""The gateway as processes, for tests that kill some: what was accepted, what became of it, and
+what the carriers say that they got.
+"""
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+from smsgateway import Client
+from smsgateway.exchange import Retries
+
+from domain.ids import IdPrefix, parse_id
+from local.stack import Stack
+from tests.fakes.dying import Point
+
+WINDOW: Final = 10
+BINDS: Final = 2
+MOST_IN_DOUBT: Final = WINDOW * BINDS
+"""How many attempts may be unknown for each kill: what one provider's windows hold."""
+
+# Deadlines of seconds where a test waits for one, and of a minute where one would only disturb: on a
+# busy machine everything takes its time.
+CONFIGURATION: Final = f"""\
+[providers.primary]
+type = "simulator"
+port = $primary
+binds = {BINDS}
+window = {WINDOW}
+echoes_reference = true
+response_timeout = "3s"
+receipt_deadline = "60s"
+rebind_backoff = {{ min = "100ms", max = "500ms" }}
+
+[providers.backup]
+type = "simulator"
+port = $backup
+binds = {BINDS}
+window = {WINDOW}
+echoes_reference = true
+response_timeout = "3s"
+receipt_deadline = "60s"
+rebind_backoff = {{ min = "100ms", max = "500ms" }}
+
+[providers.hasty]
+type = "simulator"
+port = $primary
+system_id = "hasty"
+binds = {BINDS}
+window = {WINDOW}
+echoes_reference = true
+response_timeout = "1s"
+receipt_deadline = "2s"
+rebind_backoff = {{ min = "100ms", max = "500ms" }}
+
+[[routes]]
+match = {{ modes = ["promotional"] }}
+providers = ["hasty"]
+
+[[routes]]
+providers = ["primary", "backup"]
+
+[modes.promotional]
+unknown = "wait"
+"""
+
+ALERT: Final = "alert"
+PLAIN: Final = "transactional"
+MIXED: Final = (ALERT, PLAIN)
+FINAL: Final = frozenset({"delivered", "failed", "dead_letter", "expired", "canceled"})
+SETTLED: Final = FINAL | {"unknown"}
+"""Ended, or waiting for a receipt because nobody knows what became of it."""
+
+_PATIENT: Final = Retries(tries=200, first_pause=0.05, longest_pause=0.5)
+_WITHIN: Final = 60.0
+_CARRIERS: Final = ("primary", "backup")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """As it stands in the database; `ids` are those that the carrier gave its parts."""
+
+    provider: str
+    status: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What became of a message."""
+
+    message_id: str
+    text: str
+    mode: str
+    status: str
+    reason: str | None
+    epoch: int
+    attempts: tuple[Attempt, ...]
+    in_doubt: int
+    """How many of its attempts are, or once were, unknown."""
+    kinds: Counter[str]
+    """Its events by kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """A message as a carrier has it."""
+
+    carrier: str
+    text: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message that was answered with 202."""
+
+    message_id: str
+    text: str
+    mode: str
+    replayed: bool = False
+
+
+@dataclass
+class Load:
+    """Messages that are being accepted while something is killed."""
+
+    messages: list[Sent] = field(default_factory=list)
+    _under_way: "list[Future[Sent]]" = field(default_factory=list)
+
+
+class Gateway:
+    """The stack, and the one who sends by it."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.client = Client(stack.api_url, stack.api_key.secret, retries=_PATIENT)
+        self._recipients = itertools.cycle(range(100, 1000))
+
+    # Sending
+
+    def send(self, mode: str = PLAIN, **what: Any) -> Sent:
+        """Send one message, each to another number; what is no 202 in the end fails the test."""
+        text = f"Disk full on db-1 ({uuid.uuid4().hex[:12]})"
+        accepted = self.client.send(
+            to=f"+447700900{next(self._recipients)}", sender="AbilIT", body=text, mode=mode, **what
+        )
+        return Sent(accepted.message_id, text, mode, accepted.replayed)
+
+    def send_many(self, count: int, modes: Sequence[str] = MIXED, **what: Any) -> list[Sent]:
+        """Send so many, some at once, of these modes in turns."""
+        with self.sending(count, modes, **what) as load:
+            pass
+        return load.messages
+
+    @contextmanager
+    def sending(
+        self, count: int, modes: Sequence[str] = MIXED, *, a_second: float = 60, **what: Any
+    ) -> Iterator[Load]:
+        """Send while the block runs; behind it all of them have been accepted."""
+        load = Load()
+
+        def one(number: int) -> Sent:
+            time.sleep(max(0.0, began + number / a_second - time.monotonic()))
+            return self.send(modes[number % len(modes)], **what)
+
+        began = time.monotonic()
+        with ThreadPoolExecutor(max_workers=6) as threads:
+            load._under_way = [threads.submit(one, number) for number in range(count)]
+            try:
+                yield load
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+        load.messages = [each.result() for each in load._under_way]
+        assert len({sent.message_id for sent in load.messages}) == count
+
+    # What we know
+
+    def stories(self, messages: Sequence[Sent]) -> list[Story]:
+        """What became of them, from the database itself."""
+        by_id = {parse_id(IdPrefix.MESSAGE, sent.message_id): sent for sent in messages}
+        key = {"ids": list(by_id)}
+        with psycopg.connect(self.stack.database_url, row_factory=dict_row) as connection:
+            rows = connection.execute(_MESSAGES, key).fetchall()
+        assert len(rows) == len(messages), "a message that was accepted is not in the database"
+        return [
+            Story(
+                message_id=by_id[row["id"]].message_id,
+                text=by_id[row["id"]].text,
+                mode=row["mode"],
+                status=row["status"],
+                reason=row["reason"],
+                epoch=row["epoch"],
+                attempts=tuple(
+                    Attempt(a["provider"], a["status"], tuple(filter(None, a["ids"])))
+                    for a in row["attempts"] or ()
+                ),
+                in_doubt=len(set(row["in_doubt"] or ())),
+                kinds=Counter(row["kinds"]),
+            )
+            for row in rows
+        ]
+
+    def until(
+        self,
+        messages: Sequence[Sent],
+        statuses: Iterable[str] = SETTLED,
+        *,
+        within: float = _WITHIN,
+    ) -> list[Story]:
+        """Wait until each of them has one of these statuses."""
+        statuses = frozenset(statuses)
+        end = time.monotonic() + within
+        while True:
+            stories = self.stories(messages)
+            late = [story for story in stories if story.status not in statuses]
+            if not late:
+                return stories
+            if time.monotonic() > end:
+                told = "\n".join(self.client.explain(late[0].message_id).summary)
+                found = dict(Counter(story.status for story in stories))
+                pytest.fail(f"{found} after {within:g} s, of which one is:\n{told}")
+            time.sleep(0.1)
+
+    def eventually(self, so: Callable[[], bool], what: str, *, within: float = _WITHIN) -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + within
+        while not so():
+            if time.monotonic() > end:
+                pytest.fail(f"not so after {within:g} s: {what}")
+            time.sleep(0.05)
+
+    def fetch(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
+        with psycopg.connect(self.stack.database_url, row_factory=dict_row) as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+    # What the carriers know
+
+    def got(self, messages: Sequence[Sent] | None = None) -> list[Got]:
+        """What the carriers took, of these messages or of all."""
+        texts = None if messages is None else {sent.text for sent in messages}
+        return [
+            Got(carrier, each["text"], tuple(part["message_id"] for part in each["parts"]))
+            for carrier in _CARRIERS
+            for each in self.ask(carrier, "GET", "/messages?limit=10000")
+            if texts is None or each["text"] in texts
+        ]
+
+    def counts(self, carrier: str = "primary") -> Mapping[str, Any]:
+        counts: Mapping[str, Any] = self.ask(carrier, "GET", "/counts")
+        return counts
+
+    def steer(self, path: str, carrier: str = "primary", /, **what: Any) -> Any:
+        """Tell a carrier what to do: `steer("/reset", after_pdus=3)`."""
+        return self.ask(carrier, "POST", path, what)
+
+    def behave(self, carrier: str = "primary", /, **behaviour: Any) -> None:
+        """How a carrier treats messages from now on; without words, as usual."""
+        self.ask(carrier, "PUT", "/behaviour", behaviour)
+
+    def ask(self, carrier: str, method: str, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(  # noqa: S310 - a simulator of ours
+            self.stack.control_urls[carrier] + path,
+            data=None if body is None else json.dumps(body).encode(),
+            method=method,
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - see above
+            said = answer.read()
+        return json.loads(said) if said else None
+
+    # Killing
+
+    def start_dying(self, point: Point, nth: int) -> None:
+        """Put in the place of the worker, or of the API, one that dies when it comes to a point."""
+        command = ["-m", "tests.fakes.dying", point, str(nth)]
+        if point in {Point.BEFORE_THE_START, Point.AFTER_THE_START}:
+            self.stack.stop_api()
+            self.stack.start_api(command=command)
+        else:
+            self.stack.stop_worker()
+            self.stack.start_worker(command=command)
+            self.providers_are_up()
+
+    def until_dead(self, name: str, *, within: float = _WITHIN) -> None:
+        """Wait until that process has killed itself."""
+        child = self.stack.child(name)
+        self.eventually(lambda: not child.running, f"{name} has killed itself", within=within)
+        {"worker": self.stack.kill_worker, "api": self.stack.kill_api}[name]()  # it was expected
+
+    def providers_are_up(self, *names: str) -> None:
+        """Wait until a living worker has all its binds to them, by default to all."""
+        wanted = frozenset(names or ("primary", "backup", "hasty"))
+
+        def up() -> bool:
+            found = {p.name for p in self.client.providers() if p.state == "up"}
+            return wanted <= found
+
+        self.eventually(up, f"{sorted(wanted)} are up")
+
+    def tidy(self) -> None:
+        """Everything runs and behaves as usual; nothing of what the carriers have is of before."""
+        self.stack.start_what_is_down()
+        for carrier in _CARRIERS:
+            self.steer("/outage", carrier, on=False)
+            self.steer("/throttle", carrier)
+            self.behave(carrier)
+            self.steer("/receipts/release", carrier)
+        self.providers_are_up()
+        for carrier in _CARRIERS:
+            self.ask(carrier, "DELETE", "/messages")
+
+
+_MESSAGES: Final = """
+SELECT m.id, m.mode, m.status, m.reason, m.epoch,
+       (SELECT array_agg(e.kind) FROM events e WHERE e.message_id = m.id) AS kinds,
+       (SELECT array_agg(e.attempt) FROM events e
+        WHERE e.message_id = m.id AND e.kind = 'moved' AND e.status = 'unknown') AS in_doubt,
+       (SELECT json_agg(json_build_object(
+                   'provider', a.provider, 'status', a.status,
+                   'ids', (SELECT json_agg(p.provider_message_id ORDER BY p.number) FROM parts p
+                           WHERE p.message_id = a.message_id AND p.attempt = a.number))
+               ORDER BY a.number)
+        FROM attempts a WHERE a.message_id = m.id) AS attempts
+FROM messages m WHERE m.id = ANY(%(ids)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The figures of one stroke of bad luck."""
+
+    messages: int
+    kills: int
+    unknown: int
+    duplicates: int
+    by_status: Mapping[str, int]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.messages} messages, {self.kills} kills, {self.unknown} unknown, "
+            f"{self.duplicates} duplicates, {dict(self.by_status)}"
+        )
+
+
+def assert_nothing_lost(
+    gateway: Gateway, messages: Sequence[Sent], *, kills: int, most_in_doubt: int = MOST_IN_DOUBT
+) -> Tally:
+    """Nothing lost, few in doubt, no more sent twice than was in doubt; the carriers agree.
+
+    Args:
+        gateway: whose carriers were told to forget what came before.
+        messages: all that were accepted since then.
+        kills: how often something was killed.
+        most_in_doubt: how many attempts may be unknown for each of those.
+    """
+    stories = gateway.stories(messages)
+    got = gateway.got(messages)
+    assert len(gateway.got()) == len(got), "a carrier got what nobody sent"
+    in_doubt = sum(story.in_doubt for story in stories)
+    copies = Counter(each.text for each in got)
+    duplicates = sum(count - 1 for count in copies.values())
+    tally = Tally(
+        messages=len(messages),
+        kills=kills,
+        unknown=in_doubt,
+        duplicates=duplicates,
+        by_status=Counter(story.status for story in stories),
+    )
+    print(tally)  # noqa: T201 - figures for people: pytest -rP
+    assert in_doubt <= kills * most_in_doubt, tally
+    assert duplicates <= in_doubt, tally
+    for story in stories:
+        doubtful = story.in_doubt > 0
+        assert story.status == "delivered" or doubtful, story
+        assert copies[story.text] or doubtful, story
+        assert copies[story.text] <= 1 + story.in_doubt, story
+        if story.mode == ALERT:
+            assert story.status == "delivered", story
+    _assert_books_agree(stories, got, in_doubt)
+    return tally
+
+
+def _assert_books_agree(
+    stories: Sequence[Story], got: Sequence[Got], in_doubt: int
+) -> None:
+    """What we hold an id for the carrier has, and the other way but for what was in doubt."""
+    ours = Counter(id_ for story in stories for a in story.attempts for id_ in a.ids)
+    theirs = Counter(id_ for each in got for id_ in each.ids)
+    assert set(ours) <= set(theirs), "a carrier does not know what it is said to have accepted"
+    assert max(ours.values(), default=1) == 1, "two attempts claim the same message of a carrier"
+    only_theirs = set(theirs) - set(ours)
+    assert len(only_theirs) <= in_doubt, "a carrier has what we know nothing of"
+
+
+def smsctl(gateway: Gateway, *arguments: str) -> str:
+    """What the command line prints."""
+    access = {"SMSCTL_API": gateway.stack.api_url, "SMSCTL_KEY": gateway.stack.api_key.secret}
+    done = subprocess.run(
+        [sys.executable, "-m", "smsctl", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=access,
+    )
+    return done.stdout

@@ -1,0 +1,1 @@
+"""What each workflow is told and asks for."""
