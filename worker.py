@@ -57,6 +57,9 @@ _log = get_logger("worker")
 ACCOUNT = "default"
 _T = TypeVar("_T")
 _RETRY_AFTER = 2.0
+_STICKY = timedelta(seconds=5)
+"""How long the next task of a workflow waits for the worker that has it in its cache, which may be
+dead, before any other one may have it."""
 _TIME_TO_PART = timedelta(seconds=5)
 """What a process may need to end beyond the grace that its work has."""
 
@@ -118,7 +121,11 @@ class Gateway:
     async def _sends(self) -> AsyncIterator[None]:
         deciding = Deciding(self._services.delivery)
         async with self._worker(
-            SENDS, workflows=[SendWorkflow], activities=[deciding.decide], max_cached_workflows=1000
+            SENDS,
+            workflows=[SendWorkflow],
+            activities=[deciding.decide],
+            max_cached_workflows=1000,
+            sticky_queue_schedule_to_start_timeout=_STICKY,
         ):
             yield
 
@@ -141,7 +148,11 @@ class Gateway:
     @asynccontextmanager
     async def _upkeep(self) -> AsyncIterator[None]:
         sweeping = Sweeping(self._services.upkeep)
-        async with self._worker(UPKEEP, workflows=[UpkeepWorkflow], activities=[sweeping.sweep]):
+        async with self._worker(
+            UPKEEP,
+            workflows=[UpkeepWorkflow],
+            activities=[sweeping.doubt_everything, sweeping.sweep],
+        ):
             keeper = asyncio.create_task(self._keep_upkeep_running())
             try:
                 yield

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema
 
 from api.dependencies import CallbackReader, CallbackReplayer, Gateway, KeyKeeper
 from api.fields import Asked, Page, PageAsked, Told
-from api.problems import NOT_FOUND, Problem, raises
+from api.problems import NOT_FOUND, Problem, raises, refusal
 from api.routing import Endpoint
 from domain.callbacks import CallbackState
 from domain.ids import IdPrefix, parse_id, public_id
@@ -153,6 +153,11 @@ async def listed(
     "/replay",
     operation_id="replay_callbacks",
     summary="Tell again what was given up",
+    responses=raises(
+        examples={
+            "too-many": refusal("limit", "out_of_range", "It is too large: it is at most 1000.")
+        }
+    ),
 )
 async def replay_many(
     again: Annotated[CallbackReplay, Body(openapi_examples=AGAIN_EXAMPLES)],

@@ -8,7 +8,14 @@ from pydantic import Field
 
 from api.dependencies import Configurer, Gateway
 from api.fields import Told
-from api.problems import MALFORMED, UNSUPPORTED_MEDIA_TYPE, Problem, raises
+from api.problems import (
+    INVALID_CONFIGURATION,
+    MALFORMED,
+    UNSUPPORTED_MEDIA_TYPE,
+    FieldError,
+    Problem,
+    raises,
+)
 from api.routing import Endpoint, has_body, media_type
 from services.configuration import NoConfiguration, Stored, check
 from settings.configuration_file import ConfigurationMistakes
@@ -127,7 +134,22 @@ async def checked(_: Configurer, content: Toml) -> ConfigurationCheck:
     "/apply",
     operation_id="apply_configuration",
     summary="Apply a configuration",
-    responses=raises(ConfigurationMistakes),
+    responses=raises(
+        ConfigurationMistakes,
+        examples={
+            "unknown-provider": Problem(
+                INVALID_CONFIGURATION,
+                errors=[
+                    FieldError(
+                        field="routes[0].providers[0]",
+                        detail='there is no provider "primray"; declared are: primary',
+                        line=8,
+                        column=14,
+                    )
+                ],
+            )
+        },
+    ),
     openapi_extra=_body(refused=True),
 )
 async def apply(caller: Configurer, content: Toml, gateway: Gateway) -> AppliedConfiguration:

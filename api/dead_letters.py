@@ -8,7 +8,7 @@ from pydantic import Field, StrictInt
 from api.dependencies import DeadLetterReplayer, Gateway, MessageReader
 from api.fields import Asked, PageAsked, Told, Word
 from api.messages import Message, MessageId, MessagePage
-from api.problems import NOT_A_DEAD_LETTER, Problem, raises
+from api.problems import NOT_A_DEAD_LETTER, Problem, raises, refusal
 from api.routing import Endpoint
 from services import dead_letters as service
 from services.messages import UnknownMessage
@@ -101,7 +101,16 @@ async def listed(
     return MessagePage.of(found, asked.limit, [Message.of(row) for row in found])
 
 
-@router.post("/replay", operation_id="replay_dead_letters", summary="Replay dead letters")
+@router.post(
+    "/replay",
+    operation_id="replay_dead_letters",
+    summary="Replay dead letters",
+    responses=raises(
+        examples={
+            "none-at-all": refusal("limit", "out_of_range", "It is too small: it is at least 1.")
+        }
+    ),
+)
 async def replay(
     wanted: Annotated[DeadLetterReplay, Body(openapi_examples=EXAMPLES)],
     caller: DeadLetterReplayer,

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from api.dependencies import Gateway, KeyKeeper
 from api.fields import Asked, Items, Moment, Told, Word
-from api.problems import NOT_FOUND, Problem, raises
+from api.problems import NOT_FOUND, Problem, raises, refusal
 from api.routing import Endpoint
 from domain.configuration import Environment
 from services import keys as service
@@ -104,7 +104,14 @@ async def listed(caller: KeyKeeper, gateway: Gateway) -> KeyList:
     operation_id="create_key",
     status_code=201,
     summary="Make a key",
-    responses=raises(NotYours),
+    responses=raises(
+        NotYours,
+        examples={
+            "unknown-scope": refusal(
+                "scopes.0", "unknown_value", f"It is one of: {', '.join(Scope)}."
+            )
+        },
+    ),
 )
 async def create(
     wanted: Annotated[NewKey, Body(openapi_examples=EXAMPLES)], caller: KeyKeeper, gateway: Gateway

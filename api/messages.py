@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool, StrictInt, StringConstraints
 from api.callbacks import Callback
 from api.dependencies import Gateway, MessageReader, MessageSender
 from api.fields import STORABLE, Asked, Items, Line, Moment, Page, PageAsked, Text, Told, Word
-from api.problems import raises
+from api.problems import raises, refusal
 from api.routing import Endpoint
 from domain.callbacks import LONGEST_URL
 from domain.configuration import Environment
@@ -143,6 +143,28 @@ EXAMPLES: dict[str, Any] = {
         "summary": "Refused: a callback into a private network",
         "value": _ORDER | {"callback_url": "http://10.0.0.7/sms"},
     },
+}
+REFUSALS = {
+    "impossible-number": refusal(
+        "to",
+        "invalid_number",
+        "The number has too few digits for its country: check that none is missing.",
+    ),
+    "unknown-field": refusal(
+        "prority",
+        "unknown_field",
+        "There is no such field: did you mean priority? Rename it, or leave it out.",
+    ),
+    "schedule-in-the-past": refusal(
+        "scheduled_at",
+        "invalid_schedule",
+        "The time lies in the past: give a later one, or leave it out to send at once.",
+    ),
+    "private-callback": refusal(
+        "callback_url",
+        "invalid_callback_url",
+        "callbacks go to public addresses only, and this one is private, local or reserved",
+    ),
 }
 
 
@@ -400,7 +422,7 @@ def _shown(model: type[Told], row: Row) -> dict[str, Any]:
     status_code=202,
     summary="Send a message",
     response_description="The message is committed, and will be sent.",
-    responses=raises(Refused, KeyInFlight, KeyReused, NoConfiguration),
+    responses=raises(Refused, KeyInFlight, KeyReused, NoConfiguration, examples=REFUSALS),
 )
 async def send(
     request: Annotated[SendRequest, Body(openapi_examples=EXAMPLES)],

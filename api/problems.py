@@ -328,12 +328,29 @@ _OF_THE_FRAMEWORK: Mapping[int, Kind] = {
 }
 
 
-def raises(*causes: type[Exception] | Kind) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an endpoint whose service may raise these, for the OpenAPI document."""
+def raises(
+    *causes: type[Exception] | Kind, examples: Mapping[str, Problem] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint whose service may raise these, for the OpenAPI document.
+
+    Args:
+        causes: what may be raised.
+        examples: answers to the requests that stand under the same names among the examples of
+            the request's body.
+    """
     responses: dict[Any, dict[str, Any]] = {}
     for cause in causes:
         add_response(responses, cause if isinstance(cause, Kind) else _EXPLAINED[cause][0])
+    for name, problem in (examples or {}).items():
+        add_response(responses, problem.kind)
+        shown = responses[str(problem.kind.status)]["content"][MEDIA_TYPE]["examples"]
+        shown[name] = {"value": _example(problem)}
     return responses
+
+
+def refusal(field: str, reason: str, detail: str) -> Problem:
+    """A request that is refused for one field."""
+    return _refused([Fault(field, reason, detail)])
 
 
 def add_response(responses: MutableMapping[Any, dict[str, Any]], kind: Kind) -> None:
@@ -344,13 +361,11 @@ def add_response(responses: MutableMapping[Any, dict[str, Any]], kind: Kind) -> 
     content = response.setdefault("content", {}).setdefault(
         MEDIA_TYPE, {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "examples": {}}
     )
-    content["examples"].setdefault(kind.slug, {"value": example_of(kind)})
+    content["examples"].setdefault(kind.slug, {"value": _example(Problem(kind))})
 
 
-def example_of(kind: Kind) -> dict[str, Any]:
-    """A document of this kind as it may come."""
-    document = Problem(kind).document()
-    return document | {"instance": "urn:uuid:6f1d0bd8-8a44-4bb1-9b8c-3f4ad2a9c7e1"}
+def _example(problem: Problem) -> dict[str, Any]:
+    return problem.document() | {"instance": "urn:uuid:6f1d0bd8-8a44-4bb1-9b8c-3f4ad2a9c7e1"}
 
 
 # --- answers -----------------------------------------------------------------------------------

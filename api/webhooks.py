@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.dependencies import Gateway
 from api.fields import STORABLE, Moment, Word
-from api.problems import raises
+from api.problems import raises, refusal
 from api.routing import Endpoint
 from domain.callbacks import (
     WEBHOOK_ID,
@@ -192,7 +192,15 @@ EXAMPLES: dict[str, Any] = {
     status_code=204,
     summary="Tell what has become of a message",
     response_description="The receipt is committed; the same one again does no harm.",
-    responses=raises(SignatureRefused, NoConfiguration),
+    responses=raises(
+        SignatureRefused,
+        NoConfiguration,
+        examples={
+            "unknown-word": refusal(
+                "status", "unknown_value", f"It is one of: {', '.join(ReceiptStatus)}."
+            )
+        },
+    ),
 )
 async def delivery(
     provider: Provider,

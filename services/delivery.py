@@ -1,6 +1,7 @@
 """The steps of one message's delivery, each one transaction: decide, claim, record, recall."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,6 +52,9 @@ AFTER_VALIDITY = timedelta(seconds=60)
 TURN = timedelta(seconds=1)
 """How long a message waits for its turn at a provider before it gives its slot back."""
 
+_ALIVE_FOR = 0.3
+"""Seconds for which it is remembered which providers are up."""
+
 # Reading, writing and the way there and back, on top of what the provider may take.
 _AROUND_AN_ANSWER = timedelta(seconds=4)
 
@@ -89,6 +93,8 @@ class Delivery:
         self._database = database
         self._configurations = configurations
         self._announcements = announcements
+        self._alive: frozenset[str] = frozenset()
+        self._alive_until = 0.0
 
     async def decide(self, ref: MessageRef, now: datetime) -> Step:
         """Decide about a message and store the decision."""
@@ -362,7 +368,7 @@ class Delivery:
         if found is None:
             return None, []
         number, route = found
-        alive = await providers.alive(connection)
+        alive = await self._living(connection)
         retries = {error: configuration.retry_rule(error) for error in ErrorClass}
         names = configuration.providers_of(route, environment)
         return number, [
@@ -377,6 +383,14 @@ class Delivery:
             )
             for place, name in enumerate(names)
         ]
+
+    async def _living(self, connection: AsyncConnection) -> frozenset[str]:
+        """Providers with a living worker, remembered for a moment by all messages of this process."""
+        now = time.monotonic()
+        if now >= self._alive_until:
+            self._alive = await providers.alive(connection)
+            self._alive_until = now + _ALIVE_FOR
+        return self._alive
 
     async def _declare(
         self,

@@ -31,6 +31,8 @@ _log = get_logger(__name__)
 
 RPC_TIMEOUT = timedelta(seconds=3)
 _REST_AFTER_FAILURE = timedelta(seconds=2)
+# A worker that died with a task of a message holds it up no longer than this.
+_TASK_TIMEOUT = timedelta(seconds=5)
 
 MODE = SearchAttributeKey.for_keyword("Mode")
 COUNTRY = SearchAttributeKey.for_keyword("Country")
@@ -93,6 +95,7 @@ class Orchestration:
                 MessageRef(public, epoch),
                 id=send_workflow_id(public),
                 task_queue=SENDS,
+                task_timeout=_TASK_TIMEOUT,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 static_summary=f"{mode} to {country}",

@@ -18,6 +18,8 @@ _LARGEST = 64 * 1024
 class SecretMissing(Exception):
     """A secret's reference leads nowhere; the text names the reference, never a value."""
 
+    loggable = True
+
 
 def _from_environment(name: str) -> str:
     try:

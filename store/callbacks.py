@@ -79,16 +79,18 @@ WHERE e.lane_id = :lane_id AND e.state = 'pending' AND (e.tries = 0 OR e.next_at
   AND NOT EXISTS (SELECT FROM callback_events earlier
                   WHERE earlier.message_id = e.message_id AND earlier.state = 'pending'
                     AND earlier.position < e.position)
-ORDER BY e.next_at, e.position
+ORDER BY e.next_at
 LIMIT :limit
 """)
 _NEXT = sql("""
-SELECT min(CASE WHEN e.tries = 0 THEN least(e.next_at, :at) ELSE e.next_at END) AS next_at
+SELECT CASE WHEN e.tries = 0 THEN least(e.next_at, :at) ELSE e.next_at END AS next_at
 FROM callback_events e
 WHERE e.lane_id = :lane_id AND e.state = 'pending'
   AND NOT EXISTS (SELECT FROM callback_events earlier
                   WHERE earlier.message_id = e.message_id AND earlier.state = 'pending'
                     AND earlier.position < e.position)
+ORDER BY e.next_at
+LIMIT 1
 """)
 
 # `tries` tells whether the row is still the one that was tried: a worker that was given up for
@@ -106,10 +108,19 @@ WHERE e.id = t.id AND e.state = 'pending' AND e.tries = t.tries_before
 RETURNING e.id
 """)
 
+# Lane by lane (hence the LIMIT), since a lane with a long backlog has its first row at hand.
 _OVERDUE = sql("""
-SELECT l.id, l.account_id FROM callback_lanes l
-WHERE EXISTS (SELECT FROM callback_events e
-              WHERE e.lane_id = l.id AND e.state = 'pending' AND e.next_at < :before)
+SELECT l.id, l.account_id
+FROM callback_lanes l
+CROSS JOIN LATERAL (
+    SELECT e.id FROM callback_events e
+    WHERE e.lane_id = l.id AND e.state = 'pending' AND e.next_at < :before
+      AND NOT EXISTS (SELECT FROM callback_events earlier
+                      WHERE earlier.message_id = e.message_id AND earlier.state = 'pending'
+                        AND earlier.position < e.position)
+    ORDER BY e.next_at
+    LIMIT 1
+) late
 ORDER BY l.id
 """)
 

@@ -238,7 +238,7 @@ async def ingest(
     )
     ids = [r.provider_message_id for r in kept]
     matched, transitions = await match(
-        connection, provider, ids, at=at, errors=errors, recheck=recheck
+        connection, provider, ids, at=at, errors=errors, recheck=recheck, among_doubtful=True
     )
     return Ingested(sum(r["fresh"] for r in stored), matched, transitions)
 
@@ -256,19 +256,20 @@ async def match(
     at: datetime,
     errors: ReceiptErrors,
     recheck: timedelta,
+    among_doubtful: bool = False,
 ) -> tuple[int, list[Transition]]:
     """Bring together receipts and parts with these ids of a provider.
 
     Runs in the transactions of both sides of the race, under the provider's lock. Returns how many
-    receipts met their part, and the messages that moved.
+    receipts met their part, and the messages that moved. `among_doubtful` looks for parts whose id
+    was never learned too; who records an answer has the id.
     """
     key = {"provider": provider, "ids": list(ids), "id_life": _ID_LIFE}
-    found: list[Row] = list(await rows(connection, _BY_ID, key))
-    known = {r["id"] for r in found}
-    doubtful = [r for r in await rows(connection, _BY_REFERENCE, key) if r["id"] not in known]
-    known |= {r["id"] for r in doubtful}
-    guessed = [r for r in await rows(connection, _BY_CANDIDATE, key) if r["id"] not in known]
-    pairs = [(r, r["number"]) for r in found + doubtful] + [(r, None) for r in guessed]
+    pairs: list[tuple[Row, int | None]] = [
+        (receipt, receipt["number"]) for receipt in await rows(connection, _BY_ID, key)
+    ]
+    if among_doubtful and {receipt["provider_message_id"] for receipt, _ in pairs} != set(ids):
+        pairs += await _among_doubtful(connection, key, {receipt["id"] for receipt, _ in pairs})
     if not pairs:
         return 0, []
     await lock(connection, sorted({r["message_id"] for r, _ in pairs}))
@@ -284,8 +285,22 @@ async def match(
         await refold(connection, message_id, attempt, at=at, error_class=errors.get(state))
     messages = [message_id for message_id, _ in touched]
     moved = await settle(connection, messages, actor="receipt", at=at, check_by=at + recheck)
-    await _note_duplicates(connection, messages, at)
+    again = [message_id for message_id, attempt in touched if attempt > 1]
+    await _note_duplicates(connection, again, at)
     return matched, moved
+
+
+async def _among_doubtful(
+    connection: AsyncConnection, key: Mapping[str, object], known: set[int]
+) -> list[tuple[Row, int | None]]:
+    """Receipts whose part is found by its reference, or as the only one that it can be."""
+    pairs: list[tuple[Row, int | None]] = []
+    for statement in (_BY_REFERENCE, _BY_CANDIDATE):
+        for receipt in await rows(connection, statement, key):
+            if receipt["id"] not in known:
+                known.add(receipt["id"])
+                pairs.append((receipt, receipt.get("number")))
+    return pairs
 
 
 async def _part_in_doubt(connection: AsyncConnection, receipt: Row) -> int | None:
@@ -349,9 +364,7 @@ async def _note_duplicates(
         await append(connection, duplicate["message_id"], "duplicate", actor="receipt", at=at)
 
 
-async def parts_at(
-    connection: AsyncConnection, provider: str, message_id: UUID
-) -> Sequence[Row]:
+async def parts_at(connection: AsyncConnection, provider: str, message_id: UUID) -> Sequence[Row]:
     """The parts of a message's last attempt at a provider: number, provider_message_id, reference.
 
     For receipts that name the message by our id; none if it was never given to this provider.
@@ -380,7 +393,9 @@ async def match_late(
 ) -> tuple[int, list[Transition]]:
     """The matching alone, for receipts that are stored already."""
     await connection.execute(_LOCK_ALONE, {"provider": provider})
-    return await match(connection, provider, ids, at=at, errors=errors, recheck=recheck)
+    return await match(
+        connection, provider, ids, at=at, errors=errors, recheck=recheck, among_doubtful=True
+    )
 
 
 async def of_message(connection: AsyncConnection, message_id: UUID) -> Sequence[Row]:

@@ -15,6 +15,7 @@ if getattr(sys.modules.get("smsctl"), "__file__", None) is None:
 from sdks.python.tests.fakes.gateway import FakeGateway
 from typer.testing import CliRunner
 
+from smsctl import waiting
 from smsctl.main import app
 
 
@@ -39,6 +40,7 @@ def nothing_configured(monkeypatch, tmp_path) -> Path:
     for name in ("FORCE_COLOR", "COLUMNS", "GITHUB_ACTIONS", "PY_COLORS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(waiting, "_FIRST_PAUSE", 0.05)
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -3,17 +3,22 @@
 Temporal is away, unless a test brings it.
 """
 
+import io
 import json
+import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 from jsonschema import Draft202012Validator, FormatChecker
 from referencing import Registry, Resource
@@ -30,10 +35,11 @@ from domain.states import Verdict
 from services.accept import Caller
 from services.assembly import Services, assemble
 from services.keys import Scope
-from settings.settings import Settings
+from settings.settings import LogLevel, Settings
 from store import accounts, attempts, messages
 from store.attempts import Claim, PartRecord
 from store.transitions import settle
+from telemetry.logs import configure_logging
 
 NUMBER = "+447700900123"
 ORDER = {"to": NUMBER, "from": "ACME", "body": "Your order 8812 is on its way."}
@@ -94,7 +100,6 @@ class Api:
     services: Services
     http: httpx.AsyncClient
     key: str = ""
-    exchanged: list[httpx.Response] = field(default_factory=list)
 
     async def ask(
         self, method: str, path: str, *, key: str | None = "", **request: Any
@@ -105,7 +110,7 @@ class Api:
         if bearer is not None:
             headers["Authorization"] = f"Bearer {bearer}"
         answer = await self.http.request(method, path, headers=headers, **request)
-        check_answer(self.app.openapi(), method, path.partition("?")[0], answer)
+        check_answer(method, path.partition("?")[0], answer)
         return answer
 
     async def get(self, path: str, **request: Any) -> httpx.Response:
@@ -228,9 +233,16 @@ def slug_of(answer: httpx.Response) -> str:
 # The contract: answers against the OpenAPI
 
 
-def check_answer(document: dict[str, Any], method: str, path: str, answer: httpx.Response) -> None:
+@cache
+def document() -> dict[str, Any]:
+    """The OpenAPI document, which is the same for every application."""
+    settings = SimpleNamespace(max_body_bytes=MOST_BYTES)
+    return create_app(cast("Services", SimpleNamespace(settings=settings))).openapi()
+
+
+def check_answer(method: str, path: str, answer: httpx.Response) -> None:
     """Fails unless status, type, kind of problem and body of an answer are documented."""
-    operation = operation_at(document, method, path)
+    operation = operation_at(method, path)
     if operation is None:
         assert slug_of(answer) in {"not-found", "method-not-allowed"}
         return
@@ -244,26 +256,30 @@ def check_answer(document: dict[str, Any], method: str, path: str, answer: httpx
     assert media in content, f"{method} {path} answers {media}: not documented"
     if media == "application/problem+json":
         assert slug_of(answer) in content[media]["examples"], f"{slug_of(answer)} not documented"
-    assert not mismatches(document, content[media]["schema"], answer.json())
+    assert not mismatches(content[media]["schema"], answer.json())
 
 
-def operation_at(document: dict[str, Any], method: str, path: str) -> dict[str, Any] | None:
+def operation_at(method: str, path: str) -> dict[str, Any] | None:
     """The operation that takes a request; a path without parameters stands before one with."""
-    for template in sorted(document["paths"], key=lambda each: each.count("{")):
+    paths = document()["paths"]
+    for template in sorted(paths, key=lambda each: each.count("{")):
         pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template))
-        if re.fullmatch(pattern, path) and method.lower() in document["paths"][template]:
-            operation: dict[str, Any] = document["paths"][template][method.lower()]
+        if re.fullmatch(pattern, path) and method.lower() in paths[template]:
+            operation: dict[str, Any] = paths[template][method.lower()]
             return operation
     return None
 
 
-def mismatches(document: dict[str, Any], schema: dict[str, Any], value: Any) -> list[str]:
+@cache
+def _registry() -> Registry[Any]:
+    contents = Resource.from_contents(document(), default_specification=DRAFT202012)
+    return Registry().with_resource("urn:openapi", contents)
+
+
+def mismatches(schema: dict[str, Any], value: Any) -> list[str]:
     """Where a value is not as a schema of the document says."""
-    registry: Registry[Any] = Registry().with_resource(
-        "urn:openapi", Resource.from_contents(document, default_specification=DRAFT202012)
-    )
     validator = Draft202012Validator(
-        _anchored(schema), registry=registry, format_checker=FormatChecker()
+        _anchored(schema), registry=_registry(), format_checker=FormatChecker()
     )
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
 
@@ -278,6 +294,21 @@ def _anchored(node: Any) -> Any:
 
 
 # The application
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[io.StringIO]:
+    """What is logged, as in production; there is never anybody's number or text in it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    out = io.StringIO()
+    configure_logging("api", level=LogLevel.DEBUG, out=out)
+    yield out
+    root.handlers, root.level = handlers, level
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
+    for secret in (NUMBER[3:], str(ORDER["body"]), "Bearer", "sg_live_"):
+        assert secret not in out.getvalue()
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ def whole_gateway() -> Iterator[Gateway]:
         stack = Stack(folder, own_servers=True, template=CONFIGURATION)
         try:
             stack.start()
-            yield Gateway(stack)
+            gateway = Gateway(stack)
+            with gateway.client:
+                yield gateway
         finally:
             stack.remove()
 

@@ -4,6 +4,8 @@ what the carriers say that they got.
 
 import itertools
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +26,7 @@ from smsgateway.exchange import Retries
 
 from domain.ids import IdPrefix, parse_id
 from local.stack import Stack
-from tests.fakes.dying import Point
+from tests.fakes.mortal import Point
 
 WINDOW: Final = 10
 BINDS: Final = 2
@@ -147,6 +149,7 @@ class Gateway:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.client = Client(stack.api_url, stack.api_key.secret, retries=_PATIENT)
+        self._orders = stack.folder / "orders.json"
         self._recipients = itertools.cycle(range(100, 1000))
 
     # Sending
@@ -284,22 +287,27 @@ class Gateway:
 
     # Killing
 
-    def start_dying(self, point: Point, nth: int) -> None:
-        """Put in the place of the worker, or of the API, one that dies when it comes to a point."""
-        command = ["-m", "tests.fakes.dying", point, str(nth)]
-        if point in {Point.BEFORE_THE_START, Point.AFTER_THE_START}:
-            self.stack.stop_api()
-            self.stack.start_api(command=command)
-        else:
-            self.stack.stop_worker()
-            self.stack.start_worker(command=command)
-            self.providers_are_up()
+    def start_worker(self) -> None:
+        """Start a worker that can be told when to die."""
+        self.stack.start_worker(command=self._mortal("worker"))
 
-    def until_dead(self, name: str, *, within: float = _WITHIN) -> None:
-        """Wait until that process has killed itself."""
-        child = self.stack.child(name)
-        self.eventually(lambda: not child.running, f"{name} has killed itself", within=within)
-        {"worker": self.stack.kill_worker, "api": self.stack.kill_api}[name]()  # it was expected
+    def start_api(self) -> None:
+        """Start an API that can be told when to die."""
+        self.stack.start_api(command=self._mortal("api"))
+
+    def _mortal(self, program: str) -> list[str]:
+        return ["-m", "tests.fakes.mortal", program, str(self._orders)]
+
+    def dies_at(self, point: Point, *, nth: int = 1, program: str = "worker") -> None:
+        """Let the worker, or the API, kill itself when it next comes there for the `nth` time."""
+        self._orders.write_text(json.dumps({"point": point, "nth": nth}))
+        os.kill(self.stack.child(program).pid, signal.SIGUSR1)
+
+    def until_dead(self, program: str = "worker") -> None:
+        """Wait until it has killed itself."""
+        child = self.stack.child(program)
+        self.eventually(lambda: not child.running, f"{program} has killed itself")
+        {"worker": self.stack.kill_worker, "api": self.stack.kill_api}[program]()  # as expected
 
     def providers_are_up(self, *names: str) -> None:
         """Wait until a living worker has all its binds to them, by default to all."""
@@ -313,6 +321,9 @@ class Gateway:
 
     def tidy(self) -> None:
         """Everything runs and behaves as usual; nothing of what the carriers have is of before."""
+        for program, start in (("worker", self.start_worker), ("api", self.start_api)):
+            if not self.stack.child(program).running:
+                start()
         self.stack.start_what_is_down()
         for carrier in _CARRIERS:
             self.steer("/outage", carrier, on=False)

@@ -1,0 +1,192 @@
+"""Receipts over HTTP: signed, committed before they are answered, harmless when repeated."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from api.webhooks import STATES, ReceiptStatus
+from domain.callbacks import CallbackEvent, signed_headers
+from domain.states import MessageStatus
+from tests.api.conftest import (
+    CALLBACK_SECRET,
+    LIST,
+    NUMBER,
+    RECEIPT_SECRET,
+    Api,
+    errors_of,
+    send_receipt,
+    slug_of,
+    uuid_of,
+)
+
+pytestmark = pytest.mark.stack
+
+PATH = "/webhooks/sms-delivery"
+DELIVERED = {"message_id": "7f3a", "to": NUMBER, "status": "DELIVERED", "provider_code": "000"}
+
+
+async def status(api: Api, message_id: str) -> str:
+    return str((await api.get(f"{LIST}/{message_id}")).json()["status"])
+
+
+async def posted(api: Api, body: bytes, headers: dict[str, str]) -> httpx.Response:
+    json_type = {"content-type": "application/json"}
+    return await api.ask("POST", PATH, key=None, content=body, headers=headers | json_type)
+
+
+async def test_a_signed_receipt_moves_the_message(api: Api) -> None:
+    message_id = await api.sent()
+    await api.submitted(message_id, "7f3a")
+    answer = await send_receipt(api, **DELIVERED, timestamp="2026-11-30T09:30:00Z")
+    assert answer.status_code == 204
+    assert await status(api, message_id) == "delivered"
+    (receipt,) = await api.fetch("SELECT provider, code, done_at FROM receipts")
+    assert (receipt["provider"], receipt["code"]) == ("primary", "000")
+    assert receipt["done_at"] == datetime(2026, 11, 30, 9, 30, tzinfo=UTC)
+
+
+async def test_a_receipt_that_comes_again_does_no_harm(api: Api) -> None:
+    message_id = await api.sent()
+    await api.submitted(message_id, "7f3a")
+    body = json.dumps(DELIVERED).encode()
+    headers = dict(signed_headers(RECEIPT_SECRET, "rcpt_1", datetime.now(UTC), body))
+    answers = await asyncio.gather(*(posted(api, body, headers) for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {204}
+    (receipt,) = await api.fetch("SELECT copies FROM receipts")
+    assert receipt["copies"] >= 1
+    moves = await api.fetch("SELECT status FROM events WHERE kind = 'moved' ORDER BY seq")
+    assert [move["status"] for move in moves] == ["sent", "delivered"]
+
+
+async def test_a_receipt_that_comes_before_its_part_is_kept(api: Api) -> None:
+    message_id = await api.sent()
+    assert (await send_receipt(api, **DELIVERED)).status_code == 204
+    (receipt,) = await api.fetch("SELECT message_id FROM receipts")
+    assert receipt["message_id"] is None
+    assert await status(api, message_id) == "queued"
+
+
+async def test_a_carrier_may_name_the_message_by_our_id(api: Api) -> None:
+    message_id = await api.sent(body="a" * 200)
+    await api.submitted(message_id, "7f3a", "7f3b")
+    answer = await send_receipt(api, **DELIVERED | {"message_id": message_id})
+    assert answer.status_code == 204
+    assert await status(api, message_id) == "delivered"
+
+
+async def test_our_id_also_settles_a_message_of_which_nobody_knew(api: Api) -> None:
+    message_id = await api.sent(body="a" * 200)
+    await api.submitted(message_id, None, None)
+    assert await status(api, message_id) == "unknown"
+    await send_receipt(api, **DELIVERED | {"message_id": message_id})
+    assert await status(api, message_id) == "delivered"
+
+
+async def test_a_message_of_another_provider_is_left_alone(api: Api) -> None:
+    message_id = await api.sent()
+    await api.submitted(message_id, "7f3a", provider="backup")
+    for named in ("7f3a", message_id):
+        await send_receipt(api, **DELIVERED | {"message_id": named})
+    assert await status(api, message_id) == "sent"
+
+
+async def test_the_callback_of_one_gateway_is_a_receipt_for_another(api: Api) -> None:
+    message_id = await api.sent()
+    theirs = uuid_of("msg_019aa5c0d1e27b3c8f4e5a6b7c8d9e0f")
+    await api.submitted(message_id, f"msg_{theirs.hex}")
+    event = CallbackEvent(
+        theirs, theirs, NUMBER, MessageStatus.DELIVERED, "0x00000000", datetime.now(UTC)
+    )
+    body = event.body()
+    headers = dict(signed_headers(RECEIPT_SECRET, event.webhook_id, datetime.now(UTC), body))
+    assert (await posted(api, body, headers)).status_code == 204
+    assert await status(api, message_id) == "delivered"
+
+
+async def test_every_status_of_our_callbacks_is_known(api: Api) -> None:
+    told = {"SENT", "DELIVERED", "FAILED", "EXPIRED", "DEAD_LETTER", "CANCELED"}
+    assert told <= set(ReceiptStatus)
+    assert set(STATES) == set(ReceiptStatus)
+    message_id = await api.sent()
+    await api.submitted(message_id, "7f3a")
+    await send_receipt(api, **DELIVERED | {"status": "expired"})
+    attempts = (await api.get(f"{LIST}/{message_id}/explain")).json()["attempts"]
+    assert [attempt["status"] for attempt in attempts] == ["undelivered"]
+
+
+async def test_an_unknown_status_is_refused_with_those_that_are_known(api: Api) -> None:
+    answer = await send_receipt(api, **DELIVERED | {"status": "VANISHED"})
+    assert (answer.status_code, slug_of(answer)) == (422, "invalid-request")
+    assert "UNDELIVERED" in errors_of(answer)["status"]
+    assert "VANISHED" not in answer.text
+    assert not await api.fetch("SELECT FROM receipts")
+
+
+def signed(secret: str = RECEIPT_SECRET, **late: float) -> dict[str, str]:
+    body = json.dumps(DELIVERED).encode()
+    at = datetime.now(UTC) - timedelta(**late)
+    return dict(signed_headers(secret, "rcpt_1", at, body))
+
+
+@pytest.mark.parametrize(
+    ("situation", "advice"),
+    [
+        ("another secret", "fits"),
+        ("another body", "fits"),
+        ("another id", "fits"),
+        ("too old", "more than 300 s"),
+        ("from the future", "more than 300 s"),
+        ("no signature", "are required"),
+        ("no header", "are required"),
+        ("a time that is none", "seconds since 1970"),
+    ],
+)
+async def test_a_receipt_that_the_provider_did_not_sign_is_refused(
+    api: Api, situation: str, advice: str
+) -> None:
+    body: dict[str, Any] = DELIVERED
+    headers = signed()
+    match situation:
+        case "another secret":
+            headers = signed(CALLBACK_SECRET)
+        case "another body":
+            body = DELIVERED | {"status": "FAILED"}
+        case "another id":
+            headers["webhook-id"] = "rcpt_2"
+        case "too old":
+            headers = signed(seconds=302)
+        case "from the future":
+            headers = signed(seconds=-302)
+        case "no signature":
+            headers["webhook-signature"] = ""
+        case "no header":
+            headers = {}
+        case "a time that is none":
+            headers["webhook-timestamp"] = "now"
+    answer = await posted(api, json.dumps(body).encode(), headers)
+    assert (answer.status_code, slug_of(answer)) == (401, "signature-refused")
+    assert advice in answer.json()["detail"]
+    assert not await api.fetch("SELECT FROM receipts")
+
+
+async def test_an_unreadable_secret_signs_nothing(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for secret in ("whsec_short", "", None):
+        if secret is None:
+            monkeypatch.delenv("PRIMARY_RECEIPTS")
+        else:
+            monkeypatch.setenv("PRIMARY_RECEIPTS", secret)
+        answer = await send_receipt(api, **DELIVERED)
+        assert (answer.status_code, slug_of(answer)) == (401, "signature-refused")
+
+
+async def test_a_receipt_that_is_not_stored_is_to_be_sent_again(api: Api) -> None:
+    await api.execute("ALTER TABLE receipts RENAME TO receipts_of_another_schema")
+    answer = await send_receipt(api, **DELIVERED)
+    assert (answer.status_code, slug_of(answer)) == (503, "database-unavailable")
+    assert answer.headers["Retry-After"] == "2"

@@ -1,0 +1,348 @@
+"""docker-compose.yml: what it names exists, and what it promises holds."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import worker
+from local.postgres import PostgresServer, postgres_binaries
+from local.temporal import VERSION as TEMPORAL_VERSION
+from settings.configuration_file import read_configuration
+from settings.settings import Settings, is_secret, load_settings, variable_of
+from simulator.__main__ import _arguments as simulator_arguments
+from tests.deploy.compose import (
+    CHECKOUT,
+    COMPOSE,
+    DEFAULTS,
+    JOBS,
+    LONG_RUNNING,
+    OURS,
+    SERVICES,
+    TEXT,
+    VARIABLE,
+    dockerfile,
+    image_environment,
+    mounts,
+    published,
+    seconds,
+)
+
+SECRETS_FOLDER = "/run/secrets/"
+# Each tag of the command line that the tests may run, with the server and the UI inside of it.
+INSIDE_TEMPORAL = {"v1.5.1": ("1.29.1", "2.42.1")}
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What deploy/secrets.sh makes."""
+    folder = tmp_path_factory.mktemp("secrets")
+    subprocess.run(["sh", CHECKOUT / "deploy/secrets.sh", folder], check=True, capture_output=True)
+    return folder
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def test_it_follows_the_compose_specification():
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run(
+        [*command, CHECKOUT / "docker-compose.yml"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_variable_has_a_default_and_stands_with_it_in_the_example():
+    for name in re.findall(r"(?<!\$)\$\{([^}]*)\}", TEXT):
+        assert VARIABLE.fullmatch(f"${{{name}}}"), name
+    lines = (CHECKOUT / ".env.example").read_text().splitlines()
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert example == DEFAULTS
+    for name, default in VARIABLE.findall(TEXT):
+        assert default == DEFAULTS[name], f"{name} has two defaults"
+
+
+def test_variables_that_look_like_settings_are_settings():
+    ours = {variable_of(name, field) for name, field in Settings.model_fields.items()}
+    looks_like_one = {name for name in DEFAULTS if name.startswith(("SMSGATEWAY_", "TEMPORAL_"))}
+    assert looks_like_one <= ours
+
+
+def test_every_image_has_its_full_version():
+    for name, service in SERVICES.items():
+        assert re.search(r":v?\d+\.\d+(\.\d+)?([-.]|$)", service["image"]), name
+        assert "latest" not in service["image"], name
+
+
+def test_temporal_is_the_server_that_the_tests_run_on():
+    server, ui = INSIDE_TEMPORAL[TEMPORAL_VERSION]
+    assert SERVICES["temporal"]["image"] == f"temporalio/server:{server}"
+    assert SERVICES["temporal-ui"]["image"] == f"temporalio/ui:{ui}"
+    for job in ("temporal-schema", "temporal-namespace"):
+        assert SERVICES[job]["image"].startswith(f"temporalio/admin-tools:{server}-"), job
+
+
+def test_postgres_is_the_version_that_the_tests_run_on(tmp_path: Path):
+    binary = postgres_binaries(PostgresServer(tmp_path)._user) / "postgres"
+    answer = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True)
+    version = answer.stdout.split()[-1]
+    for name in ("postgres", "databases"):
+        assert SERVICES[name]["image"].startswith(f"postgres:{version}-"), name
+
+
+# --- our processes -------------------------------------------------------------------------------
+
+
+def test_every_role_of_the_worker_runs_once():
+    roles = []
+    for service in OURS.values():
+        script, *arguments = service["command"]
+        if script == "worker.py":
+            parsed = worker._arguments(arguments)
+            roles += parsed.role or []
+            assert (parsed.command == "bootstrap") == (parsed.role is None), arguments
+    assert sorted(roles) == sorted(set(worker.Role) - {worker.Role.ALL})
+
+
+def test_every_command_of_ours_exists():
+    for name, service in OURS.items():
+        first, second, *_ = service["command"]
+        if first == "-m":
+            assert importlib.util.find_spec(f"{second}.__main__"), name
+        else:
+            assert (CHECKOUT / first).is_file(), name
+        assert "entrypoint" not in service, name
+
+
+def test_the_simulator_listens_where_the_first_configuration_sends():
+    arguments = simulator_arguments(SERVICES["simulator"]["command"][2:])
+    _, configuration = read_configuration(CHECKOUT / DEFAULTS["GATEWAY_CONFIG"])
+    [provider] = configuration.providers.values()
+    assert (provider.type, provider.host, provider.port) == (
+        "simulator",
+        "simulator",
+        arguments.port,
+    )
+    assert arguments.host == "0.0.0.0"
+    assert arguments.control_port in published(SERVICES["simulator"])
+
+
+def test_every_variable_of_ours_is_a_setting():
+    known = set()
+    for name, field in Settings.model_fields.items():
+        known.add(variable_of(name, field))
+        if is_secret(field):
+            known.add(f"{variable_of(name, field)}_FILE")
+    for name, service in OURS.items():
+        assert set(service.get("environment", {})) <= known, name
+    ours = {name for name in image_environment() if name.startswith("SMSGATEWAY_")}
+    assert ours <= known
+
+
+def test_every_process_of_ours_can_start_with_what_it_is_told(
+    secrets: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in set(OURS) - {"simulator"}:
+        with monkeypatch.context() as environment:
+            for variable, value in (image_environment() | OURS[name]["environment"]).items():
+                given = value.replace(SECRETS_FOLDER, f"{secrets}/")
+                environment.setenv(variable, given)
+            settings = load_settings()
+        url = settings.database_url.get_secret_value()
+        assert url.startswith("postgresql://gateway:"), name
+        assert url.endswith("@postgres:5432/gateway"), name
+        assert settings.temporal_address == "temporal:7233", name
+
+
+def test_only_the_preparation_is_told_of_the_configuration_file():
+    """A worker that loads it at start would undo what was applied over the API since."""
+    told = [name for name, it in OURS.items() if "SMSGATEWAY_CONFIG" in it.get("environment", {})]
+    assert told == ["bootstrap"]
+    place = OURS["bootstrap"]["environment"]["SMSGATEWAY_CONFIG"]
+    assert mounts(OURS["bootstrap"])[place] == DEFAULTS["GATEWAY_CONFIG"]
+
+
+def test_all_of_ours_are_built_alike():
+    for name, service in OURS.items():
+        assert service["build"] == OURS["api"]["build"], name
+    arguments = {argument.split("=")[0] for kind, argument in dockerfile() if kind == "ARG"}
+    assert set(OURS["api"]["build"]["args"]) <= arguments
+
+
+def test_a_process_may_finish_its_work_before_it_is_killed():
+    """First its tasks, then its binds: each within the grace."""
+    for name in set(OURS) & set(LONG_RUNNING) - {"simulator"}:
+        grace = seconds(OURS[name]["environment"]["SMSGATEWAY_SHUTDOWN_GRACE"])
+        assert seconds(OURS[name]["stop_grace_period"]) > 2 * grace, name
+
+
+# --- ports ---------------------------------------------------------------------------------------
+
+
+def test_ports_are_those_that_the_services_listen_on():
+    api, metrics, sdk = (
+        int(image_environment()[f"SMSGATEWAY_{name}_PORT"])
+        for name in ("API", "METRICS", "TEMPORAL_METRICS")
+    )
+    assert [it for kind, it in dockerfile() if kind == "EXPOSE"] == [f"{api} {metrics} {sdk}"]
+    listening = {
+        "api": {api},
+        "simulator": {simulator_arguments(SERVICES["simulator"]["command"][2:]).control_port},
+        "temporal-ui": {int(SERVICES["temporal-ui"]["environment"]["TEMPORAL_UI_PORT"])},
+        "prometheus": {9090},
+        "grafana": {3000},
+    }
+    assert {name: set(published(it)) for name, it in SERVICES.items() if published(it)} == listening
+    for name, service in OURS.items():
+        if name not in JOBS:
+            asked = int(re.search(r"127\.0\.0\.1:(\d+)/", str(service["healthcheck"]))[1])
+            assert asked in listening.get(name, {metrics}), name
+
+
+def test_nothing_is_published_beyond_this_machine():
+    for name, service in SERVICES.items():
+        for address in published(service).values():
+            assert address.startswith("127.0.0.1:"), name
+    addresses = [address for service in SERVICES.values() for address in published(service).values()]
+    assert len(addresses) == len(set(addresses))
+
+
+def test_the_databases_and_temporal_are_reached_from_nowhere_else():
+    assert COMPOSE["networks"]["backend"]["internal"] is True
+    for name in ("postgres", "temporal", *JOBS):
+        assert SERVICES[name]["networks"] == ["backend"], name
+        assert not published(SERVICES[name]), name
+    calls_out = {"worker-providers", "worker-callbacks"}
+    for name, service in SERVICES.items():
+        needs_edge = bool(published(service)) or name in calls_out
+        assert ("edge" in service["networks"]) is needs_edge, name
+
+
+# --- files and secrets ---------------------------------------------------------------------------
+
+
+def test_everything_that_is_mounted_exists(secrets: Path):
+    named = set(COMPOSE["volumes"])
+    for name, service in SERVICES.items():
+        for target, source in mounts(service).items():
+            if source in named:
+                named.discard(source)
+                continue
+            here = source.replace(DEFAULTS["SECRETS"], str(secrets))
+            assert (CHECKOUT / here).exists(), f"{name}: {source}"
+            assert target.startswith("/"), name
+    assert not named, "volumes that nothing uses"
+
+
+def test_everything_that_a_service_opens_is_mounted():
+    """Paths in commands, entry points and variables, but for those inside the images."""
+    inside = ("/run/secrets/", "/etc/temporal/entrypoint.sh", "/dev/null", "/readyz", "/metrics")
+    for name, service in SERVICES.items():
+        words = [*service.get("entrypoint", []), *service.get("command", [])]
+        words += [str(value) for value in service.get("environment", {}).values()]
+        for path in re.findall(r"(?<![\w:/.])/[\w./-]+", " ".join(words)):
+            if not path.startswith(inside):
+                assert any(path.startswith(target) for target in mounts(service)), f"{name}: {path}"
+        for target, source in mounts(service).items():
+            opened = [word for word in words if target in word and "." in Path(target).name]
+            if opened:
+                assert (CHECKOUT / source).is_file(), f"{name}: {source}"
+
+
+def test_the_dynamic_configuration_is_where_temporal_looks():
+    path = SERVICES["temporal"]["environment"]["DYNAMIC_CONFIG_FILE_PATH"]
+    [(target, source)] = mounts(SERVICES["temporal"]).items()
+    assert (CHECKOUT / source / Path(path).relative_to(target)).is_file()
+
+
+def test_every_secret_is_made_and_reaches_exactly_who_uses_it(secrets: Path):
+    for name, secret in COMPOSE["secrets"].items():
+        assert secret["file"] == f"{DEFAULTS['SECRETS']}/{name}"
+        assert (secrets / name).read_text().strip(), name
+    made = {path.name for path in secrets.iterdir() if path.is_file()}
+    assert made == set(COMPOSE["secrets"])
+    for name, service in SERVICES.items():
+        words = [*service.get("entrypoint", []), *service.get("environment", {}).values()]
+        used = set(re.findall(rf"{SECRETS_FOLDER}(\w+)", " ".join(map(str, words))))
+        assert used == set(service.get("secrets", [])), name
+
+
+def test_no_secret_stands_in_a_variable():
+    for name, service in SERVICES.items():
+        for variable in service.get("environment", {}):
+            if re.search("PASSWORD|PWD|SECRET|_KEY|DATABASE_URL", variable):
+                assert variable.endswith("_FILE"), f"{name}: {variable}"
+
+
+# --- order and life ------------------------------------------------------------------------------
+
+
+def test_services_start_in_an_order():
+    done: set[str] = set()
+    waiting = {name: set(service.get("depends_on", {})) for name, service in SERVICES.items()}
+    while waiting:
+        ready = {name for name, needed in waiting.items() if needed <= done}
+        assert ready, f"these wait for each other: {sorted(waiting)}"
+        done |= ready
+        waiting = {name: needed for name, needed in waiting.items() if name not in ready}
+
+
+def test_a_service_waits_for_a_job_until_it_is_done_and_for_a_server_until_it_answers():
+    for name, service in SERVICES.items():
+        for needed, how in service.get("depends_on", {}).items():
+            wanted = "service_completed_successfully" if needed in JOBS else "service_healthy"
+            assert how == {"condition": wanted}, f"{name} on {needed}"
+
+
+def test_schemas_are_there_before_what_needs_them():
+    def before(name: str) -> set[str]:
+        needed = set(SERVICES[name].get("depends_on", {}))
+        return needed.union(*(before(one) for one in needed))
+
+    assert {"postgres", "databases", "temporal-schema"} <= before("temporal")
+    for name in set(OURS) - {"bootstrap", "simulator"}:
+        assert {"databases", "temporal-namespace", "bootstrap"} <= before(name), name
+
+
+def test_whatever_keeps_running_is_watched_and_comes_back():
+    for name, service in LONG_RUNNING.items():
+        assert service["restart"] == "unless-stopped", name
+        check = service["healthcheck"]
+        assert check["test"][0] == "CMD", name
+        assert seconds(check["timeout"]) <= seconds(check["interval"]), name
+        assert check["retries"] and check["start_period"], name
+    for name, service in JOBS.items():
+        assert "healthcheck" not in service, name
+
+
+def test_every_service_has_its_limits():
+    for name, service in SERVICES.items():
+        limits = service["deploy"]["resources"]["limits"]
+        assert limits["memory"] and limits["cpus"], name
+        assert service["logging"]["options"]["max-size"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["cap_drop"] == ["ALL"], name
+
+
+def test_ours_write_nowhere_but_in_memory():
+    for name, service in OURS.items():
+        assert service["read_only"] is True, name
+        assert service["tmpfs"] == ["/tmp:size=64m,mode=1777"], name  # noqa: S108 - in a container
+        for volume in service.get("volumes", []):
+            assert volume["read_only"] is True, name
+            assert volume["bind"] == {"create_host_path": False}, name
+
+
+def test_the_simulator_starts_only_when_asked_for():
+    assert {name for name, it in SERVICES.items() if "profiles" in it} == {"simulator"}
+    assert SERVICES["simulator"]["profiles"] == ["simulator"]
+
+
+def test_the_workflow_that_checks_this_file_still_names_it():
+    hooks = yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    [hook] = [hook for hook in hooks if hook["id"] == "compose"]
+    assert re.search(hook["files"], "docker-compose.yml")

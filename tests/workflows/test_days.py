@@ -1,0 +1,223 @@
+"""What takes a gateway days takes these tests seconds: Temporal's time is skipped, nothing else's.
+
+So the clocks of the gateway are set to Temporal's before each situation goes on; what Postgres and
+the carriers measure by themselves goes by the real time.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
+
+import pytest
+from temporalio import activity
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+import services.accept
+import services.receipts
+import worker
+from domain.modes import Mode
+from domain.receipts import ReceiptState
+from services.accept import Accepted
+from simulator.behaviour import Answer, Behaviour, ReceiptStep
+from tests.fakes.callback_receiver import CallbackReceiver
+from tests.gateway import Gateway, running_gateway
+from workflows.upkeep import UPKEEP, SweepResult, UpkeepActivities, UpkeepWorkflow
+
+pytestmark = pytest.mark.java
+
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+A_MOMENT = timedelta(seconds=30)
+"""How far a moment that was waited for may be off, for what really takes time meanwhile."""
+
+
+class Days:
+    """A gateway whose days pass when they are told to."""
+
+    def __init__(self, gateway: Gateway, environment: WorkflowEnvironment) -> None:
+        self.gateway = gateway
+        self._environment = environment
+        self._ahead = timedelta()
+
+    def now(self, _: tzinfo | None = None) -> datetime:
+        """Temporal's time."""
+        return datetime.now(UTC) + self._ahead
+
+    async def pass_(self, span: timedelta) -> None:
+        """Let time pass; timers that end within it are acted upon in their order."""
+        await self._environment.sleep(span)
+        self._ahead = await self._environment.get_current_time() - datetime.now(UTC)
+        # What Temporal has handed out by now is still to be worked on.
+        await asyncio.sleep(0.1)
+
+    async def moved_at(self, message: Accepted, status: str) -> datetime:
+        events = await self.gateway.services.messages.events(
+            self.gateway.caller, message.message_id
+        )
+        return next(e["at"] for e in events if e["kind"] == "moved" and e["status"] == status)
+
+
+@pytest.fixture
+def running(
+    database_url: str, time_skipping: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., AsyncIterator[Days]]:
+    """A gateway on a Temporal whose time can be skipped, with no reconciler to wake anybody."""
+
+    @asynccontextmanager
+    async def run(**what: object) -> AsyncIterator[Days]:
+        await worker.add_search_attributes(time_skipping.client, "default")
+        async with running_gateway(
+            database_url, time_skipping.client, with_worker=False, response_timeout="1s", **what
+        ) as gateway:
+            days = Days(gateway, time_skipping)
+            for module in (services.accept, services.receipts):
+                monkeypatch.setattr(module, "datetime", days)
+            monkeypatch.setattr(
+                worker, "Submitting", partial(worker.Submitting, now=_as_the_task_started)
+            )
+            await gateway.start_worker(
+                worker.Role.SENDS, worker.Role.PROVIDERS, worker.Role.CALLBACKS
+            )
+            await gateway.providers_up("primary", "backup")
+            yield days
+
+    return run
+
+
+def _as_the_task_started() -> datetime:
+    return activity.info().started_time
+
+
+async def test_a_message_scheduled_for_tomorrow_is_sent_tomorrow(running):
+    async with running() as days:
+        tomorrow = days.now() + 24 * HOUR
+        message = await days.gateway.send(scheduled_at=tomorrow)
+        await days.pass_(24 * HOUR - MINUTE)
+        assert await days.gateway.status(message) == "scheduled"
+        assert not days.gateway.primary.messages
+        await days.pass_(2 * MINUTE)
+        await days.gateway.until(message, "delivered")
+        assert abs(await days.moved_at(message, "sending") - tomorrow) < A_MOMENT
+        assert len(days.gateway.primary.messages) == 1
+
+
+async def test_a_message_whose_receipt_never_comes_expires_after_its_day(running):
+    async with running() as days:
+        days.gateway.primary.set_default(Behaviour(receipts=()))
+        message = await days.gateway.send()
+        await days.gateway.until(message, "sent")
+        await days.pass_(24 * HOUR - MINUTE)
+        assert await days.gateway.status(message) == "sent"
+        await days.pass_(5 * MINUTE)
+        await days.gateway.until(message, "expired")
+        assert (await days.gateway.row(message))["reason"] == "no_receipt"
+        assert len(days.gateway.primary.messages) == 1
+        assert not days.gateway.backup.messages
+
+
+async def test_a_promotional_message_in_doubt_expires_without_being_sent_again(running):
+    async with running() as days:
+        days.gateway.primary.set_default(Behaviour(answer=Answer.SILENCE, receipts=()))
+        message = await days.gateway.send(mode=Mode.PROMOTIONAL)
+        await days.gateway.until(message, "unknown")
+        in_doubt = await days.moved_at(message, "unknown")
+        await days.pass_(48 * HOUR)
+        await days.gateway.until(message, "expired")
+        assert (await days.gateway.row(message))["reason"] == "outcome_unknown"
+        assert abs(await days.moved_at(message, "expired") - in_doubt - 30 * MINUTE) < A_MOMENT
+        assert days.gateway.primary.submits == 1
+        assert not days.gateway.backup.messages
+
+
+async def test_an_alert_that_is_still_on_its_way_is_waited_for_longer(running):
+    async with running() as days:
+        days.gateway.primary.set_default(
+            Behaviour(hold=True, receipts=(ReceiptStep(state=ReceiptState.ENROUTE),))
+        )
+        alert = await days.gateway.send(mode=Mode.ALERT)
+        await days.gateway.until(alert, "sent")
+        await days.pass_(25 * MINUTE)
+        days.gateway.primary.release_receipts()
+        await came(days.gateway, alert, "enroute")
+        await days.pass_(20 * MINUTE)  # past the 30 minutes that it would have had
+        assert await days.gateway.attempts(alert) == [("primary", "accepted")]
+        await days.pass_(15 * MINUTE)
+        await days.gateway.until(alert, "delivered")
+        assert await days.gateway.attempts(alert) == [("primary", "expired"), ("backup", "delivered")]
+
+
+async def came(gateway: Gateway, message: Accepted, state: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            explained = await gateway.services.messages.explain(gateway.caller, message.message_id)
+            if state in {receipt["state"] for receipt in explained.receipts}:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_an_outage_is_waited_out_for_half_an_hour_and_then_a_person_decides(running):
+    async with running() as days:
+        for carrier in (days.gateway.primary, days.gateway.backup):
+            await carrier.outage()
+        await days.gateway.providers_up()
+        message = await days.gateway.send()
+        await days.pass_(29 * MINUTE)
+        assert await days.gateway.status(message) == "queued"
+        await days.pass_(2 * MINUTE)
+        await days.gateway.until(message, "dead_letter")
+        assert (await days.gateway.row(message))["reason"] == "no_provider_up"
+
+
+async def test_a_callback_that_fails_for_a_day_is_delivered_in_the_end(running):
+    async with running() as days, CallbackReceiver() as customer:
+        customer.will_answer(*[500] * 8)
+        message = await days.gateway.send(callback_url=customer.url())
+        began = days.now()
+        await days.gateway.until(message, "delivered")
+        await customer.received(1)
+        await days.pass_(72 * HOUR)
+        await customer.received(10)
+        assert customer.statuses_of(message.message_id)[-2:] == ["SENT", "DELIVERED"]
+        tried = [int(request.headers["webhook-timestamp"]) for request in customer.requests]
+        assert tried[-1] - began.timestamp() > 24 * 3600
+
+
+class CountedSweeps(UpkeepActivities):
+    """Sweeps where there is nothing to do."""
+
+    def __init__(self) -> None:
+        self.times: list[datetime] = []
+        self.doubts = 0
+
+    @activity.defn
+    async def doubt_everything(self) -> None:
+        self.doubts += 1
+
+    @activity.defn
+    async def sweep(self) -> SweepResult:
+        self.times.append(activity.info().started_time)
+        return SweepResult(0, 0, 0, more=False)
+
+
+async def test_the_reconciler_begins_anew_before_its_history_grows_long(time_skipping):
+    sweeps = CountedSweeps()
+    async with Worker(
+        time_skipping.client,
+        task_queue=UPKEEP,
+        workflows=[UpkeepWorkflow],
+        activities=[sweeps.doubt_everything, sweeps.sweep],
+    ):
+        handle = await time_skipping.client.start_workflow(
+            UpkeepWorkflow.run, id="upkeep", task_queue=UPKEEP
+        )
+        first = (await handle.describe()).run_id
+        began = time.monotonic()
+        while (now := await handle.describe()).run_id == first:
+            await time_skipping.sleep(10 * MINUTE)
+        print("took", time.monotonic() - began, len(sweeps.times))
+        assert now.history_length < 100
+        assert sweeps.doubts == 1
