@@ -37,7 +37,7 @@ from services.assembly import Services, assemble, connect_temporal
 from services.callbacks import LaneDrain
 from services.configuration import NoConfiguration
 from services.keys import Keys
-from services.orchestration import SEARCH_ATTRIBUTES
+from services.orchestration import RPC_TIMEOUT, SEARCH_ATTRIBUTES, in_time
 from settings.configuration_file import ConfigurationMistakes
 from settings.secrets import SecretMissing, resolve_secret
 from settings.settings import Settings
@@ -166,21 +166,22 @@ class Gateway:
         """
         while True:
             try:
-                await self._client.start_workflow(
-                    UpkeepWorkflow.run,
-                    id=UPKEEP_WORKFLOW_ID,
-                    task_queue=UPKEEP,
-                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                    id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                    static_summary="Takes up what was forgotten",
-                    rpc_timeout=timedelta(seconds=3),
-                )
+                async with in_time():
+                    await self._client.start_workflow(
+                        UpkeepWorkflow.run,
+                        id=UPKEEP_WORKFLOW_ID,
+                        task_queue=UPKEEP,
+                        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                        id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                        static_summary="Takes up what was forgotten",
+                        rpc_timeout=RPC_TIMEOUT,
+                    )
                 _log.info("upkeep_started")
                 await self._see_to_search_attributes()
             except WorkflowAlreadyStartedError:
                 pass
-            except RPCError as error:
-                _log.warning("upkeep_not_started", code=error.status.name)
+            except (RPCError, TimeoutError) as error:
+                _log.warning("upkeep_not_started", error_type=type(error).__name__)
             await asyncio.sleep(_RETRY_AFTER)
 
     async def _see_to_search_attributes(self) -> None:

@@ -27,7 +27,8 @@ _bearer = HTTPBearer(
 _LIVE_ONLY = frozenset({Scope.MANAGE_CONFIG.value})
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
+    # Not a plain function, which FastAPI would hand to a thread at every request.
     services: Services = request.app.state.services
     return services
 

@@ -169,7 +169,8 @@ UNAVAILABLE = Kind(
     "database-unavailable",
     503,
     "The database does not answer",
-    "Nothing was stored: send the request again in a moment.",
+    "Send the request again in a moment, with the same Idempotency-Key if it had one: whether it "
+    "was carried out cannot be said just now.",
     _SOON,
 )
 OUTDATED = Kind(

@@ -29,7 +29,8 @@ from workflows.send import SendWorkflow
 
 _log = get_logger(__name__)
 
-RPC_TIMEOUT = timedelta(seconds=3)
+RPC_TIMEOUT = timedelta(seconds=2)
+"""How long an accepted message waits for Temporal before it is left to the reconciler."""
 _REST_AFTER_FAILURE = timedelta(seconds=2)
 # A worker that died with a task of a message holds it up no longer than this.
 _TASK_TIMEOUT = timedelta(seconds=5)
@@ -39,6 +40,11 @@ COUNTRY = SearchAttributeKey.for_keyword("Country")
 ACCOUNT = SearchAttributeKey.for_keyword("Account")
 SEARCH_ATTRIBUTES = ("Mode", "Country", "Provider", "Campaign", "Account", "Incident")
 """Keyword attributes that `worker.py bootstrap` and running workers see to."""
+
+
+def in_time() -> asyncio.Timeout:
+    """Bounds a call as a whole: `rpc_timeout` alone bounds each of the SDK's own tries."""
+    return asyncio.timeout(RPC_TIMEOUT.total_seconds())
 
 
 class Told(StrEnum):
@@ -105,17 +111,19 @@ class Orchestration:
 
         try:
             try:
-                await start(found_by)
+                async with in_time():
+                    await start(found_by)
             except RPCError as error:
                 if error.status is not RPCStatusCode.INVALID_ARGUMENT:
                     raise
                 # A Temporal that lost its database does not know our search attributes either,
                 # until a worker adds them. They are for people who look; the message goes first.
                 _log.warning("search_attributes_missing", message_id=public)
-                await start(TypedSearchAttributes.empty)
+                async with in_time():
+                    await start(TypedSearchAttributes.empty)
         except WorkflowAlreadyStartedError:
             return True
-        except RPCError as error:
+        except (RPCError, TimeoutError) as error:
             self._failed(error)
             return False
         return True
@@ -130,9 +138,10 @@ class Orchestration:
         if client is None:
             return Told.TEMPORAL_AWAY
         try:
-            await signal(client.get_workflow_handle_for(SendWorkflow.run, owner))
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
+            async with in_time():
+                await signal(client.get_workflow_handle_for(SendWorkflow.run, owner))
+        except (RPCError, TimeoutError) as error:
+            if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
                 return Told.NOT_RUNNING
             self._failed(error)
             return Told.TEMPORAL_AWAY

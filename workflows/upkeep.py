@@ -40,6 +40,9 @@ class UpkeepActivities(ABC):
 
 _EVERY = timedelta(seconds=5)
 _ROUNDS = 500
+_LONGEST_ROUND = timedelta(minutes=2)
+# A round whose answer was lost, because Temporal or the worker went away, is soon done again.
+_SIGN_OF_LIFE = timedelta(seconds=5)
 _RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=15))
 
 
@@ -56,13 +59,15 @@ class UpkeepWorkflow:
         if workflow.info().continued_run_id is None:
             await workflow.execute_activity_method(
                 UpkeepActivities.doubt_everything,
-                start_to_close_timeout=timedelta(minutes=2),
+                start_to_close_timeout=_LONGEST_ROUND,
+                heartbeat_timeout=_SIGN_OF_LIFE,
                 retry_policy=_RETRY,
             )
         for _ in range(_ROUNDS):
             found = await workflow.execute_activity_method(
                 UpkeepActivities.sweep,
-                start_to_close_timeout=timedelta(minutes=2),
+                start_to_close_timeout=_LONGEST_ROUND,
+                heartbeat_timeout=_SIGN_OF_LIFE,
                 retry_policy=_RETRY,
             )
             if not found.more:

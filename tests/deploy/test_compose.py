@@ -207,7 +207,9 @@ def test_nothing_is_published_beyond_this_machine():
     for name, service in SERVICES.items():
         for address in published(service).values():
             assert address.startswith("127.0.0.1:"), name
-    addresses = [address for service in SERVICES.values() for address in published(service).values()]
+    addresses = [
+        address for service in SERVICES.values() for address in published(service).values()
+    ]
     assert len(addresses) == len(set(addresses))
 
 

@@ -117,7 +117,7 @@ def test_it_runs_as_nobody_in_particular():
 def test_it_is_labelled_with_the_version_of_the_project():
     version = PROJECT["project"]["version"]
     assert ("ARG", f"VERSION={version}") in dockerfile()
-    assert OUR_IMAGE == f"smsgateway:{version}"
+    assert f"smsgateway:{version}" == OUR_IMAGE
     assert OURS["api"]["build"]["args"]["VERSION"] == version
     [label] = [argument for kind, argument in dockerfile() if kind == "LABEL"]
     assert f'licenses="{PROJECT["project"]["license"]}"' in label

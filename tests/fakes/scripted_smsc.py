@@ -66,5 +66,5 @@ async def _acknowledge(session: Session, pdu: Pdu) -> Pdu | None:
 
 async def until(condition: Callable[[], object], within: float = 2.0) -> None:
     async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - what it waits for is in the other session
+        while not condition():
             await asyncio.sleep(0.002)

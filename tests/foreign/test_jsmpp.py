@@ -59,7 +59,9 @@ providers = ["jsmpp"]
 
 # What it writes of each submit_sm: a number, the text as it came, and the id of its answer.
 TALKS = {"org.slf4j.simpleLogger.log.org.jsmpp.examples.SMPPServerSimulator": "info"}
-RECEIVED = re.compile(r"Receiving submit_sm '(.*?)', and return message id ([0-9a-f]+)$", re.DOTALL | re.MULTILINE)
+RECEIVED = re.compile(
+    r"Receiving submit_sm '(.*?)', and return message id ([0-9a-f]+)$", re.DOTALL | re.MULTILINE
+)
 
 
 @dataclass(frozen=True)

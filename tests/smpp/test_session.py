@@ -226,7 +226,7 @@ async def test_a_caller_that_gives_up_waiting_takes_no_slot_with_it(smsc):
     await until(lambda: len(waiting) == 3)
     (waiter,) = session._slot_waiters
     waiting[2].set_result(None)
-    while not waiter.done():  # noqa: ASYNC110 - the cancellation must meet this very turn
+    while not waiter.done():
         await asyncio.sleep(0)
     fifth.cancel()
     await fourth

@@ -1,22 +1,21 @@
-"""One gateway for all tests that kill something: they leave it as they found it."""
+"""One gateway for all tests that kill something: each finds everything up and leaves no trouble."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from local.folders import temporary_folder
-from local.stack import Stack
-from tests.stack.gateway import CONFIGURATION, Gateway
+from tests.stack.gateway import CONFIGURATION, Gateway, MortalStack
 
 
 @pytest.fixture(scope="session")
 def whole_gateway() -> Iterator[Gateway]:
     with temporary_folder() as folder:
-        stack = Stack(folder, own_servers=True, template=CONFIGURATION)
+        stack = MortalStack(folder, own_servers=True, template=CONFIGURATION)
         try:
             stack.start()
-            gateway = Gateway(stack)
-            with gateway.client:
+            with closing(Gateway(stack)) as gateway:
                 yield gateway
         finally:
             stack.remove()

@@ -184,13 +184,13 @@ async def test_a_replay_goes_out_while_the_lane_waits_for_a_retry(outbox, receiv
 
 async def until_tried(outbox: Outbox, callback_id: UUID, tries: int) -> None:
     async with asyncio.timeout(10):
-        while (await outbox.callback(callback_id))["tries"] < tries:  # noqa: ASYNC110 - a row
+        while (await outbox.callback(callback_id))["tries"] < tries:
             await asyncio.sleep(0.02)
 
 
 async def until_left(outbox: Outbox, lane: UUID) -> None:
     async with asyncio.timeout(10):
-        while await outbox.active(lane):  # noqa: ASYNC110 - a row
+        while await outbox.active(lane):
             await asyncio.sleep(0.02)
 
 

@@ -5,7 +5,6 @@ the carriers measure by themselves goes by the real time.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -14,7 +13,7 @@ from functools import partial
 import pytest
 from temporalio import activity
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 import services.accept
 import services.receipts
@@ -25,6 +24,7 @@ from services.accept import Accepted
 from simulator.behaviour import Answer, Behaviour, ReceiptStep
 from tests.fakes.callback_receiver import CallbackReceiver
 from tests.gateway import Gateway, running_gateway
+from workflows import upkeep
 from workflows.upkeep import UPKEEP, SweepResult, UpkeepActivities, UpkeepWorkflow
 
 pytestmark = pytest.mark.java
@@ -129,7 +129,7 @@ async def test_a_promotional_message_in_doubt_expires_without_being_sent_again(r
         await days.gateway.until(message, "expired")
         assert (await days.gateway.row(message))["reason"] == "outcome_unknown"
         assert abs(await days.moved_at(message, "expired") - in_doubt - 30 * MINUTE) < A_MOMENT
-        assert days.gateway.primary.submits == 1
+        assert days.gateway.primary.counts.submits == 1
         assert not days.gateway.backup.messages
 
 
@@ -143,11 +143,25 @@ async def test_an_alert_that_is_still_on_its_way_is_waited_for_longer(running):
         await days.pass_(25 * MINUTE)
         days.gateway.primary.release_receipts()
         await came(days.gateway, alert, "enroute")
-        await days.pass_(20 * MINUTE)  # past the 30 minutes that it would have had
+        await days.pass_(20 * MINUTE)  # past the 30 that it has without such news
         assert await days.gateway.attempts(alert) == [("primary", "accepted")]
         await days.pass_(15 * MINUTE)
         await days.gateway.until(alert, "delivered")
-        assert await days.gateway.attempts(alert) == [("primary", "expired"), ("backup", "delivered")]
+        providers = [provider for provider, _ in await days.gateway.attempts(alert)]
+        assert providers == ["primary", "backup"]
+        waited = await days.moved_at(alert, "retried") - await days.moved_at(alert, "sent")
+        assert abs(waited - 55 * MINUTE) < A_MOMENT
+
+
+async def test_an_alert_of_which_nothing_is_heard_goes_on_after_half_an_hour(running):
+    async with running() as days:
+        days.gateway.primary.set_default(Behaviour(receipts=()))
+        alert = await days.gateway.send(mode=Mode.ALERT)
+        await days.gateway.until(alert, "sent")
+        await days.pass_(31 * MINUTE)
+        await days.gateway.until(alert, "delivered")
+        waited = await days.moved_at(alert, "retried") - await days.moved_at(alert, "sent")
+        assert abs(waited - 30 * MINUTE) < A_MOMENT
 
 
 async def came(gateway: Gateway, message: Accepted, state: str) -> None:
@@ -186,11 +200,14 @@ async def test_a_callback_that_fails_for_a_day_is_delivered_in_the_end(running):
         assert tried[-1] - began.timestamp() > 24 * 3600
 
 
-class CountedSweeps(UpkeepActivities):
+# --- the reconciler ----------------------------------------------------------------------------
+
+
+class QuietSweeps(UpkeepActivities):
     """Sweeps where there is nothing to do."""
 
     def __init__(self) -> None:
-        self.times: list[datetime] = []
+        self.rounds = 0
         self.doubts = 0
 
     @activity.defn
@@ -199,25 +216,33 @@ class CountedSweeps(UpkeepActivities):
 
     @activity.defn
     async def sweep(self) -> SweepResult:
-        self.times.append(activity.info().started_time)
+        self.rounds += 1
         return SweepResult(0, 0, 0, more=False)
 
 
-async def test_the_reconciler_begins_anew_before_its_history_grows_long(time_skipping):
-    sweeps = CountedSweeps()
+# Temporal warns from 10,240 events on, and ends a workflow that has 51,200.
+LONGEST_HISTORY = 10_240
+
+
+async def test_the_reconciler_begins_anew_before_its_history_grows_long(time_skipping, monkeypatch):
+    usual_rounds, rounds = upkeep._ROUNDS, 20
+    monkeypatch.setattr(upkeep, "_ROUNDS", rounds)
+    sweeps = QuietSweeps()
     async with Worker(
         time_skipping.client,
         task_queue=UPKEEP,
         workflows=[UpkeepWorkflow],
         activities=[sweeps.doubt_everything, sweeps.sweep],
+        workflow_runner=UnsandboxedWorkflowRunner(),  # or it would not see what was patched
     ):
-        handle = await time_skipping.client.start_workflow(
-            UpkeepWorkflow.run, id="upkeep", task_queue=UPKEEP
+        started = await time_skipping.client.start_workflow(
+            UpkeepWorkflow.run, id=upkeep.UPKEEP_WORKFLOW_ID, task_queue=UPKEEP
         )
-        first = (await handle.describe()).run_id
-        began = time.monotonic()
-        while (now := await handle.describe()).run_id == first:
-            await time_skipping.sleep(10 * MINUTE)
-        print("took", time.monotonic() - began, len(sweeps.times))
-        assert now.history_length < 100
-        assert sweeps.doubts == 1
+        await time_skipping.sleep(2.5 * rounds * timedelta(seconds=5))
+    first = time_skipping.client.get_workflow_handle(started.id, run_id=started.result_run_id)
+    history = await first.fetch_history()
+    ended = history.events[-1].workflow_execution_continued_as_new_event_attributes
+    assert ended.new_execution_run_id
+    assert len(history.events) / rounds * usual_rounds < LONGEST_HISTORY
+    assert sweeps.rounds >= 2 * rounds
+    assert sweeps.doubts == 1
