@@ -24,7 +24,7 @@ from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.callbacks import CallbackDelivery
 from activities.send import Deciding, Submitting
@@ -125,6 +125,9 @@ class Gateway:
             workflows=[SendWorkflow],
             activities=[deciding.decide],
             max_cached_workflows=1000,
+            # One sandbox for each message costs a quarter of the worker (docs/decisions/0007);
+            # the recorded histories are replayed inside of it.
+            workflow_runner=UnsandboxedWorkflowRunner(),
             sticky_queue_schedule_to_start_timeout=_STICKY,
         ):
             yield

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
+from sqlalchemy.exc import SQLAlchemyError
 
 from domain.configuration import Configuration
 from settings.configuration_file import (
@@ -173,7 +174,7 @@ class Configurations:
         while True:
             try:
                 await self._listen()
-            except (psycopg.Error, OSError) as error:
+            except (psycopg.Error, SQLAlchemyError, OSError) as error:
                 _log.warning("configuration_not_followed", error_type=type(error).__name__)
                 await asyncio.sleep(1)
 

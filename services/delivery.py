@@ -203,7 +203,7 @@ class Delivery:
         worst = max(outcomes, key=lambda outcome: _GRAVITY[outcome.kind])
         async with self._database.begin() as connection:
             await receipts.share_provider(connection, submit.provider)
-            await messages.stored(connection, message_id, locked=True)
+            message = await messages.stored(connection, message_id, locked=True)
             await attempts.record(
                 connection,
                 message_id,
@@ -220,7 +220,7 @@ class Delivery:
             moves = await settle(
                 connection, [message_id], actor=ACTOR, at=now, check_by=now + GRACE
             )
-            step, decided = await self._decide(connection, ref, now)
+            step, decided = await self._decide(connection, ref, now, message)
         mine = [move for move in [*early, *moves, *decided] if move.message_id == message_id]
         others = [move for move in early if move.message_id != message_id]
         self._announcements.tell(mine, runner_knows=True)
@@ -309,10 +309,15 @@ class Delivery:
         return step
 
     async def _decide(
-        self, connection: AsyncConnection, ref: MessageRef, now: datetime
+        self,
+        connection: AsyncConnection,
+        ref: MessageRef,
+        now: datetime,
+        message: Row | None = None,
     ) -> tuple[Step, list[Transition]]:
+        """Decide, and store the decision; `message` is its row, if it was locked and read before."""
         message_id = _uuid(ref)
-        message = await messages.stored(connection, message_id, locked=True)
+        message = message or await messages.stored(connection, message_id, locked=True)
         if message is None or message["epoch"] != ref.epoch:
             status = MessageStatus.QUEUED if message is None else MessageStatus(message["status"])
             return Step(Finish(status, Reason.SUPERSEDED)), []

@@ -129,13 +129,17 @@ WHERE message_id = :message_id AND attempt = :attempt AND status = 'unknown'
 ORDER BY number LIMIT 1
 """)
 
-_ASSIGN = sql("""
-UPDATE receipts SET message_id = :message_id, attempt = :attempt, part = :number
-WHERE day = :day AND id = :id
-""")
-
 # Delivered stands above everything, another final state above what is only on its way.
 _APPLY = sql("""
+WITH assigned AS (
+    UPDATE receipts SET message_id = :message_id, attempt = :attempt, part = :number
+    WHERE day = :day AND id = :id
+), told AS (
+    INSERT INTO events (message_id, at, kind, actor, status, attempt, provider, network, code,
+                        detail)
+    VALUES (:message_id, :at, 'receipt', 'provider', :state, :attempt, :provider, :network, :code,
+            jsonb_build_object('part', CAST(:number AS integer)))
+)
 UPDATE parts
 SET provider_message_id = coalesce(provider_message_id, :provider_message_id),
     status = CASE
@@ -320,11 +324,15 @@ async def _apply(
         "attempt": receipt["attempt"],
         "number": part,
     }
-    await connection.execute(_ASSIGN, {**key, "day": receipt["day"], "id": receipt["id"]})
     await connection.execute(
         _APPLY,
         {
             **key,
+            "day": receipt["day"],
+            "id": receipt["id"],
+            "at": at,
+            "provider": provider,
+            "network": receipt["network"],
             "provider_message_id": receipt["provider_message_id"],
             "state": receipt["state"],
             "code": receipt["code"],
@@ -339,19 +347,6 @@ async def _apply(
         await connection.execute(
             _NETWORK, {"message_id": key["message_id"], "network": receipt["network"]}
         )
-    await append(
-        connection,
-        receipt["message_id"],
-        "receipt",
-        actor="provider",
-        at=at,
-        status=receipt["state"],
-        attempt=receipt["attempt"],
-        provider=provider,
-        network=receipt["network"],
-        code=receipt["code"],
-        detail={"part": part},
-    )
 
 
 async def _note_duplicates(

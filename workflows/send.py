@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
-from temporalio.exceptions import ActivityError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from domain.delivery import Declare, Finish, Recall, Submit, Wait
@@ -25,6 +25,9 @@ _UNTIL_THE_DATABASE_ANSWERS = RetryPolicy(
 )
 # A submit is never repeated by Temporal: whether it may be is a decision about the message.
 _ONCE = RetryPolicy(maximum_attempts=1)
+# What fails without having been sent fails again at once, if it is the message's own fault.
+_FIRST_REST = timedelta(seconds=1)
+_LONGEST_REST = timedelta(minutes=5)
 
 
 @workflow.defn
@@ -39,6 +42,7 @@ class SendWorkflow:
         self._news = 0
         self._ended: str | None = None
         self._step: Step | None = None
+        self._failures = 0
 
     @workflow.run
     async def run(self, message: MessageRef) -> str:
@@ -109,7 +113,15 @@ class SendWorkflow:
             if is_cancelled_exception(error):
                 raise
             workflow.logger.info("the provider's worker did not answer; deciding anew")
+            if isinstance(error.cause, ApplicationError):
+                await self._rest()
         return await self._decide(message)
+
+    async def _rest(self) -> None:
+        """Leave the provider's worker alone, longer after each time that it failed."""
+        rest = min(_LONGEST_REST, _FIRST_REST * 2 ** min(self._failures, 10))
+        self._failures += 1
+        await self._until_news_or(workflow.now() + rest, self._news)
 
     async def _until_news_or(self, until: datetime, seen: int) -> None:
         pause = max(timedelta(), until - workflow.now())

@@ -1,9 +1,13 @@
 """The configuration over HTTP: checked, applied, read."""
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
 
 from api.configuration import EXAMPLE, MISTAKEN
-from tests.api.conftest import CONFIGURATION, Api, slug_of
+from services.assembly import assemble
+from tests.api.conftest import CONFIGURATION, Api, slug_of, temporal_is_away
 
 pytestmark = pytest.mark.stack
 
@@ -66,3 +70,26 @@ async def test_what_is_no_toml_is_refused(api: Api) -> None:
 async def test_before_the_first_configuration_there_is_none_to_read(unconfigured: Api) -> None:
     answer = await unconfigured.get(CONFIG)
     assert (answer.status_code, slug_of(answer)) == (503, "no-configuration")
+
+
+async def test_every_process_follows_also_when_the_database_cut_its_connections(api: Api) -> None:
+    other = assemble(api.services.settings, connect=temporal_is_away)
+    following = asyncio.create_task(other.configurations.follow())
+    try:
+        await until(lambda: other.configurations.version == 1)
+        await api.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        applied = await api.services.configurations.apply(EXAMPLE, applied_by="key_test")
+        await until(lambda: other.configurations.version == applied.version)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await other.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():
+            await asyncio.sleep(0.02)

@@ -135,12 +135,10 @@ async def test_a_body_that_is_not_json_is_refused_with_its_place(api: Api) -> No
     assert "from character 13 on" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize(
-    "body", [b"\xff\xfe\xff", b"[" * 5000, b'{"to": ' + b"9" * 5000 + b"}", b"{'to': 1}"]
-)
-async def test_a_body_that_cannot_be_read_is_refused(api: Api, body: bytes) -> None:
-    answer = await api.post(SEND, content=body, headers=JSON)
-    assert (answer.status_code, slug_of(answer)) == (400, "malformed-request")
+async def test_a_body_that_cannot_be_read_is_refused(api: Api) -> None:
+    for body in (b"\xff\xfe\xff", b"[" * 5000, b'{"to": ' + b"9" * 5000 + b"}", b"{'to': 1}"):
+        answer = await api.post(SEND, content=body, headers=JSON)
+        assert (answer.status_code, slug_of(answer)) == (400, "malformed-request")
 
 
 async def test_json_that_is_no_object_is_refused(api: Api) -> None:

@@ -11,7 +11,7 @@ CHECKOUT: Final = Path(__file__).parents[2]
 TEXT: Final = (CHECKOUT / "docker-compose.yml").read_text()
 
 VARIABLE: Final = re.compile(r"(?<!\$)\$\{([A-Z_]+)(?::-([^}]*))?\}")
-DEFAULTS: Final = {name: default for name, default in VARIABLE.findall(TEXT)}
+DEFAULTS: Final = dict(VARIABLE.findall(TEXT))
 
 OUR_IMAGE: Final = DEFAULTS["GATEWAY_IMAGE"]
 SECONDS: Final = {"s": 1, "m": 60}

@@ -43,7 +43,7 @@ ALERTS = [
     for rule in group["rules"]
 ]
 DASHBOARDS = {path.name: json.loads(path.read_text()) for path in DEPLOY.glob("grafana/**/*.json")}
-PAGES = ("docs/metrics.md", "docs/deployment.md")
+PAGES = sorted(str(page.relative_to(CHECKOUT)) for page in CHECKOUT.glob("docs/**/*.md"))
 
 # What Prometheus adds to every sample, and its own metrics that are asked for.
 OF_PROMETHEUS = {"job", "instance", "service"}
@@ -93,12 +93,15 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 ALL = list(expressions())
+EVERY_EXPRESSION = pytest.mark.parametrize(
+    ("where", "expression"), ALL, ids=[where for where, _ in ALL]
+)
 
 
 def samples() -> dict[str, set[str]]:
     """Every name under which a sample may be asked for, with the labels that it has."""
     found: dict[str, set[str]] = {}
-    for collector in {*REGISTRY._names_to_collectors.values()}:
+    for collector in REGISTRY._collector_to_names:
         labels = set(getattr(collector, "_labelnames", ()))
         for family in collector.collect():
             names = [family.name + end for end in SUFFIXES.get(family.type, ("",))]
@@ -132,11 +135,12 @@ def test_the_expressions_are_read_as_prometheus_reads_them():
 
 
 def test_all_places_are_looked_at():
-    for place in ("alert ServiceDown", "panel send_rate", "variable of gateway.json", *PAGES):
-        assert place in {where for where, _ in ALL}, place
+    places = {where for where, _ in ALL}
+    assert {"alert ServiceDown", "panel send_rate", "docs/metrics.md"} <= places
+    assert {"variable of gateway.json", "annotation of gateway.json"} <= places
 
 
-@pytest.mark.parametrize(("where", "expression"), ALL)
+@EVERY_EXPRESSION
 def test_every_metric_and_label_exists(where: str, expression: str):
     found = asked(expression)
     assert found.metrics, where
@@ -150,7 +154,14 @@ def test_every_metric_and_label_exists(where: str, expression: str):
     assert found.labels <= known, f"{where} groups by {found.labels - known}"
 
 
-@pytest.mark.parametrize(("where", "expression"), ALL)
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_name_metrics_that_exist(page: str):
+    families = {name.removesuffix("_bucket") for name in SAMPLES}
+    named = set(re.findall(r"smsgateway_\w+", (CHECKOUT / page).read_text()))
+    assert named <= SAMPLES.keys() | families
+
+
+@EVERY_EXPRESSION
 def test_every_value_that_a_label_is_compared_with_can_occur(where: str, expression: str):
     for metric, matchers in asked(expression).metrics:
         for label, operator, value in matchers:

@@ -63,7 +63,7 @@ system_id = "hasty"
 binds = {BINDS}
 window = {WINDOW}
 echoes_reference = true
-response_timeout = "1s"
+response_timeout = "2s"
 receipt_deadline = "2s"
 rebind_backoff = {{ min = "100ms", max = "500ms" }}
 

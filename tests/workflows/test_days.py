@@ -186,6 +186,25 @@ async def test_an_outage_is_waited_out_for_half_an_hour_and_then_a_person_decide
         assert (await days.gateway.row(message))["reason"] == "no_provider_up"
 
 
+async def test_a_message_that_no_worker_can_submit_is_tried_rarely_until_it_expires(
+    running, monkeypatch
+):
+    tried = 0
+
+    async def claim(*_: object, **__: object) -> list[int]:
+        nonlocal tried
+        tried += 1
+        raise ValueError("this one fails whenever it is tried")
+
+    async with running() as days:
+        monkeypatch.setattr(days.gateway.services.delivery, "claim", claim)
+        message = await days.gateway.send(validity=HOUR)
+        await days.pass_(HOUR + 10 * MINUTE)
+        await days.gateway.until(message, "expired")
+        assert (await days.gateway.row(message))["reason"] == "validity_over"
+        assert 10 < tried < 30
+
+
 async def test_a_callback_that_fails_for_a_day_is_delivered_in_the_end(running):
     async with running() as days, CallbackReceiver() as customer:
         customer.will_answer(*[500] * 8)
