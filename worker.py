@@ -43,7 +43,7 @@ from settings.secrets import SecretMissing, resolve_secret
 from settings.settings import Settings
 from store import providers as provider_store
 from store.database import Database
-from store.schema import current_version, migrate, newest_version
+from store.schema import current_version, migrate, newest_version, serves
 from telemetry import metrics
 from telemetry.logs import get_logger
 from telemetry.process import run, settings_or_exit
@@ -376,7 +376,7 @@ async def work(settings: Settings, roles: frozenset[Role], stop: asyncio.Event) 
 async def _ready(services: Services, stop: asyncio.Event) -> bool:
     """Wait for the database, its schema, and a configuration; False if told to stop meanwhile."""
     version = await _until_it_answers(lambda: current_version(services.database), "database", stop)
-    while version != newest_version():
+    while not serves(version):
         if stop.is_set():
             return False
         _log.warning("schema_too_old", version=version, needed=newest_version())

@@ -78,7 +78,7 @@ async def follow_configuration(gateway: Services) -> None:
     """
     while not await _loaded(gateway):  # noqa: ASYNC110 - a database cannot set an event
         await asyncio.sleep(_RETRY_AFTER_SECONDS)
-    _log.info("api_ready" if gateway.configurations.loaded else "configuration_missing")
+    _log.info("api_ready", config_version=gateway.configurations.version)
     await gateway.configurations.follow()
 
 

@@ -11,7 +11,7 @@ from api.dependencies import Gateway
 from api.fields import Told
 from api.routing import Endpoint
 from services.assembly import Services
-from store.schema import current_version, newest_version
+from store.schema import current_version, serves
 
 router = APIRouter(tags=["health"], route_class=Endpoint)
 
@@ -110,11 +110,7 @@ async def database_state(gateway: Services) -> DatabaseState:
             version = await current_version(gateway.database)
     except (SQLAlchemyError, OSError, TimeoutError):
         return DatabaseState.DOWN
-    # Revisions are numbered in order. A newer one than ours is no hindrance: migrations only add
-    # until the last old process is gone.
-    if version is None or version < newest_version():
-        return DatabaseState.OUTDATED
-    return DatabaseState.UP
+    return DatabaseState.UP if serves(version) else DatabaseState.OUTDATED
 
 
 async def _temporal(gateway: Services) -> TemporalState:

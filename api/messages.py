@@ -11,6 +11,7 @@ from api.dependencies import Gateway, MessageReader, MessageSender
 from api.fields import STORABLE, Asked, Items, Line, Moment, Page, PageAsked, Text, Told, Word
 from api.problems import raises, refusal
 from api.routing import Endpoint
+from api.sentences import VISIBLE_ASCII
 from domain.callbacks import LONGEST_URL
 from domain.configuration import Environment
 from domain.encoding import Encoding
@@ -40,7 +41,7 @@ MessageId = Annotated[
 ]
 
 IdempotencyKey = Annotated[
-    Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")] | None,
+    Annotated[str, StringConstraints(pattern=VISIBLE_ASCII)] | None,
     Header(
         alias="Idempotency-Key",
         description="1 to 255 visible ASCII characters, fresh for each message. Requests with the "
@@ -163,7 +164,7 @@ REFUSALS = {
     "private-callback": refusal(
         "callback_url",
         "invalid_callback_url",
-        "callbacks go to public addresses only, and this one is private, local or reserved",
+        "Callbacks go to public addresses only, and this one is private, local or reserved.",
     ),
 }
 

@@ -260,8 +260,16 @@ class Problem(HTTPException):
 
 
 def _refused(faults: Sequence[Fault]) -> Problem:
-    errors = [FieldError(field=f.field, detail=f.sentence, reason=f.reason) for f in faults]
+    errors = [
+        FieldError(field=fault.field, detail=_whole(fault.sentence), reason=fault.reason)
+        for fault in faults
+    ]
     return Problem(INVALID_REQUEST, errors=errors)
+
+
+def _whole(sentence: str) -> str:
+    """With a capital and a full stop: some rules speak in the middle of a sentence."""
+    return sentence[:1].upper() + sentence[1:].removesuffix(".") + "."
 
 
 def _already_final(error: AlreadyOver) -> Problem:

@@ -45,6 +45,10 @@ _SENTENCES: Mapping[str, str] = MappingProxyType(
         "too_long": "It has too many entries: at most {max_length}.",
     }
 )
+VISIBLE_ASCII = r"^[\x21-\x7e]{1,255}$"
+_PATTERNS: Mapping[str, str] = MappingProxyType(
+    {VISIBLE_ASCII: "It is 1 to 255 visible ASCII characters, without blanks."}
+)
 _ELSE = "It is not written as this field wants it: see its description."
 
 # By their own names in the answer, so that clients need not know pydantic's.
@@ -97,6 +101,8 @@ def _sentence(kind: str, field: str, error: Mapping[str, Any], known: Sequence[s
         case "value_error":
             # Of our own validators, whose sentences repeat no values.
             return str(context["error"])
+        case "string_pattern_mismatch":
+            return _PATTERNS.get(context["pattern"], _ELSE)
         case "missing" if not field:
             return "A body is required, and missing: send a JSON object."
         case _:

@@ -28,7 +28,6 @@ from domain.callbacks import (
 from domain.configuration import Configuration, MessageIdForm
 from domain.receipts import ReceiptState
 from providers.base import ReceivedReceipt
-from providers.smpp import canonical_id
 from services.configuration import NoConfiguration
 from settings.secrets import SecretMissing, resolve_secret
 from telemetry.logs import get_logger
@@ -155,7 +154,7 @@ class ReportedReceipt(BaseModel):
         """The receipt as the service takes it, with the id in the form that is compared."""
         return ReceivedReceipt(
             provider=provider,
-            provider_message_id=canonical_id(self.message_id, form),
+            provider_message_id=form.canonical(self.message_id),
             state=STATES[self.status],
             code=self.provider_code,
             network=None,

@@ -233,6 +233,21 @@ class MessageIdForm(StrEnum):
     HEX = "hex"
     DECIMAL = "decimal"
 
+    def canonical(self, written: str) -> str:
+        """An id in the one form that answers and receipts are compared in.
+
+        Hexadecimal and decimal ids become decimal without zeros in front; what is not such a number
+        stays as it is.
+        """
+        base = _BASES.get(self)
+        try:
+            return str(int(written, base)) if base and written.isalnum() else written
+        except ValueError:
+            return written
+
+
+_BASES: Mapping[MessageIdForm, int] = {MessageIdForm.HEX: 16, MessageIdForm.DECIMAL: 10}
+
 
 class MessageIdForms(Declared):
     """The forms of the id in `submit_sm_resp` and in receipts."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -382,7 +382,7 @@ def _outcome_of(
     """What a submit_sm_resp, or a generic_nack in its place, means."""
     if answer.status == Status.ESME_ROK and answer.command is Command.SUBMIT_SM_RESP:
         written = answer.octets("message_id").decode("latin-1")
-        message_id = canonical_id(written, configuration.message_id.response)
+        message_id = configuration.message_id.response.canonical(written)
         return PartOutcome(
             number, OutcomeKind.ACCEPTED, provider_message_id=message_id or None, bind=bind
         )
@@ -402,9 +402,7 @@ def _received(provider: str, configuration: SmppConfiguration, receipt: Receipt)
         code = str(receipt.network_error.code) if receipt.network_error is not None else ""
     return ReceivedReceipt(
         provider=provider,
-        provider_message_id=canonical_id(
-            receipt.provider_message_id, configuration.message_id.receipt
-        ),
+        provider_message_id=configuration.message_id.receipt.canonical(receipt.provider_message_id),
         state=receipt.state,
         code=code,
         network=None,  # network_error_code tells the kind of network, and not which
@@ -429,27 +427,6 @@ def _as_accepted(address: str) -> str | None:
     if len(address.removeprefix("+")) > _LONGEST_SHORT_CODE:
         return _number(address) or address
     return address or None
-
-
-def canonical_id(written: str, form: MessageIdForm) -> str:
-    """A message id in the one form that answers and receipts are compared in.
-
-    Ids declared as hexadecimal or decimal become decimal without zeros in front, since many SMSCs
-    answer in the one and send receipts in the other; what is not such a number stays as it is.
-    """
-    match form:
-        case MessageIdForm.AS_IS:
-            return written
-        case MessageIdForm.HEX:
-            base = 16
-        case MessageIdForm.DECIMAL:
-            base = 10
-        case _:
-            assert_never(form)
-    try:
-        return str(int(written, base)) if written.isalnum() else written
-    except ValueError:
-        return written
 
 
 def validity_period(form: ValidityForm, valid_for: timedelta | None, now: datetime) -> bytes:

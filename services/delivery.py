@@ -271,10 +271,10 @@ class Delivery:
         ids = [o.provider_message_id for o in outcomes if o.provider_message_id is not None]
         if not ids:
             return []
-        _, moves = await receipts.match(
+        matched = await receipts.match(
             connection, provider, ids, at=now, errors=RECEIPT_ERROR_NAMES, recheck=GRACE
         )
-        return moves
+        return list(matched.transitions)
 
     async def sent_parts(self, ref: MessageRef, recall: Recall) -> tuple[Row | None, list[str]]:
         """What a recall needs: the message's content, and the provider's ids of the attempt."""

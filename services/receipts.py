@@ -1,6 +1,7 @@
 """Receipts on their way in: gathered, committed, and only then answered."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from services.delivery import GRACE, RECEIPT_ERROR_NAMES
 from services.recipients import RecipientHash
 from store import receipts as store
 from store.database import Database, Row
-from store.receipts import Ingested, StoredReceipt
+from store.receipts import Matched, StoredReceipt
 from telemetry import metrics
 from telemetry.logs import get_logger
 from telemetry.tracing import SpanKind, span
@@ -90,7 +91,7 @@ class ReceiptIntake:
         total = 0
         for provider, ids in unmatched.items():
             async with self._database.begin() as connection:
-                matched, moves = await store.match_late(
+                found = await store.match_late(
                     connection,
                     provider,
                     ids,
@@ -98,8 +99,8 @@ class ReceiptIntake:
                     errors=RECEIPT_ERROR_NAMES,
                     recheck=GRACE,
                 )
-            self._announcements.tell(moves)
-            total += matched
+            self._announcements.tell(found.transitions)
+            total += len(found.met)
         return total
 
     def _to_store(self, received: ReceivedReceipt) -> StoredReceipt:
@@ -144,7 +145,7 @@ class ReceiptIntake:
             self._announcements.tell(ingested.transitions)
             self._measure(provider, [receipt for receipt, _ in batch], ingested)
 
-    async def _write(self, provider: str, batch: list[StoredReceipt]) -> Ingested:
+    async def _write(self, provider: str, batch: list[StoredReceipt]) -> Matched:
         async with self._database.begin() as connection:
             return await store.ingest(
                 connection,
@@ -155,11 +156,15 @@ class ReceiptIntake:
                 recheck=GRACE,
             )
 
-    def _measure(self, provider: str, batch: list[StoredReceipt], ingested: Ingested) -> None:
-        for position, receipt in enumerate(batch):
+    def _measure(self, provider: str, batch: list[StoredReceipt], ingested: Matched) -> None:
+        for met in ingested.met:
             metrics.receipt_came(
-                provider=provider, state=receipt.state, matched=position < ingested.matched
+                provider=provider, state=met.state, matched=True, seconds=met.seconds
             )
+        alone = Counter(receipt.state for receipt in batch)
+        alone.subtract(met.state for met in ingested.met)
+        for state in alone.elements():
+            metrics.receipt_came(provider=provider, state=state, matched=False)
         for move in ingested.transitions:
             with span(
                 "receipt",

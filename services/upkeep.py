@@ -18,7 +18,7 @@ from services.accept import START_GRACE
 from services.callbacks import Callbacks
 from services.orchestration import Orchestration, Told
 from services.receipts import ReceiptIntake
-from store import events, idempotency, messages
+from store import events, idempotency, messages, receipts
 from store.database import Database, Row
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -91,7 +91,11 @@ class Upkeep:
         async with self._database.begin() as connection:
             await idempotency.expire(connection, now)
             counts = await messages.open_counts(connection)
+            alone = await receipts.count_unmatched(
+                connection, now - UNMATCHED_SINCE, now - UNMATCHED_UNTIL
+            )
         metrics.open_messages_counted({status: counts.get(status.value, 0) for status in _OPEN})
+        metrics.upkeep_done(overdue=len(overdue), unmatched_receipts=alone)
         if restarted or reminded:
             metrics.message_reconciled("runner_gone", restarted)
             metrics.message_reconciled("reminded", reminded)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.receipts import ReceiptState
 from store.attempts import refold
-from store.database import Row, rows, sql
+from store.database import Row, row, rows, sql
 from store.events import append
 from store.transitions import Transition, lock, settle
 
@@ -45,12 +45,19 @@ class StoredReceipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Ingested:
-    """What a batch of receipts did: `fresh` were not seen before, `matched` met their part."""
+class Met:
+    """A receipt that met its part, and the seconds since its provider had accepted that part."""
 
-    fresh: int
-    matched: int
-    transitions: list[Transition]
+    state: ReceiptState
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """What bringing receipts and parts together did."""
+
+    met: tuple[Met, ...] = ()
+    transitions: tuple[Transition, ...] = ()
 
 
 ReceiptErrors = Mapping[str, str]
@@ -71,7 +78,6 @@ SELECT * FROM unnest(
     CAST(:received AS timestamptz[]), CAST(:done AS timestamptz[]), CAST(:copies AS integer[]))
 ON CONFLICT (day, provider, provider_message_id, state, code)
 DO UPDATE SET copies = receipts.copies + excluded.copies
-RETURNING (xmax = 0) AS fresh
 """)
 
 _BY_ID = sql("""
@@ -151,6 +157,7 @@ SET provider_message_id = coalesce(provider_message_id, :provider_message_id),
     receipt_code = CASE WHEN receipt_state = 'delivered' THEN receipt_code ELSE :code END,
     receipt_at = CASE WHEN receipt_state = 'delivered' THEN receipt_at ELSE :received_at END
 WHERE message_id = :message_id AND attempt = :attempt AND number = :number
+RETURNING answered_at
 """)
 
 # News that it is on its way moves the deadline on, within the message's validity.
@@ -173,6 +180,11 @@ WHERE message_id = :message_id AND provider = :provider
   AND attempt = (SELECT max(number) FROM attempts
                  WHERE message_id = :message_id AND provider = :provider)
 ORDER BY number
+""")
+
+_UNMATCHED_COUNT = sql("""
+SELECT count(*) AS receipts FROM receipts
+WHERE message_id IS NULL AND received_at BETWEEN :since AND :until
 """)
 
 _UNMATCHED = sql("""
@@ -207,7 +219,7 @@ async def ingest(
     at: datetime,
     errors: ReceiptErrors,
     recheck: timedelta,
-) -> Ingested:
+) -> Matched:
     """Store a batch of one provider's receipts and let those that can be matched move messages.
 
     Args:
@@ -222,8 +234,7 @@ async def ingest(
     # Two copies in one batch: Postgres updates no row twice in one statement.
     copies = Counter(_identity(r) for r in batch)
     kept = list({_identity(r): r for r in batch}.values())
-    stored = await rows(
-        connection,
+    await connection.execute(
         _STORE,
         {
             "days": [r.day for r in kept],
@@ -241,10 +252,9 @@ async def ingest(
         },
     )
     ids = [r.provider_message_id for r in kept]
-    matched, transitions = await match(
+    return await match(
         connection, provider, ids, at=at, errors=errors, recheck=recheck, among_doubtful=True
     )
-    return Ingested(sum(r["fresh"] for r in stored), matched, transitions)
 
 
 def _identity(receipt: StoredReceipt) -> tuple[date, str, str, str]:
@@ -261,12 +271,11 @@ async def match(
     errors: ReceiptErrors,
     recheck: timedelta,
     among_doubtful: bool = False,
-) -> tuple[int, list[Transition]]:
+) -> Matched:
     """Bring together receipts and parts with these ids of a provider.
 
-    Runs in the transactions of both sides of the race, under the provider's lock. Returns how many
-    receipts met their part, and the messages that moved. `among_doubtful` looks for parts whose id
-    was never learned too; who records an answer has the id.
+    Runs in the transactions of both sides of the race, under the provider's lock. `among_doubtful`
+    looks for parts whose id was never learned too; who records an answer has the id.
     """
     key = {"provider": provider, "ids": list(ids), "id_life": _ID_LIFE}
     pairs: list[tuple[Row, int | None]] = [
@@ -275,23 +284,23 @@ async def match(
     if among_doubtful and {receipt["provider_message_id"] for receipt, _ in pairs} != set(ids):
         pairs += await _among_doubtful(connection, key, {receipt["id"] for receipt, _ in pairs})
     if not pairs:
-        return 0, []
+        return Matched()
     await lock(connection, sorted({r["message_id"] for r, _ in pairs}))
     touched: dict[tuple[UUID, int], str] = {}
-    matched = 0
+    met: list[Met] = []
     for receipt, number in pairs:
         part = number or await _part_in_doubt(connection, receipt)
         if part is not None:
-            await _apply(connection, provider, receipt, part, at)
+            met.append(await _apply(connection, provider, receipt, part, at))
             touched[receipt["message_id"], receipt["attempt"]] = receipt["state"]
-            matched += 1
     for (message_id, attempt), state in touched.items():
         await refold(connection, message_id, attempt, at=at, error_class=errors.get(state))
     messages = [message_id for message_id, _ in touched]
     moved = await settle(connection, messages, actor="receipt", at=at, check_by=at + recheck)
-    again = [message_id for message_id, attempt in touched if attempt > 1]
+    moving = {move.message_id for move in moved}
+    again = [id_ for id_, attempt in touched if attempt > 1 or id_ not in moving]
     await _note_duplicates(connection, again, at)
-    return matched, moved
+    return Matched(tuple(met), tuple(moved))
 
 
 async def _among_doubtful(
@@ -318,13 +327,14 @@ async def _part_in_doubt(connection: AsyncConnection, receipt: Row) -> int | Non
 
 async def _apply(
     connection: AsyncConnection, provider: str, receipt: Row, part: int, at: datetime
-) -> None:
+) -> Met:
     key = {
         "message_id": receipt["message_id"],
         "attempt": receipt["attempt"],
         "number": part,
     }
-    await connection.execute(
+    part_row = await row(
+        connection,
         _APPLY,
         {
             **key,
@@ -347,6 +357,11 @@ async def _apply(
         await connection.execute(
             _NETWORK, {"message_id": key["message_id"], "network": receipt["network"]}
         )
+    answered_at = part_row["answered_at"] if part_row is not None else None
+    return Met(
+        state=ReceiptState(receipt["state"]),
+        seconds=(receipt["received_at"] - answered_at).total_seconds() if answered_at else None,
+    )
 
 
 async def _note_duplicates(
@@ -377,6 +392,12 @@ async def unmatched(
     return found
 
 
+async def count_unmatched(connection: AsyncConnection, since: datetime, until: datetime) -> int:
+    """How many receipts of that time met no part yet."""
+    found = await row(connection, _UNMATCHED_COUNT, {"since": since, "until": until})
+    return int(found["receipts"]) if found is not None else 0
+
+
 async def match_late(
     connection: AsyncConnection,
     provider: str,
@@ -385,7 +406,7 @@ async def match_late(
     at: datetime,
     errors: ReceiptErrors,
     recheck: timedelta,
-) -> tuple[int, list[Transition]]:
+) -> Matched:
     """The matching alone, for receipts that are stored already."""
     await connection.execute(_LOCK_ALONE, {"provider": provider})
     return await match(

@@ -60,6 +60,15 @@ def _version(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+def serves(version: str | None) -> bool:
+    """Whether a database of this revision has what this code needs.
+
+    Revisions are numbered in order. A newer one is no hindrance: migrations only add until the last
+    old process is gone.
+    """
+    return version is not None and version >= newest_version()
+
+
 async def current_version(database: Database) -> str | None:
     """The revision of the database, or None if it was never migrated."""
     async with database.engine.connect() as connection:

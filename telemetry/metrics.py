@@ -156,6 +156,21 @@ _open = Gauge(
     ["status"],
     registry=REGISTRY,
 )
+_overdue = Gauge(
+    "smsgateway_overdue_messages",
+    "Messages past their check_by when the last sweep began, at most one batch of them",
+    registry=REGISTRY,
+)
+_unmatched = Gauge(
+    "smsgateway_unmatched_receipts",
+    "Receipts of the last days that met no part, after the last sweep",
+    registry=REGISTRY,
+)
+_last_sweep = Gauge(
+    "smsgateway_last_sweep_timestamp_seconds",
+    "When the last sweep of the reconciler ended, as Unix time",
+    registry=REGISTRY,
+)
 _http_requests = Counter(
     "smsgateway_http_requests",
     "Requests answered by the API",
@@ -263,6 +278,13 @@ def open_messages_counted(by_status: Mapping[MessageStatus, int]) -> None:
     """How many messages are in which status that is not final."""
     for status, count in by_status.items():
         _open.labels(_label("status", status)).set(count)
+
+
+def upkeep_done(*, overdue: int, unmatched_receipts: int) -> None:
+    """A sweep of the reconciler has ended."""
+    _overdue.set(overdue)
+    _unmatched.set(unmatched_receipts)
+    _last_sweep.set_to_current_time()
 
 
 def provider_gone(provider: str) -> None:

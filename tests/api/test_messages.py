@@ -118,7 +118,7 @@ async def test_an_unusable_idempotency_key_is_refused(api: Api) -> None:
         headers = {"Idempotency-Key": key.encode()}
         answer = await api.post(SEND, json=ORDER, headers=headers)
         assert answer.status_code == 422
-        assert list(errors_of(answer)) == ["Idempotency-Key"]
+        assert "visible ASCII" in errors_of(answer)["Idempotency-Key"]
     assert not any((await api.rows()).values())
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import worker
 from local.postgres import PostgresServer, postgres_binaries
 from local.temporal import VERSION as TEMPORAL_VERSION

@@ -12,6 +12,7 @@ from domain.configuration import (
     Configuration,
     Environment,
     Match,
+    MessageIdForm,
     SmppProvider,
     TlsOptions,
     VendorTlv,
@@ -385,3 +386,20 @@ def test_an_unknown_key_is_refused_at_every_level():
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         configuration().routes = ()
+
+
+@pytest.mark.parametrize(
+    ("written", "form", "expected"),
+    [
+        ("00ff", MessageIdForm.HEX, "255"),
+        ("00FF", MessageIdForm.HEX, "255"),
+        ("0255", MessageIdForm.DECIMAL, "255"),
+        ("00FF", MessageIdForm.AS_IS, "00FF"),
+        ("00FF", MessageIdForm.DECIMAL, "00FF"),
+        ("1_0", MessageIdForm.DECIMAL, "1_0"),
+        ("a-b", MessageIdForm.HEX, "a-b"),
+        ("", MessageIdForm.HEX, ""),
+    ],
+)
+def test_an_id_has_one_canonical_form(written, form, expected):
+    assert form.canonical(written) == expected

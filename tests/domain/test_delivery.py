@@ -132,9 +132,7 @@ def test_a_throttled_alert_does_not_wait_but_takes_the_next_route():
 
 
 def test_the_wait_that_a_provider_asks_for_is_kept():
-    throttled = attempt(
-        AttemptStatus.THROTTLED, ErrorClass.THROTTLED, retry_after=seconds(7)
-    )
+    throttled = attempt(AttemptStatus.THROTTLED, ErrorClass.THROTTLED, retry_after=seconds(7))
     assert decide(message(throttled), BOTH, PLAIN, NOW) == Wait(NOW + seconds(7), WaitFor.BACKOFF)
 
 

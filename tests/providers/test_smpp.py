@@ -9,14 +9,14 @@ from uuid import UUID
 
 import pytest
 
-from domain.configuration import MessageIdForm, ValidityForm
 from domain.configuration import SmppProvider as SmppConfiguration
+from domain.configuration import ValidityForm
 from domain.errors import ErrorClass
 from domain.modes import Priority
 from domain.outcomes import OutcomeKind, PartOutcome
 from domain.receipts import ReceiptState
 from providers.base import NoSlot, Outbound
-from providers.smpp import SmppProvider, canonical_id, validity_period
+from providers.smpp import SmppProvider, validity_period
 from smpp.pdus import Command, Pdu, Status, Tag, Tlv
 from smpp.session import BindType
 from telemetry.metrics import metric_value
@@ -618,23 +618,6 @@ async def test_ids_meet_whatever_base_they_are_written_in(new_carrier):
     (outcome,) = await carrier.send()
     await carrier.deliver(short_message=b"id:0000000031 stat:DELIVRD")
     assert outcome.provider_message_id == carrier.receipts[0].provider_message_id == "31"
-
-
-@pytest.mark.parametrize(
-    ("written", "form", "expected"),
-    [
-        ("00ff", MessageIdForm.HEX, "255"),
-        ("00FF", MessageIdForm.HEX, "255"),
-        ("0255", MessageIdForm.DECIMAL, "255"),
-        ("00FF", MessageIdForm.AS_IS, "00FF"),
-        ("00FF", MessageIdForm.DECIMAL, "00FF"),
-        ("1_0", MessageIdForm.DECIMAL, "1_0"),
-        ("a-b", MessageIdForm.HEX, "a-b"),
-        ("", MessageIdForm.HEX, ""),
-    ],
-)
-def test_an_id_has_one_canonical_form(written, form, expected):
-    assert canonical_id(written, form) == expected
 
 
 async def test_an_inbound_message_is_refused_for_good(new_carrier):
