@@ -44,7 +44,7 @@ $(READY): requirements-dev.lock $(wildcard $(addsuffix /pyproject.toml,$(PACKAGE
 	@set -e; for package in $(PACKAGES); do \
 		if [ -f $$package/pyproject.toml ]; then \
 			echo "· installing $$package, editable"; \
-			$(PIP) install -q --no-deps --no-build-isolation -e $$package; \
+			$(PIP) install -q --no-deps --no-build-isolation -e ./$$package; \
 		fi; \
 	done
 	@touch $@

@@ -149,6 +149,7 @@ async def running_gateway(
     receipt_deadline: str = "30m",
     response_timeout: str = "2s",
     more: str = "",
+    configuration: str = CONFIGURATION,
     with_worker: bool = True,
 ) -> AsyncIterator[Gateway]:
     """A gateway on this database and Temporal, with two simulated carriers."""
@@ -167,7 +168,7 @@ async def running_gateway(
         async with services.database.begin() as connection:
             await accounts.ensure_account(connection, "default", "whsec_" + "A" * 44)
         await services.configurations.apply(
-            CONFIGURATION.format(
+            configuration.format(
                 primary=primary.port,
                 backup=backup.port,
                 receipt_deadline=receipt_deadline,

@@ -158,6 +158,9 @@ def test_the_wheel_holds_the_program_alone(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
-    assert {n.partition("/")[0] for n in names} == {"smsctl", f"smsctl-{__version__}.dist-info"}
+    assert {n.partition("/")[0] for n in names} == {
+        "smsctl",
+        f"smsgateway_smsctl-{__version__}.dist-info",
+    }
     assert "smsctl = smsctl.main:run" in points
     assert "smsctl/commands/send.py" in names

@@ -491,7 +491,7 @@ async def test_no_number_and_no_text_leaves_the_database(
     }
     assert "smsgateway_message_transitions_total" in left.metrics
     assert "temporal_workflow_completed_total" in left.temporal_metrics
-    assert {"http request", "submit", "receipt"} <= set(left.spans.split())
+    assert {"http request", "submit", "receipt"} <= set(left.spans.splitlines())
     assert "SendWorkflow" in left.histories
     assert "CallbackWorkflow" in left.histories
     assert "DataError" in left.histories

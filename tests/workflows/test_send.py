@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from domain.modes import Mode
 from domain.receipts import ReceiptState
 from simulator.behaviour import Answer, Behaviour, ReceiptStep
-from tests.gateway import RECIPIENT, Gateway, gateway, running_gateway
+from tests.gateway import CONFIGURATION, RECIPIENT, Gateway, gateway, running_gateway
 
 __all__ = ["gateway"]
 
@@ -168,3 +168,35 @@ async def test_a_part_that_was_refused_for_now_is_sent_again_without_the_others(
     (received,) = gateway.primary.messages
     assert received.text == LONG
     assert await gateway.attempts(message) == [("primary", "delivered")]
+
+
+async def test_a_carrier_that_is_down_is_passed_over_without_an_attempt(gateway: Gateway):
+    await gateway.primary.outage()
+    await gateway.providers_up("backup")
+    message = await gateway.send()
+    await gateway.until(message, "delivered")
+    assert await gateway.attempts(message) == [("backup", "delivered")]
+
+
+async def test_a_provider_whose_worker_is_gone_counts_as_down(gateway: Gateway):
+    await gateway.execute(
+        "INSERT INTO provider_workers (provider, worker, beat_at, binds_up, state)"
+        " VALUES ('primary', 'a/dead/one', now() - interval '1 minute', 2, 'up')"
+    )
+    await gateway.primary.outage()
+    await gateway.providers_up("backup")
+    message = await gateway.send(mode=Mode.ALERT)
+    await gateway.until(message, "delivered")
+    assert await gateway.attempts(message) == [("backup", "delivered")]
+
+
+async def test_an_alert_goes_before_what_waits_for_the_same_carrier(database_url, temporal_client):
+    slow = CONFIGURATION.replace("[providers.primary]", "[providers.primary]\nrate = 4.0")
+    async with running_gateway(database_url, temporal_client, configuration=slow) as gateway:
+        crowd = [await gateway.send(body=f"Offer {n}", mode=Mode.PROMOTIONAL) for n in range(12)]
+        alert = await gateway.send(body="Disk full", mode=Mode.ALERT)
+        await gateway.until(alert, "delivered", within=30)
+        waiting = [message for message in crowd if await gateway.status(message) == "queued"]
+        assert waiting
+        for message in crowd:
+            await gateway.until(message, "delivered", within=40)
