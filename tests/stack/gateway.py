@@ -180,15 +180,18 @@ class Gateway:
 
     # Sending
 
-    def send(self, mode: str = PLAIN, *, patiently: bool = False, **what: Any) -> Sent:
+    def send(
+        self, mode: str = PLAIN, *, patiently: bool = False, lines: int = 1, **what: Any
+    ) -> Sent:
         """Send one message, each to another number; what is not answered with 202 fails the test.
 
         Args:
             mode: of the message.
             patiently: try again, with the same idempotency key, as long as it takes.
+            lines: of its text, 32 characters each.
             **what: more of the request.
         """
-        text = f"Disk full on db-1 ({uuid.uuid4().hex[:12]})"
+        text = f"Disk full on db-1 ({uuid.uuid4().hex[:12]})" * lines
         recipient = {"to": f"+447700900{next(self._recipients)}"}
         client = self.patient_client if patiently else self.client
         accepted = client.send(**(recipient | what), sender="AbilIT", body=text, mode=mode)
@@ -306,6 +309,15 @@ class Gateway:
             for each in self.ask(carrier, "GET", "/messages?limit=10000")
             if texts is None or each["text"] in texts
         ]
+
+    def whole_texts(self) -> set[str]:
+        """Texts that a carrier has to the last part."""
+        return {
+            each["text"]
+            for carrier in _CARRIERS
+            for each in self.ask(carrier, "GET", "/messages?limit=10000")
+            if each["complete"]
+        }
 
     def counts(self, carrier: str = "primary") -> Mapping[str, Any]:
         counts: Mapping[str, Any] = self.ask(carrier, "GET", "/counts")

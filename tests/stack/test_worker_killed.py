@@ -7,6 +7,7 @@ import pytest
 from tests.fakes.mortal import Point
 from tests.stack.gateway import (
     MIXED,
+    MOST_IN_DOUBT,
     PLAIN,
     Gateway,
     Sent,
@@ -66,6 +67,20 @@ def test_messages_without_an_answer_are_known_by_their_receipts_and_alerts_are_s
     for story in stories:
         arrived = sum(attempt.status == "delivered" for attempt in story.attempts)
         assert (story.kinds["duplicate"] > 0) == (arrived > 1), story
+
+
+def test_long_messages_cut_in_the_middle_are_delivered_whole_or_not_said_to_be(gateway: Gateway):
+    gateway.behave(latency=0.1)
+    with gateway.sending(24, [PLAIN], lines=12) as load:  # three parts each
+        gateway.dies_at(Point.BEFORE_THE_ANSWER, nth=26)
+        gateway.until_dead()
+        gateway.stack.start_worker()
+    gateway.until(load.messages, "delivered", "unknown")
+    whole = gateway.whole_texts()
+    gateway.until([sent for sent in load.messages if sent.text in whole], "delivered")
+    stories = gateway.stories(load.messages)
+    assert {story.text for story in stories if story.status == "delivered"} == whole
+    assert sum(story.in_doubt for story in stories) <= MOST_IN_DOUBT
 
 
 def test_a_receipt_that_was_committed_and_not_answered_comes_again_and_counts_once(
