@@ -200,7 +200,7 @@ providers = ["primary", "backup"]
 outage_patience = "1s"
 
 [callbacks]
-retry_delays = ["200ms", "200ms", "200ms", "200ms"]
+retry_delays = ["100ms", "100ms", "100ms"]
 """
 
 RECEIPT_SECRET = "whsec_c2lnbnMgcmVjZWlwdHMgb2YgcHJpbWFyeSE="
