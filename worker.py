@@ -60,6 +60,7 @@ _RETRY_AFTER = 2.0
 _STICKY = timedelta(seconds=5)
 """How long the next task of a workflow waits for the worker that has it in its cache, which may be
 dead, before any other one may have it."""
+_FEWEST_AT_ONCE = 100
 _TIME_TO_PART = timedelta(seconds=5)
 """What a process may need to end beyond the grace that its work has."""
 
@@ -277,6 +278,8 @@ class ProviderPool:
             on_receipt=services.receipts.take,
             on_late=services.delivery.record_late,
         )
+        # Every slot of every window, and as many again for the priority heap to choose from.
+        self._most_at_once = max(_FEWEST_AT_ONCE, 2 * configuration.binds * configuration.window)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -309,7 +312,9 @@ class ProviderPool:
         """Poll until no bind is up; raises what ends a poller, such as a Temporal that is away."""
         submitting = Submitting(self._services.delivery, {self._name: self._provider})
         worker = self._make_worker(
-            provider_queue(self._name), activities=[submitting.submit, submitting.recall]
+            provider_queue(self._name),
+            activities=[submitting.submit, submitting.recall],
+            max_concurrent_activities=self._most_at_once,
         )
         # Not as a context, which tells of a failure by cancelling the task that waits here.
         polling = asyncio.create_task(worker.run())

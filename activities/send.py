@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
@@ -24,6 +24,9 @@ from workflows.ports.send import (
 )
 
 _log = get_logger(__name__)
+
+
+_REST = timedelta(seconds=5)
 
 
 def utc_now() -> datetime:
@@ -65,7 +68,9 @@ class Submitting(ProviderActivities):
             loaded = await self._delivery.load(message, wanted, self._now())
             provider = self._providers.get(wanted.provider)
             if loaded is None or provider is None:
-                return await self._delivery.decide(message, self._now())
+                # Nothing to send, or no longer by this worker; a rest keeps it from asking again
+                # and again.
+                return Step(Wait(self._now() + _REST, WaitFor.BACKOFF))
             with span(
                 "submit",
                 parent=loaded.traceparent,

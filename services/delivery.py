@@ -52,6 +52,10 @@ AFTER_VALIDITY = timedelta(seconds=60)
 TURN = timedelta(seconds=1)
 """How long a message waits for its turn at a provider before it gives its slot back."""
 
+_IN_A_HURRY = timedelta(seconds=5)
+_IN_NO_HURRY = timedelta(seconds=10)
+"""How long a submit waits for a worker of its provider before another look at the routes."""
+
 _ALIVE_FOR = 0.3
 """Seconds for which it is remembered which providers are up."""
 
@@ -451,7 +455,7 @@ class Delivery:
             decision,
             priority=step.priority,
             answer_within=waits,
-            queue_within=timedelta(seconds=5) if policy.must_arrive else timedelta(seconds=30),
+            queue_within=_IN_A_HURRY if policy.must_arrive else _IN_NO_HURRY,
         )
 
     def _receipt_deadline(self, provider: str) -> timedelta:

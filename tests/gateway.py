@@ -131,6 +131,8 @@ class Gateway:
         while True:
             listed = await self.services.providers.listed(self.caller)
             if {status.name for status in listed if status.up} == set(names):
+                # Decisions remember for a moment which providers were up.
+                await asyncio.sleep(0.4)
                 return
             assert time.monotonic() < end, f"not up: {names}"
             await asyncio.sleep(0.02)

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-import worker
 from domain.configuration import SmppProvider as SmppConfiguration
 from domain.modes import Mode
 from providers.smpp import SmppProvider
@@ -134,7 +133,6 @@ def connected(database_url, temporal_client, tmp_path):
         window: int = 10,
         response_timeout: str = "5s",
         tls: str = "false",
-        process: type[worker.Gateway] = worker.Gateway,
     ) -> AsyncIterator[Gateway]:
         password = tmp_path / "password"
         password.write_text(PASSWORD)
@@ -150,8 +148,7 @@ def connected(database_url, temporal_client, tmp_path):
                 backup=gateway.backup.port,
             )
             await gateway.services.configurations.apply(configuration, applied_by="test")
-            worker_process = process(gateway.services, gateway.client, frozenset({worker.Role.ALL}))
-            gateway.workers.append(asyncio.create_task(worker_process.work(gateway.stop_workers)))
+            await gateway.start_worker()
             await all_bound(gateway, binds)
             yield gateway
 
@@ -267,13 +264,6 @@ async def log_jam(tmp_path) -> AsyncIterator[LogJam]:
     jam.close()
 
 
-class Hasty(worker.Gateway):
-    """A worker that has more submits under way than its carrier can keep."""
-
-    def _worker(self, queue: str, **what: Any) -> Any:
-        return super()._worker(queue, **what, max_concurrent_activities=2 * ROOM)
-
-
 async def test_what_it_throttles_is_sent_again_until_all_is_delivered(
     classpath, connected, tmp_path, log_jam
 ):
@@ -282,9 +272,7 @@ async def test_what_it_throttles_is_sent_again_until_all_is_delivered(
     smsc = Smsc(classpath, tmp_path, properties=properties)
     await asyncio.to_thread(smsc.start)
     try:
-        async with connected(
-            smsc, binds=1, window=2 * ROOM, response_timeout="60s", process=Hasty
-        ) as gateway:
+        async with connected(smsc, binds=1, window=2 * ROOM, response_timeout="60s") as gateway:
             log_jam.begin()
             texts = [f"Number {n}" for n in range(too_many)]
             await send_all(gateway, texts, Mode.TRANSACTIONAL)

@@ -331,6 +331,14 @@ class Gateway:
         """How a carrier treats messages from now on; without words, as usual."""
         self.ask(carrier, "PUT", "/behaviour", behaviour)
 
+    def release_receipts(self, held: int) -> None:
+        """Let the primary send the receipts that it was told to hold, once it has so many."""
+        self.eventually(
+            lambda: self.ask("primary", "GET", "/state")["receipts_held"] >= held,
+            f"{held} receipts are held",
+        )
+        self.steer("/receipts/release")
+
     def ask(self, carrier: str, method: str, path: str, body: Any = None) -> Any:
         request = urllib.request.Request(  # noqa: S310 - a simulator of ours
             self.stack.control_urls[carrier] + path,

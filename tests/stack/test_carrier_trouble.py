@@ -39,7 +39,7 @@ def test_answers_that_come_too_late_are_still_believed(gateway: Gateway):
         ),
         "the primary has answered for them, too",
     )
-    gateway.steer("/receipts/release")
+    gateway.release_receipts(held=10 + 2 * 4)
     gateway.until(plain, "delivered")
     tally = assert_nothing_lost(gateway, [*plain, *alerts], kills=1, most_in_doubt=10 + 3 * 4)
     assert tally.unknown == tally.duplicates + len(plain)
@@ -75,7 +75,7 @@ def test_receipts_that_come_twice_early_and_out_of_order_deliver_each_message_on
 
 
 def test_an_smsc_that_is_killed_and_comes_back_leaves_few_in_doubt(gateway: Gateway):
-    gateway.behave(latency=0.2)
+    gateway.behave(latency=1.0)
     with gateway.sending(60, a_second=20) as load:
         gateway.eventually(lambda: load.accepted >= 15, "15 were accepted")
         gateway.stack.kill_simulator("primary")
@@ -85,7 +85,7 @@ def test_an_smsc_that_is_killed_and_comes_back_leaves_few_in_doubt(gateway: Gate
     stories = gateway.until(load.messages, "delivered", "sent", "unknown")
     in_doubt = sum(story.in_doubt for story in stories)
     forgotten = [story for story in stories if story.status == "sent"]
-    assert in_doubt <= MOST_IN_DOUBT
+    assert 1 <= in_doubt <= MOST_IN_DOUBT
     assert len(forgotten) <= MOST_IN_DOUBT
     for story in stories:
         taken = sum(a.status in {"accepted", "delivered"} for a in story.attempts)
@@ -117,7 +117,7 @@ def test_of_replays_and_late_receipts_that_come_together_none_loses_or_doubles_a
     gateway.until(messages[:8], "delivered")  # their receipts are still to come, and tell of copies
     with ThreadPoolExecutor() as threads:
         replays = [threads.submit(replay, ids) for _ in range(2)]
-        threads.submit(gateway.steer, "/receipts/release").result()
+        threads.submit(gateway.release_receipts, len(messages)).result()
         first, second = (each.result() for each in replays)
     assert not before & first
     assert not first & second, "each message is replayed once"

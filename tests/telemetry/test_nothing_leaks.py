@@ -346,6 +346,7 @@ class Evening:
         for carrier in (primary, backup):
             await carrier.outage()
         await self.gateway.providers_up()
+        await asyncio.sleep(0.4)  # as long as it is remembered who was up
         lost = await self.send(BRITISH, "Periwinkle?", mode="two_way", **{"from": "12345"})
         await self.ends(lost, "dead_letter")
         for carrier in (primary, backup):

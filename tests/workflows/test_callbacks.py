@@ -9,8 +9,7 @@ from uuid import UUID
 import pytest
 from temporalio import workflow
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.worker import Replayer, Worker
+from temporalio.worker import Worker
 
 from activities.callbacks import CallbackDelivery
 from connectors.webhooks import Webhooks
@@ -314,10 +313,3 @@ async def test_the_schedule_of_retries_runs_to_its_end_over_days(
 
 
 # --- histories under way -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("recorded", sorted(HISTORIES.glob("*.json")), ids=lambda path: path.stem)
-async def test_recorded_histories_still_replay(recorded):
-    history = WorkflowHistory.from_json("callbacks/recorded", recorded.read_text())
-    replayer = Replayer(workflows=[CallbackWorkflow], data_converter=pydantic_data_converter)
-    await replayer.replay_workflow(history)
