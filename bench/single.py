@@ -20,8 +20,11 @@ WARM_UP = 20
 # Its own SMSC listens in the measuring process, whose one clock then sees both ends.
 _OWN_SMSC = """\
 [providers.primary]
-type = "simulator"
+type = "smpp"
+host = "127.0.0.1"
 port = {port}
+system_id = "bench"
+password = "env:SMSGATEWAY_BENCH_PASSWORD"
 
 [[routes]]
 providers = ["primary"]
@@ -31,7 +34,13 @@ providers = ["primary"]
 @contextmanager
 def running(folder: Path, configuration: Path | None = None) -> Iterator[Stack]:
     """A stack of its own, removed afterwards."""
-    stack = Stack(folder, configuration=configuration, own_servers=True, progress=lambda _: None)
+    stack = Stack(
+        folder,
+        configuration=configuration,
+        environment={"SMSGATEWAY_BENCH_PASSWORD": "bench"},
+        own_servers=True,
+        progress=lambda _: None,
+    )
     try:
         with stack:
             yield stack
@@ -165,7 +174,7 @@ async def _release(stack: Stack, room: asyncio.Semaphore, known: int, until: int
             for _ in range(found - known):
                 room.release()
             known = found
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
 
 async def _delivered(stack: Stack, count: int) -> None:
