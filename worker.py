@@ -17,7 +17,6 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
-import sqlalchemy.exc
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import Client
@@ -42,7 +41,7 @@ from settings.configuration_file import ConfigurationMistakes
 from settings.secrets import SecretMissing, resolve_secret
 from settings.settings import Settings
 from store import providers as provider_store
-from store.database import Database
+from store.database import DATABASE_ERRORS, Database
 from store.schema import current_version, migrate, newest_version, serves
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -332,14 +331,14 @@ class ProviderPool:
             up = self._provider.up
             try:
                 async with self._services.database.begin() as connection:
-                    await provider_store.beat(
+                    provider_store.beat(
                         connection,
                         self._name,
                         self._worker_name,
                         binds_up=self._provider.binds_up,
                         state="up" if up else "down",
                     )
-            except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+            except DATABASE_ERRORS as error:
                 _log.warning("beat_missed", provider=self._name, error_type=type(error).__name__)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(provider_store.BEAT_EVERY.total_seconds()):
@@ -348,8 +347,8 @@ class ProviderPool:
     async def _say_gone(self) -> None:
         try:
             async with self._services.database.begin() as connection:
-                await provider_store.gone(connection, self._name, self._worker_name)
-        except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+                provider_store.gone(connection, self._name, self._worker_name)
+        except DATABASE_ERRORS as error:
             # The beat runs out by itself.
             _log.warning("beat_missed", provider=self._name, error_type=type(error).__name__)
 
@@ -407,7 +406,7 @@ async def _until_it_answers(
     while not stop.is_set():
         try:
             return await ask()
-        except (sqlalchemy.exc.SQLAlchemyError, OSError, RuntimeError, RPCError) as error:
+        except (*DATABASE_ERRORS, RuntimeError, RPCError) as error:
             _log.warning("not_answering", dependency=what, error_type=type(error).__name__)
             await asyncio.sleep(_RETRY_AFTER)
     return None

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from functools import partial
 
 import uvicorn
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.app import create_app
 from api.health import DatabaseState, database_state
 from services.assembly import Services, assemble
 from settings.configuration_file import ConfigurationMistakes, read_configuration
 from settings.settings import Settings
+from store.database import DATABASE_ERRORS
 from store.schema import newest_version
 from telemetry.logs import get_logger
 from telemetry.process import EXIT_FAILED, EXIT_MISCONFIGURED, exit_cleanly, run, settings_or_exit
@@ -97,7 +97,7 @@ async def _loaded(gateway: Services) -> bool:
             await gateway.configurations.load_file(gateway.settings.config)
         else:
             await gateway.configurations.refresh()
-    except (SQLAlchemyError, OSError) as error:
+    except DATABASE_ERRORS as error:
         _log.warning("configuration_not_loaded", exc_info=error)
         return False
     return True

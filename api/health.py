@@ -5,12 +5,12 @@ from enum import StrEnum
 
 from fastapi import APIRouter, Response
 from pydantic import Field
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.dependencies import Gateway
 from api.fields import Told
 from api.routing import Endpoint
 from services.assembly import Services
+from store.database import DATABASE_ERRORS
 from store.schema import current_version, serves
 
 router = APIRouter(tags=["health"], route_class=Endpoint)
@@ -108,7 +108,7 @@ async def database_state(gateway: Services) -> DatabaseState:
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             version = await current_version(gateway.database)
-    except (SQLAlchemyError, OSError, TimeoutError):
+    except (*DATABASE_ERRORS, TimeoutError):
         return DatabaseState.DOWN
     return DatabaseState.UP if serves(version) else DatabaseState.OUTDATED
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 from uuid import uuid4
 
+import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
 
 from api.sentences import faults_of
@@ -30,6 +29,7 @@ from services.messages import AlreadyOver, UnknownMessage
 from services.receipts import ReceiptNotStored
 from settings.configuration_file import ConfigurationMistakes
 from settings.secrets import SecretMissing
+from store.database import DatabaseAway
 from telemetry import metrics
 from telemetry.logs import get_logger
 
@@ -297,9 +297,8 @@ def _mistakes(error: ConfigurationMistakes) -> Problem:
 _OF_A_NEWER_SCHEMA = frozenset({"42P01", "42703"})
 
 
-def _of_a_statement(error: ProgrammingError) -> Problem:
-    state = getattr(error.orig, "sqlstate", None)
-    return Problem(OUTDATED if state in _OF_A_NEWER_SCHEMA else INTERNAL)
+def _of_a_statement(error: psycopg.ProgrammingError) -> Problem:
+    return Problem(OUTDATED if error.sqlstate in _OF_A_NEWER_SCHEMA else INTERNAL)
 
 
 _NO_MESSAGE = "There is no message with this id in the key's account and environment."
@@ -325,10 +324,8 @@ _EXPLAINED: Mapping[type[Exception], tuple[Kind, Callable[[Any], Problem]]] = {
     ),
     SecretMissing: (SECRET_MISSING, lambda _: Problem(SECRET_MISSING)),
     ReceiptNotStored: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
-    OperationalError: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
-    InterfaceError: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
-    NoConnectionFree: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
-    ProgrammingError: (OUTDATED, _of_a_statement),
+    DatabaseAway: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
+    psycopg.ProgrammingError: (OUTDATED, _of_a_statement),
 }
 
 # What the framework refuses by itself.

@@ -56,7 +56,17 @@ DYNAMIC_CONFIGURATION: Final = {
 # Workflows of one regular activity, 50 at once, on 2 busy cores: synchronous=OFF 40/s, NORMAL 35/s,
 # FULL 26/s; one at a time 41, 47 and 57 ms. NORMAL loses nothing when the process is killed, and
 # at a power cut at most the last moments, which the gateway's own rows bring back.
-PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL"}
+PRAGMAS: Final = {
+    "journal_mode": "WAL",
+    "synchronous": "NORMAL",
+    # Pages are written back to the database in larger portions and read from it less often: 4% less
+    # CPU for each workflow.
+    "wal_autocheckpoint": "10000",
+    "cache_size": "-65536",  # KiB
+}
+
+# Go's collector at its default takes another 4%; the server then holds some 100 MB more.
+GO_COLLECTOR: Final = "400"
 
 DOWNLOAD_SECONDS: Final = 300
 INSTALL_HELP: Final = (
@@ -323,6 +333,7 @@ class TemporalServer(Temporal):
             ],
             log=self.folder / "temporal.log",
             folder=self.folder,
+            environment={"GOGC": GO_COLLECTOR, **os.environ},
         )
         self._child.start()
         self._child.wait_for(self._serves, seconds=60, what="healthy")

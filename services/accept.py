@@ -8,8 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from domain.callbacks import InvalidCallbackUrl, check_url, origin_of
@@ -28,7 +26,7 @@ from services.orchestration import Orchestration
 from services.recipients import RecipientHash
 from store import callbacks as callback_store
 from store import events, idempotency, messages
-from store.database import Database
+from store.database import DATABASE_ERRORS, Connection, Database
 from store.messages import NewMessage
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -184,8 +182,8 @@ class Accept:
             await self._purse.reserve(
                 connection, caller.account_id, message_id, checked.text.segments
             )
-            await messages.insert(connection, message)
-            await events.append(
+            messages.insert(connection, message)
+            events.append(
                 connection,
                 message_id,
                 "accepted",
@@ -199,7 +197,7 @@ class Accept:
                 },
             )
             if idempotency_key is not None:
-                await idempotency.keep(
+                idempotency.keep(
                     connection,
                     *key,
                     request_hash=request_hash,
@@ -228,8 +226,8 @@ class Accept:
         """Have the message started as soon as Temporal is back, not when its grace is over."""
         try:
             async with self._database.begin() as connection:
-                await messages.push_check(connection, [message_id], now)
-        except (SQLAlchemyError, OSError) as error:
+                messages.push_check(connection, [message_id], now)
+        except DATABASE_ERRORS as error:
             _log.warning("check_not_brought_forward", error_type=type(error).__name__)
 
     def _check(self, caller: Caller, command: SendCommand, now: datetime) -> _Checked:
@@ -299,7 +297,7 @@ class Accept:
 
     async def _to_store(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         caller: Caller,
         command: SendCommand,
         checked: _Checked,

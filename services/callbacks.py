@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
-from sqlalchemy.exc import SQLAlchemyError
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError
@@ -27,7 +26,7 @@ from domain.configuration import CallbackPolicy, Configuration
 from settings.secrets import resolve_secret
 from store import callbacks as store
 from store.callbacks import DueCallback, TriedCallback, WokenLane
-from store.database import Database, Row
+from store.database import DATABASE_ERRORS, Database, Row
 from telemetry import metrics
 from telemetry.logs import get_logger
 from workflows.callbacks import (
@@ -136,7 +135,7 @@ class Callbacks:
         try:
             async with self._database.begin() as connection:
                 woken = await store.wake(connection, lane_ids)
-        except (SQLAlchemyError, OSError) as error:
+        except DATABASE_ERRORS as error:
             _log.warning("lanes_not_woken", error_type=type(error).__name__)
             return
         await self._start(woken)
@@ -339,7 +338,7 @@ class LaneDrain:
         single transaction both could miss the other.
         """
         async with self._database.begin() as connection:
-            await store.leave(connection, lane_id)
+            store.leave(connection, lane_id)
         async with self._database.begin() as connection:
             next_at = await store.next_due(connection, lane_id, now)
             if next_at is not None and next_at <= now:

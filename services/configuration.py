@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
-from sqlalchemy.exc import SQLAlchemyError
 
 from domain.configuration import Configuration
 from settings.configuration_file import (
@@ -22,7 +21,7 @@ from settings.configuration_file import (
     read_configuration,
 )
 from store import configurations as store
-from store.database import Database
+from store.database import DATABASE_ERRORS, Database
 from telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -174,7 +173,7 @@ class Configurations:
         while True:
             try:
                 await self._listen()
-            except (psycopg.Error, SQLAlchemyError, OSError) as error:
+            except DATABASE_ERRORS as error:
                 _log.warning("configuration_not_followed", error_type=type(error).__name__)
                 await asyncio.sleep(1)
 

@@ -82,7 +82,7 @@ class DeadLetters:
                 check_by=now + START_GRACE,
             )
             for row in taken:
-                await events.append(
+                events.append(
                     connection,
                     row["id"],
                     "replayed",

@@ -8,9 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-import sqlalchemy.exc
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from domain.configuration import Configuration, Environment
 from domain.delivery import (
     Decision,
@@ -34,7 +31,7 @@ from services.announcements import Announcements
 from services.configuration import Configurations
 from store import attempts, events, messages, providers, receipts
 from store.attempts import Claim, PartRecord
-from store.database import Database, Row
+from store.database import Answer, Connection, Database, DatabaseAway, Row
 from store.transitions import Transition, settle
 from telemetry.logs import get_logger
 from workflows.ports.send import MessageRef, Step, send_workflow_id
@@ -63,11 +60,6 @@ _ALIVE_FOR = 0.3
 _AROUND_AN_ANSWER = timedelta(seconds=4)
 
 # A database that restarts is back in seconds, one that fails over in a minute or two.
-_DATABASE_AWAY = (
-    sqlalchemy.exc.OperationalError,
-    sqlalchemy.exc.InterfaceError,
-    sqlalchemy.exc.TimeoutError,
-)
 _BETWEEN_TRIES = 0.5
 _MOST_TRIES = 600
 _Written = TypeVar("_Written")
@@ -103,7 +95,8 @@ class Delivery:
     async def decide(self, ref: MessageRef, now: datetime) -> Step:
         """Decide about a message and store the decision."""
         async with self._database.begin() as connection:
-            step, moves = await self._decide(connection, ref, now)
+            message = messages.stored(connection, _uuid(ref), locked=True)
+            step, moves = await self._decide(connection, ref, now, message)
         self._announcements.tell(moves, runner_knows=True)
         return step
 
@@ -111,7 +104,8 @@ class Delivery:
         """Read what a provider is handed; None if there is nothing to send any more."""
         message_id = _uuid(ref)
         async with self._database.begin() as connection:
-            content = await messages.content(connection, message_id)
+            found = messages.content(connection, message_id)
+        content = await found
         if content is None or content["body"] is None or content["recipient"] is None:
             return None
         policy = self._configurations.current.mode_policy(Mode(content["mode"]))
@@ -165,19 +159,21 @@ class Delivery:
         )
         async with self._database.begin() as connection:
             if submit.resume:
-                numbers = await attempts.resume(connection, wanted)
+                claimed = attempts.resume(connection, wanted)
             else:
-                claimed = await attempts.claim(connection, wanted)
-                numbers = list(range(1, parts + 1)) if claimed else []
-            moves = await settle(
+                all_parts = list(range(1, parts + 1))
+                claimed = attempts.claim(connection, wanted).then(
+                    lambda written: all_parts if written else []
+                )
+            moves = settle(
                 connection,
-                [wanted.message_id] if numbers else [],
+                [wanted.message_id],
                 actor=ACTOR,
                 at=now,
                 check_by=wanted.answer_by + GRACE,
             )
-        self._announcements.tell(moves, runner_knows=True)
-        return numbers
+        self._announcements.tell(await moves, runner_knows=True)
+        return await claimed
 
     async def record(
         self,
@@ -206,9 +202,9 @@ class Delivery:
         message_id = _uuid(ref)
         worst = max(outcomes, key=lambda outcome: _GRAVITY[outcome.kind])
         async with self._database.begin() as connection:
-            await receipts.share_provider(connection, submit.provider)
-            message = await messages.stored(connection, message_id, locked=True)
-            await attempts.record(
+            receipts.share_provider(connection, submit.provider)
+            message = messages.stored(connection, message_id, locked=True)
+            attempts.record(
                 connection,
                 message_id,
                 submit.number,
@@ -221,11 +217,9 @@ class Delivery:
                 doubt_until=now + self._receipt_deadline(submit.provider),
             )
             early = await self._meet_receipts(connection, submit.provider, outcomes, now)
-            moves = await settle(
-                connection, [message_id], actor=ACTOR, at=now, check_by=now + GRACE
-            )
+            moves = settle(connection, [message_id], actor=ACTOR, at=now, check_by=now + GRACE)
             step, decided = await self._decide(connection, ref, now, message)
-        mine = [move for move in [*early, *moves, *decided] if move.message_id == message_id]
+        mine = [move for move in [*early, *await moves, *decided] if move.message_id == message_id]
         others = [move for move in early if move.message_id != message_id]
         self._announcements.tell(mine, runner_knows=True)
         self._announcements.tell(others)
@@ -244,9 +238,9 @@ class Delivery:
         now = datetime.now(UTC)
         outcome = answer.outcome
         async with self._database.begin() as connection:
-            await receipts.share_provider(connection, answer.provider)
-            await messages.stored(connection, answer.message_id, locked=True)
-            await attempts.record(
+            receipts.share_provider(connection, answer.provider)
+            messages.stored(connection, answer.message_id, locked=True)
+            attempts.record(
                 connection,
                 answer.message_id,
                 answer.attempt,
@@ -266,7 +260,7 @@ class Delivery:
 
     async def _meet_receipts(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         provider: str,
         outcomes: Sequence[PartOutcome],
         now: datetime,
@@ -284,9 +278,9 @@ class Delivery:
         """What a recall needs: the message's content, and the provider's ids of the attempt."""
         message_id = _uuid(ref)
         async with self._database.begin() as connection:
-            content = await messages.content(connection, message_id)
+            found = messages.content(connection, message_id)
             parts = await attempts.parts_of_message(connection, message_id)
-        return content, [
+        return await found, [
             part["provider_message_id"]
             for part in parts
             if part["attempt"] == recall.number and part["provider_message_id"] is not None
@@ -296,9 +290,9 @@ class Delivery:
         """Record whether the provider forgot an attempt, and decide anew."""
         message_id = _uuid(ref)
         async with self._database.begin() as connection:
-            await messages.stored(connection, message_id, locked=True)
-            await attempts.recalled(connection, message_id, recall.number, done=done)
-            await events.append(
+            message = messages.stored(connection, message_id, locked=True)
+            attempts.recalled(connection, message_id, recall.number, done=done)
+            events.append(
                 connection,
                 message_id,
                 "recalled",
@@ -308,20 +302,21 @@ class Delivery:
                 provider=recall.provider,
                 reason="forgotten" if done else "refused",
             )
-            step, moves = await self._decide(connection, ref, now)
+            step, moves = await self._decide(connection, ref, now, message)
         self._announcements.tell(moves, runner_knows=True)
         return step
 
     async def _decide(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         ref: MessageRef,
         now: datetime,
-        message: Row | None = None,
+        stored: Answer[Row | None],
     ) -> tuple[Step, list[Transition]]:
-        """Decide, and store the decision; `message` is its row, if it was locked and read before."""
+        """Decide, and store the decision; `stored` is the message's row, locked."""
         message_id = _uuid(ref)
-        message = message or await messages.stored(connection, message_id, locked=True)
+        known = attempts.of_message(connection, message_id)
+        message = await stored
         if message is None or message["epoch"] != ref.epoch:
             status = MessageStatus.QUEUED if message is None else MessageStatus(message["status"])
             return Step(Finish(status, Reason.SUPERSEDED)), []
@@ -330,17 +325,18 @@ class Delivery:
         route, options = await self._options(connection, configuration, message)
         moves: list[Transition] = []
         while True:
-            facts = await messages.facts(connection, message)
+            facts = messages.facts(message, await known)
             decision = decide(facts, options, policy, now)
             if not isinstance(decision, Declare):
                 break
             moves += await self._declare(
                 connection, message_id, facts.attempts[-1].provider, decision, now
             )
+            known = attempts.of_message(connection, message_id)
         moves += await self._keep(connection, message, decision, now)
         if isinstance(decision, Submit | Recall | Finish):
             about = _about(decision)
-            await events.append(
+            events.append(
                 connection,
                 message_id,
                 "decided",
@@ -362,7 +358,7 @@ class Delivery:
         return self._step(decision, policy, message["priority"]), moves
 
     async def _options(
-        self, connection: AsyncConnection, configuration: Configuration, message: Row
+        self, connection: Connection, configuration: Configuration, message: Row
     ) -> tuple[int | None, list[RouteOption]]:
         """The providers of the message's route, best first, and the route's number."""
         environment = Environment(message["environment"])
@@ -393,7 +389,7 @@ class Delivery:
             for place, name in enumerate(names)
         ]
 
-    async def _living(self, connection: AsyncConnection) -> frozenset[str]:
+    async def _living(self, connection: Connection) -> frozenset[str]:
         """Providers with a living worker, remembered for a moment by all messages of this process."""
         now = time.monotonic()
         if now >= self._alive_until:
@@ -403,13 +399,13 @@ class Delivery:
 
     async def _declare(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         message_id: UUID,
         provider: str,
         decision: Declare,
         now: datetime,
     ) -> list[Transition]:
-        await attempts.declare(
+        attempts.declare(
             connection,
             message_id,
             decision.number,
@@ -420,7 +416,7 @@ class Delivery:
         return await settle(connection, [message_id], actor=ACTOR, at=now, check_by=now + GRACE)
 
     async def _keep(
-        self, connection: AsyncConnection, message: Row, decision: Decision, now: datetime
+        self, connection: Connection, message: Row, decision: Decision, now: datetime
     ) -> list[Transition]:
         """Store a decision: the verdict of an end, or what is waited for and until when."""
         message_id, epoch = message["id"], message["epoch"]
@@ -428,18 +424,18 @@ class Delivery:
             case Finish(status=status, reason=reason):
                 if status is MessageStatus.DELIVERED or message["verdict"] == status.value:
                     return []
-                await messages.judge(connection, message_id, epoch, Verdict(status.value), reason)
+                messages.judge(connection, message_id, epoch, Verdict(status.value), reason)
                 return await settle(connection, [message_id], actor=ACTOR, at=now)
             case Wait(until=until, why=why):
-                await messages.waits(connection, message_id, epoch, why, until + GRACE)
+                messages.waits(connection, message_id, epoch, why, until + GRACE)
                 if why is WaitFor.SCHEDULE:
                     return []
             case Submit() | Recall():
-                await messages.waits(connection, message_id, epoch, None, now + 2 * GRACE)
+                messages.waits(connection, message_id, epoch, None, now + 2 * GRACE)
             case Declare():
                 return []
         if message["verdict"] == Verdict.SCHEDULED:
-            await messages.judge(connection, message_id, epoch, None, None)
+            messages.judge(connection, message_id, epoch, None, None)
             return await settle(connection, [message_id], actor=ACTOR, at=now)
         return []
 
@@ -502,7 +498,7 @@ async def _until_written(
     for tries in range(1, _MOST_TRIES):
         try:
             return await write(), tries
-        except _DATABASE_AWAY as error:
+        except DatabaseAway as error:
             _log.warning(
                 "outcome_not_recorded_yet",
                 message_id=message_id,

@@ -108,7 +108,7 @@ class Keys:
                 or (row["expires_at"] is not None and row["expires_at"] <= datetime.now(UTC))
             ):
                 raise UnknownKey
-            await accounts.used(connection, key_id)
+            accounts.used(connection, key_id)
         caller = Caller(
             account_id=row["account_id"],
             environment=Environment(row["environment"]),
@@ -143,8 +143,8 @@ class Keys:
     async def bootstrap(self, account_id: str, *, name: str) -> Key:
         """Make an account, if need be, and an admin key of this name; earlier ones are revoked."""
         async with self._database.begin() as connection:
-            await accounts.ensure_account(connection, account_id, new_callback_secret())
-            await accounts.revoke_named(connection, account_id, name)
+            accounts.ensure_account(connection, account_id, new_callback_secret())
+            accounts.revoke_named(connection, account_id, name)
         return await self._add(account_id, name, Environment.LIVE, [Scope.ADMIN.value], None)
 
     async def listed(self, caller: Caller) -> list[Key]:

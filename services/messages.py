@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from domain.delivery import Reason
 from domain.ids import IdPrefix, parse_id
 from domain.numbers import parse_number
@@ -17,7 +15,7 @@ from services.delivery import GRACE
 from services.recipients import RecipientHash
 from store import attempts, events, messages, receipts
 from store import callbacks as callback_store
-from store.database import Database, Row
+from store.database import Connection, Database, Row
 from store.messages import MessageFilter
 from store.transitions import FINAL, Transition, settle
 from workflows.ports.send import send_workflow_id
@@ -167,7 +165,7 @@ class Messages:
                 connection, caller.account_id, caller.environment.value, uuid, now
             ):
                 raise AlreadyOver(message["status"])
-            await events.append(connection, uuid, "cancel_requested", actor=caller.key_id, at=now)
+            events.append(connection, uuid, "cancel_requested", actor=caller.key_id, at=now)
             moves = await self._cancel_at_once(connection, message, caller, now)
             stored = await messages.one(
                 connection, caller.account_id, caller.environment.value, uuid
@@ -180,13 +178,13 @@ class Messages:
         return stored
 
     async def _cancel_at_once(
-        self, connection: AsyncConnection, message: Row, caller: Caller, now: datetime
+        self, connection: Connection, message: Row, caller: Caller, now: datetime
     ) -> list[Transition]:
         """The end of a message that no provider has, without waiting for its runner."""
         if message["status"] not in {"queued", "scheduled", "retried", "held"}:
-            await messages.push_check(connection, [message["id"]], now + GRACE)
+            messages.push_check(connection, [message["id"]], now + GRACE)
             return []
-        await messages.judge(
+        messages.judge(
             connection, message["id"], message["epoch"], Verdict.CANCELED, Reason.CANCELED
         )
         return await settle(connection, [message["id"]], actor=caller.key_id, at=now)

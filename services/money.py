@@ -3,14 +3,14 @@
 from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from store.database import Connection
 
 
 class Purse(Protocol):
     """Sets money aside in the transaction that spends it."""
 
     async def reserve(
-        self, connection: AsyncConnection, account_id: str, message_id: UUID, segments: int
+        self, connection: Connection, account_id: str, message_id: UUID, segments: int
     ) -> None:
         """Reserve the price of `segments`; raises what the caller is to be told if it is lacking."""
 
@@ -19,6 +19,6 @@ class Unlimited:
     """The purse of an installation that keeps no accounts of money."""
 
     async def reserve(
-        self, connection: AsyncConnection, account_id: str, message_id: UUID, segments: int
+        self, connection: Connection, account_id: str, message_id: UUID, segments: int
     ) -> None:
         """Nothing is set aside, since nothing is charged."""

@@ -89,7 +89,7 @@ class Upkeep:
         matched = await self._receipts.match_late(now - UNMATCHED_SINCE, now - UNMATCHED_UNTIL)
         await self._callbacks.sweep(now)
         async with self._database.begin() as connection:
-            await idempotency.expire(connection, now)
+            idempotency.expire(connection, now)
             counts = await messages.open_counts(connection)
             alone = await receipts.count_unmatched(
                 connection, now - UNMATCHED_SINCE, now - UNMATCHED_UNTIL
@@ -129,7 +129,7 @@ class Upkeep:
         )
         if told is Told.YES:
             async with self._database.begin() as connection:
-                await messages.push_check(connection, [row["id"]], datetime.now(UTC) + LOOK_AGAIN)
+                messages.push_check(connection, [row["id"]], datetime.now(UTC) + LOOK_AGAIN)
         return told
 
     async def _restart(self, row: Row, now: datetime) -> _TakenUp:
@@ -143,7 +143,7 @@ class Upkeep:
             message = await messages.stored(connection, message_id)
             if epoch is None or message is None:
                 return _TakenUp.OVER_OR_TAKEN
-            await events.append(
+            events.append(
                 connection,
                 message_id,
                 "taken_over",
@@ -161,7 +161,7 @@ class Upkeep:
         if started:
             return _TakenUp.RESTARTED
         async with self._database.begin() as connection:
-            await messages.push_check(connection, [message_id], datetime.now(UTC) + START_GRACE)
+            messages.push_check(connection, [message_id], datetime.now(UTC) + START_GRACE)
         return _TakenUp.NOT_YET
 
 

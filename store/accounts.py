@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from store.database import Row, row, rows, sql
+from store.database import Connection, Row, sql
 
 _ADD_ACCOUNT = sql("""
 INSERT INTO accounts (id, callback_secret) VALUES (:id, :callback_secret)
@@ -41,15 +39,13 @@ WHERE id = :id AND (last_used_at IS NULL OR last_used_at < now() - interval '1 m
 """)
 
 
-async def ensure_account(
-    connection: AsyncConnection, account_id: str, callback_secret: str
-) -> None:
+def ensure_account(connection: Connection, account_id: str, callback_secret: str) -> None:
     """Add an account, unless it exists."""
-    await connection.execute(_ADD_ACCOUNT, {"id": account_id, "callback_secret": callback_secret})
+    connection.send(_ADD_ACCOUNT, {"id": account_id, "callback_secret": callback_secret})
 
 
 async def add_key(
-    connection: AsyncConnection,
+    connection: Connection,
     *,
     key_id: UUID,
     account_id: str,
@@ -60,8 +56,7 @@ async def add_key(
     expires_at: datetime | None,
 ) -> Row:
     """Store a key's hash; the key itself is nowhere."""
-    added = await row(
-        connection,
+    added = await connection.row(
         _ADD_KEY,
         {
             "id": key_id,
@@ -79,37 +74,36 @@ async def add_key(
     return added
 
 
-async def key(connection: AsyncConnection, key_id: UUID) -> Row | None:
+async def key(connection: Connection, key_id: UUID) -> Row | None:
     """A key by its id, with its hash, whether or not it still opens anything."""
-    return await row(connection, _KEY, {"id": key_id})
+    return await connection.row(_KEY, {"id": key_id})
 
 
 async def keys(
-    connection: AsyncConnection, account_id: str, environments: Sequence[str]
+    connection: Connection, account_id: str, environments: Sequence[str]
 ) -> Sequence[Row]:
     """An account's keys of these environments, oldest first, without their hashes."""
-    return await rows(
-        connection, _KEYS, {"account_id": account_id, "environments": list(environments)}
+    return await connection.rows(
+        _KEYS, {"account_id": account_id, "environments": list(environments)}
     )
 
 
 async def revoke(
-    connection: AsyncConnection, account_id: str, environments: Sequence[str], key_id: UUID
+    connection: Connection, account_id: str, environments: Sequence[str], key_id: UUID
 ) -> bool:
     """Revoke a key; False if there is none with this id there. Twice is as good as once."""
-    found = await row(
-        connection,
+    found = await connection.row(
         _REVOKE,
         {"account_id": account_id, "environments": list(environments), "id": key_id},
     )
     return found is not None
 
 
-async def revoke_named(connection: AsyncConnection, account_id: str, name: str) -> None:
+def revoke_named(connection: Connection, account_id: str, name: str) -> None:
     """Revoke every key of an account that bears this name."""
-    await connection.execute(_REVOKE_NAMED, {"account_id": account_id, "name": name})
+    connection.send(_REVOKE_NAMED, {"account_id": account_id, "name": name})
 
 
-async def used(connection: AsyncConnection, key_id: UUID) -> None:
+def used(connection: Connection, key_id: UUID) -> None:
     """Remember that a key was used."""
-    await connection.execute(_USED, {"id": key_id})
+    connection.send(_USED, {"id": key_id})

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from domain.states import AttemptStatus
-from store.database import Row, row, rows, sql
+from store.database import Answer, Connection, Row, sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,6 @@ SET status = f.status, settled_at = :at,
 FROM (SELECT message_id, number, attempt_fold(message_id, number, expired) AS status
       FROM attempts WHERE message_id = :message_id AND number = :attempt) f
 WHERE a.message_id = f.message_id AND a.number = f.number
-RETURNING a.status
 """)
 
 _DOUBT = sql("""
@@ -147,27 +144,19 @@ FROM parts WHERE message_id = :message_id ORDER BY attempt, number
 """)
 
 
-async def claim(connection: AsyncConnection, wanted: Claim) -> bool:
+def claim(connection: Connection, wanted: Claim) -> Answer[bool]:
     """Write the attempt if nothing forbids it; False if something does, or if it is written."""
-    written = await row(
-        connection,
-        _CLAIM,
-        {name: getattr(wanted, name) for name in Claim.__slots__},
-    )
-    return written is not None
+    values = {name: getattr(wanted, name) for name in Claim.__slots__}
+    return connection.row(_CLAIM, values).then(lambda written: written is not None)
 
 
-async def resume(connection: AsyncConnection, wanted: Claim) -> list[int]:
+def resume(connection: Connection, wanted: Claim) -> Answer[list[int]]:
     """Take up the parts of a partial attempt that were not accepted; their numbers, in order."""
-    found = await rows(
-        connection,
-        _RESUME,
-        {
-            name: getattr(wanted, name)
-            for name in ("message_id", "epoch", "number", "at", "answer_by", "receipt_by")
-        },
+    names = ("message_id", "epoch", "number", "at", "answer_by", "receipt_by")
+    values = {name: getattr(wanted, name) for name in names}
+    return connection.rows(_RESUME, values).then(
+        lambda parts: sorted(part["number"] for part in parts)
     )
-    return sorted(part["number"] for part in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +170,8 @@ class PartRecord:
     code: str
 
 
-async def record(
-    connection: AsyncConnection,
+def record(
+    connection: Connection,
     message_id: UUID,
     attempt: int,
     parts: Sequence[PartRecord],
@@ -193,9 +182,9 @@ async def record(
     retry_after: timedelta | None,
     bind: str,
     doubt_until: datetime | None,
-) -> AttemptStatus:
-    """Write what came of an attempt's parts; returns what that makes of the attempt."""
-    await connection.execute(
+) -> None:
+    """Write what came of an attempt's parts, and what that makes of the attempt."""
+    connection.send(
         _RECORD,
         {
             "message_id": message_id,
@@ -208,7 +197,7 @@ async def record(
             "codes": [part.code for part in parts],
         },
     )
-    return await refold(
+    refold(
         connection,
         message_id,
         attempt,
@@ -221,8 +210,8 @@ async def record(
     )
 
 
-async def refold(
-    connection: AsyncConnection,
+def refold(
+    connection: Connection,
     message_id: UUID,
     attempt: int,
     *,
@@ -232,13 +221,12 @@ async def refold(
     retry_after: timedelta | None = None,
     bind: str = "",
     doubt_until: datetime | None = None,
-) -> AttemptStatus:
+) -> None:
     """Make an attempt's status follow from its parts.
 
     `doubt_until` bounds the wait for a receipt if nobody knows whether the provider has it.
     """
-    folded = await row(
-        connection,
+    connection.send(
         _REFOLD,
         {
             "message_id": message_id,
@@ -251,50 +239,38 @@ async def refold(
             "doubt_until": doubt_until,
         },
     )
-    if folded is None:
-        message = f"message {message_id} has no attempt {attempt}"
-        raise LookupError(message)
-    return AttemptStatus(folded["status"])
 
 
-async def declare(
-    connection: AsyncConnection,
+def declare(
+    connection: Connection,
     message_id: UUID,
     attempt: int,
     status: AttemptStatus,
     *,
     at: datetime,
     doubt_until: datetime | None,
-) -> AttemptStatus:
+) -> None:
     """Record what time has made of an attempt: UNKNOWN (never answered) or EXPIRED (no receipt).
 
-    If the answer or the receipt was quicker, that stands; what the attempt is now is returned.
+    If the answer or the receipt was quicker, that stands.
     """
     key = {"message_id": message_id, "attempt": attempt}
-    if status is AttemptStatus.UNKNOWN:
-        await connection.execute(_DOUBT, key)
-    else:
-        await connection.execute(_EXPIRE, key)
-    error = "unknown" if status is AttemptStatus.UNKNOWN else None
-    return await refold(
-        connection, message_id, attempt, at=at, error_class=error, doubt_until=doubt_until
-    )
+    unknown = status is AttemptStatus.UNKNOWN
+    connection.send(_DOUBT if unknown else _EXPIRE, key)
+    error = "unknown" if unknown else None
+    refold(connection, message_id, attempt, at=at, error_class=error, doubt_until=doubt_until)
 
 
-async def recalled(
-    connection: AsyncConnection, message_id: UUID, attempt: int, *, done: bool
-) -> None:
+def recalled(connection: Connection, message_id: UUID, attempt: int, *, done: bool) -> None:
     """Remember that the provider was asked to forget an attempt, and whether it did."""
-    await connection.execute(
-        _RECALLED, {"message_id": message_id, "attempt": attempt, "recalled": done}
-    )
+    connection.send(_RECALLED, {"message_id": message_id, "attempt": attempt, "recalled": done})
 
 
-async def of_message(connection: AsyncConnection, message_id: UUID) -> Sequence[Row]:
+def of_message(connection: Connection, message_id: UUID) -> Answer[Sequence[Row]]:
     """A message's attempts, in order."""
-    return await rows(connection, _OF_MESSAGE, {"message_id": message_id})
+    return connection.rows(_OF_MESSAGE, {"message_id": message_id})
 
 
-async def parts_of_message(connection: AsyncConnection, message_id: UUID) -> Sequence[Row]:
+async def parts_of_message(connection: Connection, message_id: UUID) -> Sequence[Row]:
     """The parts of all attempts of a message, in order."""
-    return await rows(connection, _PARTS, {"message_id": message_id})
+    return await connection.rows(_PARTS, {"message_id": message_id})

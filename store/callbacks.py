@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from domain.callbacks import CallbackEvent, CallbackState, Trouble
 from domain.states import MessageStatus
-from store.database import Row, row, rows, sql
+from store.database import Connection, Row, sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,40 +160,40 @@ RETURNING lane_id
 """)
 
 
-async def lane(connection: AsyncConnection, account_id: str, origin: str) -> UUID:
+async def lane(connection: Connection, account_id: str, origin: str) -> UUID:
     """The lane of an account and origin (`domain.callbacks.origin_of`), made if there is none."""
     key = {"account_id": account_id, "origin": origin}
-    found = await row(connection, _LANE, key)
+    found = await connection.row(_LANE, key)
     if found is None:
-        await connection.execute(_ADD_LANE, {**key, "id": uuid7()})
+        connection.send(_ADD_LANE, {**key, "id": uuid7()})
         # A statement of its own, since one that lost a race against another process that adds the
         # same lane would not see that one's row.
-        found = await row(connection, _LANE, key)
+        found = await connection.row(_LANE, key)
     if found is None:
         message = "a callback lane was not stored"
         raise LookupError(message)
     return UUID(str(found["id"]))
 
 
-async def wake(connection: AsyncConnection, lanes: Collection[UUID]) -> Sequence[WokenLane]:
+async def wake(connection: Connection, lanes: Collection[UUID]) -> Sequence[WokenLane]:
     """Mark lanes as looked at; those that nobody looked at until now."""
-    woken = await rows(connection, _WAKE, {"ids": list(lanes)})
+    woken = await connection.rows(_WAKE, {"ids": list(lanes)})
     return [WokenLane(found["id"], found["account_id"]) for found in woken]
 
 
-async def take(connection: AsyncConnection, lane_id: UUID) -> str | None:
+async def take(connection: Connection, lane_id: UUID) -> str | None:
     """Begin to look at a lane; the account that it belongs to, or None if there is no such lane."""
-    found = await row(connection, _TAKE, {"id": lane_id})
+    found = await connection.row(_TAKE, {"id": lane_id})
     return None if found is None else str(found["account_id"])
 
 
-async def leave(connection: AsyncConnection, lane_id: UUID) -> None:
+def leave(connection: Connection, lane_id: UUID) -> None:
     """Look at a lane no longer, unless told."""
-    await connection.execute(_LEAVE, {"id": lane_id})
+    connection.send(_LEAVE, {"id": lane_id})
 
 
 async def due(
-    connection: AsyncConnection,
+    connection: Connection,
     lane_id: UUID,
     at: datetime,
     *,
@@ -210,8 +209,7 @@ async def due(
         limit: how many, at most.
         under_way: callbacks that are left out, because they are being delivered.
     """
-    found = await rows(
-        connection,
+    found = await connection.rows(
         _DUE,
         {"lane_id": lane_id, "at": at, "limit": limit, "under_way": list(under_way)},
     )
@@ -232,16 +230,15 @@ async def due(
     ]
 
 
-async def next_due(connection: AsyncConnection, lane_id: UUID, at: datetime) -> datetime | None:
+async def next_due(connection: Connection, lane_id: UUID, at: datetime) -> datetime | None:
     """When a lane's next callback is due, at `at` or before if one is now; None if none waits."""
-    found = await row(connection, _NEXT, {"lane_id": lane_id, "at": at})
+    found = await connection.row(_NEXT, {"lane_id": lane_id, "at": at})
     return None if found is None else found["next_at"]
 
 
-async def record(connection: AsyncConnection, tried: Sequence[TriedCallback]) -> set[UUID]:
+async def record(connection: Connection, tried: Sequence[TriedCallback]) -> set[UUID]:
     """Store what came of tries; the callbacks that were still as they were when tried."""
-    found = await rows(
-        connection,
+    found = await connection.rows(
         _RECORD,
         {
             "ids": [callback.id for callback in tried],
@@ -257,22 +254,20 @@ async def record(connection: AsyncConnection, tried: Sequence[TriedCallback]) ->
     return {callback["id"] for callback in found}
 
 
-async def overdue(
-    connection: AsyncConnection, at: datetime, *, by: timedelta
-) -> Sequence[WokenLane]:
+async def overdue(connection: Connection, at: datetime, *, by: timedelta) -> Sequence[WokenLane]:
     """Lanes with callbacks that should have been tried longer ago than `by`."""
-    found = await rows(connection, _OVERDUE, {"before": at - by})
+    found = await connection.rows(_OVERDUE, {"before": at - by})
     return [WokenLane(late["id"], late["account_id"]) for late in found]
 
 
-async def secret(connection: AsyncConnection, account_id: str) -> str | None:
+async def secret(connection: Connection, account_id: str) -> str | None:
     """The signing secret that an account was given when it was made."""
-    found = await row(connection, _SECRET, {"account_id": account_id})
+    found = await connection.row(_SECRET, {"account_id": account_id})
     return None if found is None else str(found["callback_secret"])
 
 
 async def page(
-    connection: AsyncConnection,
+    connection: Connection,
     *,
     account_id: str,
     environment: str,
@@ -282,8 +277,7 @@ async def page(
     limit: int,
 ) -> Sequence[Row]:
     """Callbacks of an account, newest first; those after `before`, if it is given."""
-    return await rows(
-        connection,
+    return await connection.rows(
         _PAGE,
         {
             "account_id": account_id,
@@ -296,13 +290,13 @@ async def page(
     )
 
 
-async def of_message(connection: AsyncConnection, message_id: UUID) -> Sequence[Row]:
+async def of_message(connection: Connection, message_id: UUID) -> Sequence[Row]:
     """The callbacks of a message, in the order in which they are told."""
-    return await rows(connection, _OF_MESSAGE, {"message_id": message_id})
+    return await connection.rows(_OF_MESSAGE, {"message_id": message_id})
 
 
 async def replay(
-    connection: AsyncConnection,
+    connection: Connection,
     callback_id: UUID,
     *,
     account_id: str,
@@ -310,15 +304,14 @@ async def replay(
     at: datetime,
 ) -> Row | None:
     """Make a callback due now; as it is then, with its lane, or None if the account has none such."""
-    return await row(
-        connection,
+    return await connection.row(
         _REPLAY_ONE,
         {"id": callback_id, "account_id": account_id, "environment": environment, "at": at},
     )
 
 
 async def replay_many(
-    connection: AsyncConnection,
+    connection: Connection,
     *,
     account_id: str,
     environment: str,
@@ -327,8 +320,7 @@ async def replay_many(
     at: datetime,
 ) -> Sequence[UUID]:
     """Make callbacks in a state due now, the oldest first; the lane of each."""
-    found = await rows(
-        connection,
+    found = await connection.rows(
         _REPLAY_MANY,
         {
             "account_id": account_id,

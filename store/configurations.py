@@ -2,9 +2,7 @@
 
 import hashlib
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from store.database import Row, row, sql
+from store.database import Connection, Row, sql
 
 CHANNEL = "smsgateway_configuration"
 """NOTIFY channel; the payload is the new version."""
@@ -25,40 +23,39 @@ SELECT digest FROM configurations WHERE source = :source ORDER BY version DESC L
 _NOTIFY = sql("SELECT pg_notify(:channel, :version)")
 
 
-async def latest(connection: AsyncConnection) -> Row | None:
+async def latest(connection: Connection) -> Row | None:
     """The configuration in force, or None before the first."""
-    return await row(connection, _LATEST)
+    return await connection.row(_LATEST)
 
 
 async def add(
-    connection: AsyncConnection, content: str, *, source: str, applied_by: str
+    connection: Connection, content: str, *, source: str, applied_by: str
 ) -> tuple[int, bool]:
     """Store a version and tell every process, unless it is what holds already.
 
     Returns the version in force, and whether it is new.
     """
-    await connection.execute(_LOCK)
+    connection.send(_LOCK)
     digest = hashlib.sha256(content.encode()).digest()
     present = await latest(connection)
     if present is not None and present["digest"] == digest:
         return int(present["version"]), False
-    added = await row(
-        connection,
+    added = await connection.row(
         _ADD,
         {"content": content, "digest": digest, "source": source, "applied_by": applied_by},
     )
     if added is None:
         message = "a configuration was not stored"
         raise LookupError(message)
-    await connection.execute(_NOTIFY, {"channel": CHANNEL, "version": str(added["version"])})
+    connection.send(_NOTIFY, {"channel": CHANNEL, "version": str(added["version"])})
     return int(added["version"]), True
 
 
-async def loaded_before(connection: AsyncConnection, content: str, source: str) -> bool:
+async def loaded_before(connection: Connection, content: str, source: str) -> bool:
     """Whether this very content is the last that was loaded from `source`.
 
     A file that did not change since then does not undo what was applied over the API meanwhile.
     """
-    await connection.execute(_LOCK)
-    last = await row(connection, _LOADED, {"source": source})
+    connection.send(_LOCK)
+    last = await connection.row(_LOADED, {"source": source})
     return last is not None and last["digest"] == hashlib.sha256(content.encode()).digest()

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from store.database import Row, rows, sql
+from store.database import Connection, Row, sql
 from store.messages import VIEW
 
 _LAST_PROVIDER = """(
@@ -54,7 +52,7 @@ RETURNING m.id, m.epoch, m.mode, m.country, m.account_id
 
 
 async def listed(
-    connection: AsyncConnection,
+    connection: Connection,
     account_id: str,
     environment: str,
     *,
@@ -63,8 +61,7 @@ async def listed(
     limit: int,
 ) -> Sequence[Row]:
     """An account's dead letters, newest first."""
-    return await rows(
-        connection,
+    return await connection.rows(
         _LIST,
         {
             "account_id": account_id,
@@ -77,7 +74,7 @@ async def listed(
 
 
 async def take(
-    connection: AsyncConnection,
+    connection: Connection,
     account_id: str,
     environment: str,
     *,
@@ -88,8 +85,7 @@ async def take(
     check_by: datetime,
 ) -> Sequence[Row]:
     """Give dead letters a new epoch and their whole validity, oldest first; those taken."""
-    return await rows(
-        connection,
+    return await connection.rows(
         _TAKE,
         {
             "account_id": account_id,

@@ -5,18 +5,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam
-from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import JSON
+from psycopg.types.json import Jsonb
 
-from store.database import Row, rows, sql
+from store.database import Connection, Row, sql
 
 _APPEND = sql("""
 INSERT INTO events (message_id, at, kind, actor, status, attempt, provider, network, code, reason,
                     detail)
 VALUES (:message_id, :at, :kind, :actor, :status, :attempt, :provider, :network, :code, :reason,
         :detail)
-""").bindparams(bindparam("detail", type_=JSON))
+""")
 
 _OF_MESSAGE = sql("""
 SELECT seq, at, kind, actor, previous, status, attempt, provider, network, code, reason, detail
@@ -24,8 +22,8 @@ FROM events WHERE message_id = :message_id ORDER BY seq
 """)
 
 
-async def append(
-    connection: AsyncConnection,
+def append(
+    connection: Connection,
     message_id: UUID,
     kind: str,
     *,
@@ -43,7 +41,7 @@ async def append(
 
     `detail` holds figures, names and codes only: never a number, a body, or text of people.
     """
-    await connection.execute(
+    connection.send(
         _APPEND,
         {
             "message_id": message_id,
@@ -56,11 +54,11 @@ async def append(
             "network": network,
             "code": code,
             "reason": reason,
-            "detail": dict(detail or {}),
+            "detail": Jsonb(dict(detail or {})),
         },
     )
 
 
-async def of_message(connection: AsyncConnection, message_id: UUID) -> Sequence[Row]:
+async def of_message(connection: Connection, message_id: UUID) -> Sequence[Row]:
     """A message's events in the order in which they were written."""
-    return await rows(connection, _OF_MESSAGE, {"message_id": message_id})
+    return await connection.rows(_OF_MESSAGE, {"message_id": message_id})

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam
-from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import JSON
+from psycopg.types.json import Jsonb
 
-from store.database import Row, row, sql
+from store.database import Connection, Row, sql
 
 # Two requests with one key at the same moment: who gets the lock goes on, the other is told so.
 _TRY_LOCK = sql("""
@@ -27,16 +25,13 @@ VALUES (:account_id, :environment, :key, :request_hash, :response, :at, :expires
 ON CONFLICT (account_id, environment, key) DO UPDATE
 SET request_hash = excluded.request_hash, response = excluded.response,
     created_at = excluded.created_at, expires_at = excluded.expires_at
-""").bindparams(bindparam("response", type_=JSON))
+""")
 _EXPIRE = sql("DELETE FROM idempotency_keys WHERE expires_at < :at")
 
 
-async def try_lock(
-    connection: AsyncConnection, account_id: str, environment: str, key: str
-) -> bool:
+async def try_lock(connection: Connection, account_id: str, environment: str, key: str) -> bool:
     """Take a key until the transaction ends; False if another request has it right now."""
-    found = await row(
-        connection,
+    found = await connection.row(
         _TRY_LOCK,
         {"account_id": account_id, "environment": environment, "key": key},
     )
@@ -44,18 +39,17 @@ async def try_lock(
 
 
 async def find(
-    connection: AsyncConnection, account_id: str, environment: str, key: str, at: datetime
+    connection: Connection, account_id: str, environment: str, key: str, at: datetime
 ) -> Row | None:
     """What was answered to this key before: request_hash, response."""
-    return await row(
-        connection,
+    return await connection.row(
         _FIND,
         {"account_id": account_id, "environment": environment, "key": key, "at": at},
     )
 
 
-async def keep(
-    connection: AsyncConnection,
+def keep(
+    connection: Connection,
     account_id: str,
     environment: str,
     key: str,
@@ -66,20 +60,20 @@ async def keep(
     expires_at: datetime,
 ) -> None:
     """Remember what is answered to a key."""
-    await connection.execute(
+    connection.send(
         _KEEP,
         {
             "account_id": account_id,
             "environment": environment,
             "key": key,
             "request_hash": request_hash,
-            "response": dict(response),
+            "response": Jsonb(dict(response)),
             "at": at,
             "expires_at": expires_at,
         },
     )
 
 
-async def expire(connection: AsyncConnection, at: datetime) -> None:
+def expire(connection: Connection, at: datetime) -> None:
     """Forget keys whose time is over."""
-    await connection.execute(_EXPIRE, {"at": at})
+    connection.send(_EXPIRE, {"at": at})

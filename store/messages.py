@@ -6,16 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam
-from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import JSON
+from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
 from domain.delivery import AttemptFacts, MessageFacts
 from domain.errors import ErrorClass
 from domain.states import AttemptStatus, Verdict
-from store import attempts
-from store.database import Row, row, rows, sql
+from store.database import Answer, Connection, Row, sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ VALUES (:id, :account_id, :environment, :mode, :priority,
     :sender, :recipient_id, :country, :network, :body, :encoding, :segments, :metadata,
     :callback_url, :callback_lane_id, :accepted_at, :scheduled_at, :validity, :valid_until,
     :accepted_at, :accepted_at, :owner, :check_by, :config_version, :traceparent)
-""").bindparams(bindparam("metadata", type_=JSON))
+""")
 
 _FACTS = """
 SELECT id, account_id, environment, mode, priority, status, verdict, reason, sender, country,
@@ -123,7 +120,10 @@ SELECT id, epoch, owner FROM messages WHERE check_by < :at ORDER BY check_by LIM
 _PUSH = sql(
     "UPDATE messages SET check_by = :check_by WHERE id = ANY(:ids) AND check_by IS NOT NULL"
 )
-_DOUBT = sql("UPDATE messages SET check_by = :at WHERE check_by > :at")
+_DOUBT = sql("""
+WITH doubted AS (UPDATE messages SET check_by = :at WHERE check_by > :at RETURNING 1)
+SELECT count(*) AS messages FROM doubted
+""")
 
 VIEW = """
 SELECT m.id, m.account_id, m.environment, m.mode, m.priority, m.status, m.verdict, m.reason,
@@ -164,7 +164,7 @@ SELECT status, count(*) AS messages FROM messages WHERE check_by IS NOT NULL GRO
 
 
 async def recipient(
-    connection: AsyncConnection,
+    connection: Connection,
     account_id: str,
     number: str,
     number_hash: bytes,
@@ -172,8 +172,7 @@ async def recipient(
     country: str,
 ) -> UUID:
     """The id of a recipient, who is added if new."""
-    found = await row(
-        connection,
+    found = await connection.row(
         _RECIPIENT,
         {
             "id": uuid7(),
@@ -190,20 +189,18 @@ async def recipient(
     return UUID(str(found["id"]))
 
 
-async def insert(connection: AsyncConnection, message: NewMessage) -> None:
+def insert(connection: Connection, message: NewMessage) -> None:
     """Write an accepted message."""
     values = {name: getattr(message, name) for name in NewMessage.__slots__}
-    await connection.execute(_INSERT, {**values, "metadata": dict(message.metadata)})
+    connection.send(_INSERT, {**values, "metadata": Jsonb(dict(message.metadata))})
 
 
-async def stored(
-    connection: AsyncConnection, message_id: UUID, *, locked: bool = False
-) -> Row | None:
+def stored(connection: Connection, message_id: UUID, *, locked: bool = False) -> Answer[Row | None]:
     """A message's row without number and body, locked until the end of the transaction if asked."""
-    return await row(connection, _READ_LOCKED if locked else _READ, {"id": message_id})
+    return connection.row(_READ_LOCKED if locked else _READ, {"id": message_id})
 
 
-async def facts(connection: AsyncConnection, message: Row) -> MessageFacts:
+def facts(message: Row, attempts: Sequence[Row]) -> MessageFacts:
     """A message and its attempts, as decisions see them."""
     return MessageFacts(
         first_attempt=message["first_attempt"],
@@ -226,50 +223,49 @@ async def facts(connection: AsyncConnection, message: Row) -> MessageFacts:
                 retry_after=attempt["retry_after"],
                 tries=attempt["tries"],
             )
-            for attempt in await attempts.of_message(connection, message["id"])
+            for attempt in attempts
         ),
     )
 
 
-async def content(connection: AsyncConnection, message_id: UUID) -> Row | None:
+def content(connection: Connection, message_id: UUID) -> Answer[Row | None]:
     """What a provider is handed: sender, recipient, body; None if there is no such message."""
-    return await row(connection, _CONTENT, {"id": message_id})
+    return connection.row(_CONTENT, {"id": message_id})
 
 
-async def judge(
-    connection: AsyncConnection,
+def judge(
+    connection: Connection,
     message_id: UUID,
     epoch: int,
     verdict: Verdict | None,
     reason: str | None,
 ) -> None:
     """Store what was decided about a message; `store.transitions.settle` then moves it."""
-    await connection.execute(
+    connection.send(
         _VERDICT,
         {"id": message_id, "epoch": epoch, "verdict": verdict, "reason": reason},
     )
 
 
-async def waits(
-    connection: AsyncConnection,
+def waits(
+    connection: Connection,
     message_id: UUID,
     epoch: int,
     waiting_for: str | None,
     check_by: datetime,
 ) -> None:
     """Note what an open message waits for, and when the reconciler should miss its runner."""
-    await connection.execute(
+    connection.send(
         _WAITS,
         {"id": message_id, "epoch": epoch, "waiting_for": waiting_for, "check_by": check_by},
     )
 
 
 async def request_cancel(
-    connection: AsyncConnection, account_id: str, environment: str, message_id: UUID, at: datetime
+    connection: Connection, account_id: str, environment: str, message_id: UUID, at: datetime
 ) -> bool:
     """Forbid every further submit of a message; False if it is over, or not this account's."""
-    found = await row(
-        connection,
+    found = await connection.row(
         _REQUEST_CANCEL,
         {"id": message_id, "account_id": account_id, "environment": environment, "at": at},
     )
@@ -277,33 +273,33 @@ async def request_cancel(
 
 
 async def take_over(
-    connection: AsyncConnection, message_id: UUID, epoch: int, owner: str, check_by: datetime
+    connection: Connection, message_id: UUID, epoch: int, owner: str, check_by: datetime
 ) -> int | None:
     """Become a message's runner; returns the new epoch, or None if it ended or has another one.
 
     Whoever still runs it with the old epoch can write nothing from now on.
     """
-    taken = await row(
-        connection,
+    taken = await connection.row(
         _TAKE_OVER,
         {"id": message_id, "epoch": epoch, "owner": owner, "check_by": check_by},
     )
     return None if taken is None else int(taken["epoch"])
 
 
-async def overdue(connection: AsyncConnection, at: datetime, limit: int) -> Sequence[Row]:
+async def overdue(connection: Connection, at: datetime, limit: int) -> Sequence[Row]:
     """Open messages of which nothing was heard by their `check_by`: id, epoch, owner."""
-    return await rows(connection, _OVERDUE, {"at": at, "limit": limit})
+    return await connection.rows(_OVERDUE, {"at": at, "limit": limit})
 
 
-async def push_check(connection: AsyncConnection, ids: Sequence[UUID], check_by: datetime) -> None:
+def push_check(connection: Connection, ids: Sequence[UUID], check_by: datetime) -> None:
     """Look at these messages again later."""
-    await connection.execute(_PUSH, {"ids": list(ids), "check_by": check_by})
+    connection.send(_PUSH, {"ids": list(ids), "check_by": check_by})
 
 
-async def doubt_all(connection: AsyncConnection, at: datetime) -> int:
+async def doubt_all(connection: Connection, at: datetime) -> int:
     """Let the reconciler look at every open message from `at` on; how many that brings forward."""
-    return int((await connection.execute(_DOUBT, {"at": at})).rowcount)
+    doubted = await connection.row(_DOUBT, {"at": at})
+    return int(doubted["messages"]) if doubted else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,26 +318,25 @@ class MessageFilter:
 
 
 async def one(
-    connection: AsyncConnection, account_id: str, environment: str, message_id: UUID
+    connection: Connection, account_id: str, environment: str, message_id: UUID
 ) -> Row | None:
     """A message as its account sees it, number and body included."""
-    return await row(
-        connection,
+    return await connection.row(
         _ONE,
         {"account_id": account_id, "environment": environment, "id": message_id},
     )
 
 
 async def listed(
-    connection: AsyncConnection, account_id: str, environment: str, wanted: MessageFilter
+    connection: Connection, account_id: str, environment: str, wanted: MessageFilter
 ) -> Sequence[Row]:
     """An account's messages, newest first."""
     values: dict[str, Any] = {name: getattr(wanted, name) for name in MessageFilter.__slots__}
-    return await rows(
-        connection, _LIST, {"account_id": account_id, "environment": environment, **values}
+    return await connection.rows(
+        _LIST, {"account_id": account_id, "environment": environment, **values}
     )
 
 
-async def open_counts(connection: AsyncConnection) -> dict[str, int]:
+async def open_counts(connection: Connection) -> dict[str, int]:
     """How many messages are open, by status."""
-    return {r["status"]: r["messages"] for r in await rows(connection, _OPEN_COUNTS)}
+    return {r["status"]: r["messages"] for r in await connection.rows(_OPEN_COUNTS)}

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from store.database import Row, rows, sql
+from store.database import Connection, Row, sql
 
 BEAT_EVERY = timedelta(seconds=2)
 BEAT_LASTS = timedelta(seconds=8)
@@ -55,41 +53,38 @@ GROUP BY a.provider
 """)
 
 
-async def beat(
-    connection: AsyncConnection, provider: str, worker: str, *, binds_up: int, state: str
-) -> None:
+def beat(connection: Connection, provider: str, worker: str, *, binds_up: int, state: str) -> None:
     """A worker says that it lives, and how many binds it has that can transmit."""
-    await connection.execute(
+    connection.send(
         _BEAT, {"provider": provider, "worker": worker, "binds_up": binds_up, "state": state}
     )
 
 
-async def gone(connection: AsyncConnection, provider: str, worker: str) -> None:
+def gone(connection: Connection, provider: str, worker: str) -> None:
     """A worker takes its leave."""
-    await connection.execute(_GONE, {"provider": provider, "worker": worker})
-    await connection.execute(_SWEEP)
+    connection.send(_GONE, {"provider": provider, "worker": worker})
+    connection.send(_SWEEP)
 
 
-async def alive(connection: AsyncConnection) -> frozenset[str]:
+async def alive(connection: Connection) -> frozenset[str]:
     """Providers through which a living worker can send now."""
-    found = await rows(connection, _ALIVE, {"lasts": BEAT_LASTS})
+    found = await connection.rows(_ALIVE, {"lasts": BEAT_LASTS})
     return frozenset(r["provider"] for r in found)
 
 
-async def workers(connection: AsyncConnection) -> Sequence[Row]:
+async def workers(connection: Connection) -> Sequence[Row]:
     """Workers and binds of every provider that was ever polled for."""
-    return await rows(connection, _WORKERS, {"lasts": BEAT_LASTS})
+    return await connection.rows(_WORKERS, {"lasts": BEAT_LASTS})
 
 
 async def recent(
-    connection: AsyncConnection, account_id: str, environment: str, since_id: str
+    connection: Connection, account_id: str, environment: str, since_id: str
 ) -> Sequence[Row]:
     """What came of an account's attempts of the last 60 minutes, by provider.
 
     `since_id` is the smallest message id of that hour and more, which keeps the scan short.
     """
-    return await rows(
-        connection,
+    return await connection.rows(
         _RECENT,
         {"account_id": account_id, "environment": environment, "since": since_id},
     )

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from domain.receipts import ReceiptState
 from store.attempts import refold
-from store.database import Row, row, rows, sql
+from store.database import Answer, Connection, Row, sql
 from store.events import append
 from store.transitions import Transition, lock, settle
 
@@ -206,13 +204,13 @@ FROM receipts WHERE message_id = :message_id ORDER BY received_at, id
 """)
 
 
-async def share_provider(connection: AsyncConnection, provider: str) -> None:
+def share_provider(connection: Connection, provider: str) -> None:
     """Taken by whoever records an outcome, before it writes."""
-    await connection.execute(_LOCK_SHARED, {"provider": provider})
+    connection.send(_LOCK_SHARED, {"provider": provider})
 
 
 async def ingest(
-    connection: AsyncConnection,
+    connection: Connection,
     provider: str,
     batch: Sequence[StoredReceipt],
     *,
@@ -230,11 +228,11 @@ async def ingest(
         errors: what a negative state means as an error class.
         recheck: when the reconciler should look, if the message goes on and its runner sleeps.
     """
-    await connection.execute(_LOCK_ALONE, {"provider": provider})
+    connection.send(_LOCK_ALONE, {"provider": provider})
     # Two copies in one batch: Postgres updates no row twice in one statement.
     copies = Counter(_identity(r) for r in batch)
     kept = list({_identity(r): r for r in batch}.values())
-    await connection.execute(
+    connection.send(
         _STORE,
         {
             "days": [r.day for r in kept],
@@ -263,7 +261,7 @@ def _identity(receipt: StoredReceipt) -> tuple[date, str, str, str]:
 
 
 async def match(
-    connection: AsyncConnection,
+    connection: Connection,
     provider: str,
     ids: Sequence[str],
     *,
@@ -279,65 +277,58 @@ async def match(
     """
     key = {"provider": provider, "ids": list(ids), "id_life": _ID_LIFE}
     pairs: list[tuple[Row, int | None]] = [
-        (receipt, receipt["number"]) for receipt in await rows(connection, _BY_ID, key)
+        (receipt, receipt["number"]) for receipt in await connection.rows(_BY_ID, key)
     ]
     if among_doubtful and {receipt["provider_message_id"] for receipt, _ in pairs} != set(ids):
         pairs += await _among_doubtful(connection, key, {receipt["id"] for receipt, _ in pairs})
     if not pairs:
         return Matched()
-    await lock(connection, sorted({r["message_id"] for r, _ in pairs}))
+    lock(connection, sorted({r["message_id"] for r, _ in pairs}))
     touched: dict[tuple[UUID, int], str] = {}
-    met: list[Met] = []
+    met: list[Answer[Met]] = []
     for receipt, number in pairs:
         part = number or await _part_in_doubt(connection, receipt)
         if part is not None:
-            met.append(await _apply(connection, provider, receipt, part, at))
+            met.append(_apply(connection, provider, receipt, part, at))
             touched[receipt["message_id"], receipt["attempt"]] = receipt["state"]
     for (message_id, attempt), state in touched.items():
-        await refold(connection, message_id, attempt, at=at, error_class=errors.get(state))
+        refold(connection, message_id, attempt, at=at, error_class=errors.get(state))
     messages = [message_id for message_id, _ in touched]
     moved = await settle(connection, messages, actor="receipt", at=at, check_by=at + recheck)
     moving = {move.message_id for move in moved}
     again = [id_ for id_, attempt in touched if attempt > 1 or id_ not in moving]
     await _note_duplicates(connection, again, at)
-    return Matched(tuple(met), tuple(moved))
+    return Matched(tuple([await each for each in met]), tuple(moved))
 
 
 async def _among_doubtful(
-    connection: AsyncConnection, key: Mapping[str, object], known: set[int]
+    connection: Connection, key: Mapping[str, object], known: set[int]
 ) -> list[tuple[Row, int | None]]:
     """Receipts whose part is found by its reference, or as the only one that it can be."""
     pairs: list[tuple[Row, int | None]] = []
-    for statement in (_BY_REFERENCE, _BY_CANDIDATE):
-        for receipt in await rows(connection, statement, key):
+    for found in [connection.rows(_BY_REFERENCE, key), connection.rows(_BY_CANDIDATE, key)]:
+        for receipt in await found:
             if receipt["id"] not in known:
                 known.add(receipt["id"])
                 pairs.append((receipt, receipt.get("number")))
     return pairs
 
 
-async def _part_in_doubt(connection: AsyncConnection, receipt: Row) -> int | None:
-    found = await rows(
-        connection,
-        _PART_IN_DOUBT,
-        {"message_id": receipt["message_id"], "attempt": receipt["attempt"]},
-    )
-    return found[0]["number"] if found else None
+async def _part_in_doubt(connection: Connection, receipt: Row) -> int | None:
+    key = {"message_id": receipt["message_id"], "attempt": receipt["attempt"]}
+    found = await connection.row(_PART_IN_DOUBT, key)
+    return found["number"] if found else None
 
 
-async def _apply(
-    connection: AsyncConnection, provider: str, receipt: Row, part: int, at: datetime
-) -> Met:
-    key = {
-        "message_id": receipt["message_id"],
-        "attempt": receipt["attempt"],
-        "number": part,
-    }
-    part_row = await row(
-        connection,
+def _apply(
+    connection: Connection, provider: str, receipt: Row, part: int, at: datetime
+) -> Answer[Met]:
+    key = {"message_id": receipt["message_id"], "attempt": receipt["attempt"]}
+    applied = connection.row(
         _APPLY,
         {
             **key,
+            "number": part,
             "day": receipt["day"],
             "id": receipt["id"],
             "at": at,
@@ -350,56 +341,54 @@ async def _apply(
         },
     )
     if receipt["state"] in {ReceiptState.ENROUTE, ReceiptState.ACCEPTED}:
-        await connection.execute(
-            _EXTEND, {"message_id": key["message_id"], "attempt": key["attempt"], "at": at}
-        )
+        connection.send(_EXTEND, {**key, "at": at})
     if receipt["network"]:
-        await connection.execute(
-            _NETWORK, {"message_id": key["message_id"], "network": receipt["network"]}
-        )
-    answered_at = part_row["answered_at"] if part_row is not None else None
+        connection.send(_NETWORK, {"message_id": key["message_id"], "network": receipt["network"]})
+    return applied.then(lambda part_row: _met(receipt, part_row))
+
+
+def _met(receipt: Row, part: Row | None) -> Met:
+    answered_at = part["answered_at"] if part is not None else None
     return Met(
         state=ReceiptState(receipt["state"]),
         seconds=(receipt["received_at"] - answered_at).total_seconds() if answered_at else None,
     )
 
 
-async def _note_duplicates(
-    connection: AsyncConnection, messages: Sequence[UUID], at: datetime
-) -> None:
+async def _note_duplicates(connection: Connection, messages: Sequence[UUID], at: datetime) -> None:
     """Two delivered attempts: the recipient got it twice, and the record says so."""
     if not messages:
         return
-    for duplicate in await rows(connection, _DUPLICATES, {"ids": list(set(messages))}):
-        await append(connection, duplicate["message_id"], "duplicate", actor="receipt", at=at)
+    for duplicate in await connection.rows(_DUPLICATES, {"ids": list(set(messages))}):
+        append(connection, duplicate["message_id"], "duplicate", actor="receipt", at=at)
 
 
-async def parts_at(connection: AsyncConnection, provider: str, message_id: UUID) -> Sequence[Row]:
+async def parts_at(connection: Connection, provider: str, message_id: UUID) -> Sequence[Row]:
     """The parts of a message's last attempt at a provider: number, provider_message_id, reference.
 
     For receipts that name the message by our id; none if it was never given to this provider.
     """
-    return await rows(connection, _PARTS_AT, {"provider": provider, "message_id": message_id})
+    return await connection.rows(_PARTS_AT, {"provider": provider, "message_id": message_id})
 
 
 async def unmatched(
-    connection: AsyncConnection, since: datetime, until: datetime
+    connection: Connection, since: datetime, until: datetime
 ) -> dict[str, list[str]]:
     """Ids of receipts that met no part yet, by provider."""
     found: dict[str, list[str]] = {}
-    for receipt in await rows(connection, _UNMATCHED, {"since": since, "until": until}):
+    for receipt in await connection.rows(_UNMATCHED, {"since": since, "until": until}):
         found.setdefault(receipt["provider"], []).append(receipt["provider_message_id"])
     return found
 
 
-async def count_unmatched(connection: AsyncConnection, since: datetime, until: datetime) -> int:
+async def count_unmatched(connection: Connection, since: datetime, until: datetime) -> int:
     """How many receipts of that time met no part yet."""
-    found = await row(connection, _UNMATCHED_COUNT, {"since": since, "until": until})
+    found = await connection.row(_UNMATCHED_COUNT, {"since": since, "until": until})
     return int(found["receipts"]) if found is not None else 0
 
 
 async def match_late(
-    connection: AsyncConnection,
+    connection: Connection,
     provider: str,
     ids: Sequence[str],
     *,
@@ -408,12 +397,12 @@ async def match_late(
     recheck: timedelta,
 ) -> Matched:
     """The matching alone, for receipts that are stored already."""
-    await connection.execute(_LOCK_ALONE, {"provider": provider})
+    connection.send(_LOCK_ALONE, {"provider": provider})
     return await match(
         connection, provider, ids, at=at, errors=errors, recheck=recheck, among_doubtful=True
     )
 
 
-async def of_message(connection: AsyncConnection, message_id: UUID) -> Sequence[Row]:
+async def of_message(connection: Connection, message_id: UUID) -> Sequence[Row]:
     """The receipts that met a message, in the order in which they came."""
-    return await rows(connection, _OF_MESSAGE, {"message_id": message_id})
+    return await connection.rows(_OF_MESSAGE, {"message_id": message_id})

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from domain.callbacks import TOLD
 from domain.states import MessageStatus
-from store.database import rows, sql
+from store.database import Answer, Connection, Row, sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,8 @@ FINAL = frozenset(
         MessageStatus.CANCELED,
     }
 )
+
+_TOLD = [status.value for status in TOLD]
 
 _LOCK = sql("SELECT id FROM messages WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
 
@@ -110,19 +111,19 @@ FROM moved LEFT JOIN outbox ON outbox.message_id = moved.id
 """)
 
 
-async def lock(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+def lock(connection: Connection, ids: Sequence[UUID]) -> None:
     """Take the rows of messages, in the order that everybody takes them in."""
-    await connection.execute(_LOCK, {"ids": list(ids)})
+    connection.send(_LOCK, {"ids": list(ids)})
 
 
-async def settle(
-    connection: AsyncConnection,
+def settle(
+    connection: Connection,
     ids: Sequence[UUID],
     *,
     actor: str,
     at: datetime,
     check_by: datetime | None = None,
-) -> list[Transition]:
+) -> Answer[list[Transition]]:
     """Fold the status of messages anew, and tell of those that moved.
 
     Args:
@@ -132,35 +133,30 @@ async def settle(
         at: when.
         check_by: when the reconciler should look at those that moved and are not final.
     """
-    if not ids:
-        return []
     unique = list(dict.fromkeys(ids))
-    found = await rows(
-        connection,
-        _SETTLE,
-        {
-            "ids": unique,
-            "event_ids": [uuid7() for _ in unique],
-            "told": [status.value for status in TOLD],
-            "actor": actor,
-            "at": at,
-            "check_by": check_by,
-        },
+    values = {
+        "ids": unique,
+        "event_ids": [uuid7() for _ in unique],
+        "told": _TOLD,
+        "actor": actor,
+        "at": at,
+        "check_by": check_by,
+    }
+    return connection.rows(_SETTLE, values).then(lambda found: [_transition(row) for row in found])
+
+
+def _transition(moved: Row) -> Transition:
+    return Transition(
+        message_id=moved["id"],
+        previous=MessageStatus(moved["previous"]),
+        status=MessageStatus(moved["status"]),
+        reason=moved["reason"],
+        mode=moved["mode"],
+        provider=moved["provider"],
+        code=moved["code"],
+        account_id=moved["account_id"],
+        owner=moved["owner"],
+        epoch=moved["epoch"],
+        callback_lane_id=moved["callback_lane_id"] if moved["in_outbox"] else None,
+        traceparent=moved["traceparent"],
     )
-    return [
-        Transition(
-            message_id=moved["id"],
-            previous=MessageStatus(moved["previous"]),
-            status=MessageStatus(moved["status"]),
-            reason=moved["reason"],
-            mode=moved["mode"],
-            provider=moved["provider"],
-            code=moved["code"],
-            account_id=moved["account_id"],
-            owner=moved["owner"],
-            epoch=moved["epoch"],
-            callback_lane_id=moved["callback_lane_id"] if moved["in_outbox"] else None,
-            traceparent=moved["traceparent"],
-        )
-        for moved in found
-    ]

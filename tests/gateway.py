@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
 from temporalio.client import Client
 
 import worker
@@ -25,6 +24,7 @@ from services.keys import Scope
 from settings.settings import Settings
 from simulator.smsc import Smsc
 from store import accounts
+from store.database import sql
 
 RECIPIENT = "+447700900123"
 CONFIGURATION = """
@@ -109,11 +109,11 @@ class Gateway:
 
     async def execute(self, statement: str, **parameters: Any) -> None:
         async with self.services.database.begin() as connection:
-            await connection.execute(text(statement), parameters)
+            connection.send(sql(statement), parameters)
 
     async def fetch(self, statement: str, **parameters: Any) -> list[Any]:
         async with self.services.database.begin() as connection:
-            return list((await connection.execute(text(statement), parameters)).mappings().all())
+            return list(await connection.rows(sql(statement), parameters))
 
     async def start_worker(self, *roles: worker.Role) -> None:
         process = worker.Gateway(self.services, self.client, frozenset(roles or [worker.Role.ALL]))
@@ -168,7 +168,7 @@ async def running_gateway(
     services = assemble(settings, connect=connect or connected)
     async with Smsc("primary") as primary, Smsc("backup") as backup:
         async with services.database.begin() as connection:
-            await accounts.ensure_account(connection, "default", "whsec_" + "A" * 44)
+            accounts.ensure_account(connection, "default", "whsec_" + "A" * 44)
         await services.configurations.apply(
             configuration.format(
                 primary=primary.port,

@@ -4,21 +4,20 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from domain.callbacks import origin_of, secret_of
 from domain.ids import IdPrefix, public_id
 from domain.states import MessageStatus
 from store import accounts, callbacks, messages
-from store.database import Database, Row
+from store.database import Database, Row, sql
 from store.messages import NewMessage
 
 SECRET = secret_of(b"a key of these two dozen")
 ACCOUNT = "acme"
 NUMBER = "+447700900123"
 
-_TELL = text("""
+_TELL = sql("""
 INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
                              provider_code, occurred_at, next_at)
 SELECT :id, callback_lane_id, account_id, environment, id, callback_url, :status, '000', :at, :at
@@ -35,7 +34,7 @@ class Outbox:
 
     async def account(self, name: str = ACCOUNT, secret: str = SECRET) -> None:
         async with self.database.begin() as connection:
-            await accounts.ensure_account(connection, name, secret)
+            accounts.ensure_account(connection, name, secret)
 
     async def lane(self, url: str, account: str = ACCOUNT) -> UUID:
         async with self.database.begin() as connection:
@@ -56,7 +55,7 @@ class Outbox:
             recipient_id = await messages.recipient(
                 connection, account, number, number.encode(), 1, "GB"
             )
-            await messages.insert(
+            messages.insert(
                 connection,
                 NewMessage(
                     id=message_id,
@@ -91,7 +90,7 @@ class Outbox:
         ids = [uuid7() for _ in statuses]
         async with self.database.begin() as connection:
             for callback_id, status in zip(ids, statuses, strict=True):
-                await connection.execute(
+                connection.send(
                     _TELL,
                     {
                         "id": callback_id,
@@ -104,35 +103,35 @@ class Outbox:
 
     async def give_up(self, callback_id: UUID) -> None:
         async with self.database.begin() as connection:
-            await connection.execute(
-                text("UPDATE callback_events SET state = 'failed', tries = 10 WHERE id = :id"),
+            connection.send(
+                sql("UPDATE callback_events SET state = 'failed', tries = 10 WHERE id = :id"),
                 {"id": callback_id},
             )
 
     async def callback(self, callback_id: UUID) -> Row:
         found = await self.database.rows(
-            text("SELECT * FROM callback_events WHERE id = :id"), {"id": callback_id}
+            sql("SELECT * FROM callback_events WHERE id = :id"), {"id": callback_id}
         )
         return found[0]
 
     async def states(self, lane_id: UUID) -> dict[str, int]:
         """How many callbacks of a lane are in which state."""
         found = await self.database.rows(
-            text("SELECT state, count(*) AS n FROM callback_events WHERE lane_id = :l GROUP BY 1"),
+            sql("SELECT state, count(*) AS n FROM callback_events WHERE lane_id = :l GROUP BY 1"),
             {"l": lane_id},
         )
         return {state["state"]: state["n"] for state in found}
 
     async def active(self, lane_id: UUID) -> bool:
         found = await self.database.rows(
-            text("SELECT active FROM callback_lanes WHERE id = :id"), {"id": lane_id}
+            sql("SELECT active FROM callback_lanes WHERE id = :id"), {"id": lane_id}
         )
         return bool(found[0]["active"])
 
     async def erase_number(self, number: str = NUMBER) -> None:
         async with self.database.begin() as connection:
-            await connection.execute(
-                text("UPDATE recipients SET number = NULL WHERE number = :number"),
+            connection.send(
+                sql("UPDATE recipients SET number = NULL WHERE number = :number"),
                 {"number": number},
             )
 

@@ -23,7 +23,6 @@ from fastapi import FastAPI
 from jsonschema import Draft202012Validator, FormatChecker
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
-from sqlalchemy import text
 from temporalio.client import Client
 
 from api.app import create_app
@@ -38,6 +37,7 @@ from services.keys import Scope
 from settings.settings import LogLevel, Settings
 from store import accounts, attempts, messages
 from store.attempts import Claim, PartRecord
+from store.database import sql
 from store.transitions import settle
 from telemetry.logs import configure_logging
 
@@ -133,7 +133,7 @@ class Api:
     ) -> str:
         """A new key of an account, which is made if need be."""
         async with self.services.database.begin() as connection:
-            await accounts.ensure_account(connection, account, CALLBACK_SECRET)
+            accounts.ensure_account(connection, account, CALLBACK_SECRET)
         operator = Caller(account, Environment.LIVE, "key_op", frozenset({Scope.ADMIN.value}))
         made = await self.services.keys.create(
             operator, name="test", environment=environment, scopes=scopes or (Scope.ADMIN,)
@@ -143,12 +143,11 @@ class Api:
 
     async def fetch(self, statement: str, **values: Any) -> list[dict[str, Any]]:
         async with self.services.database.begin() as connection:
-            found = await connection.execute(text(statement), values)
-            return [dict(row) for row in found.mappings()]
+            return list(await connection.rows(sql(statement), values))
 
     async def execute(self, statement: str, **values: Any) -> None:
         async with self.services.database.begin() as connection:
-            await connection.execute(text(statement), values)
+            connection.send(sql(statement), values)
 
     async def rows(self) -> dict[str, int]:
         """How many rows there are of all that accepting a message writes."""
@@ -185,7 +184,7 @@ class Api:
                 ),
             )
             assert claimed
-            await attempts.record(
+            attempts.record(
                 connection,
                 uuid,
                 number,
@@ -206,7 +205,7 @@ class Api:
         """The message becomes a dead letter."""
         uuid, now = uuid_of(message_id), datetime.now(UTC)
         async with self.services.database.begin() as connection:
-            await messages.judge(connection, uuid, 1, Verdict.DEAD_LETTER, Reason.NO_PROVIDER_UP)
+            messages.judge(connection, uuid, 1, Verdict.DEAD_LETTER, Reason.NO_PROVIDER_UP)
             await settle(connection, [uuid], actor="workflow", at=now)
 
 

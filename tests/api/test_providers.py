@@ -13,8 +13,8 @@ PROVIDERS = "/api/v1/providers"
 
 async def test_providers_are_up_while_a_living_worker_has_a_bind(api: Api) -> None:
     async with api.services.database.begin() as connection:
-        await store.beat(connection, "primary", "worker/1", binds_up=2, state="up")
-        await store.beat(connection, "backup", "worker/1", binds_up=0, state="down")
+        store.beat(connection, "primary", "worker/1", binds_up=2, state="up")
+        store.beat(connection, "backup", "worker/1", binds_up=0, state="down")
     primary, backup = sorted(
         (await api.get(PROVIDERS)).json()["items"], key=lambda p: str(p["name"]), reverse=True
     )

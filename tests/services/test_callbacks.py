@@ -306,7 +306,7 @@ async def test_what_is_told_while_a_lane_is_being_left_is_found_or_wakes_it(
     outbox, database, receiver, drain, monkeypatch
 ):
     lane = await outbox.lane(receiver.url())
-    leave, next_due = store.leave, store.next_due
+    leave, next_due = LaneDrain._leave, store.next_due
     woken: list[UUID] = []
 
     async def tell() -> None:
@@ -314,10 +314,10 @@ async def test_what_is_told_while_a_lane_is_being_left_is_found_or_wakes_it(
         async with database.begin() as connection:
             woken.extend(found.id for found in await store.wake(connection, [lane]))
 
-    async def told_before_the_mark_goes(connection, lane_id):
-        monkeypatch.setattr(store, "leave", leave)
+    async def told_before_the_mark_goes(self, lane_id, now):
+        monkeypatch.setattr(LaneDrain, "_leave", leave)
         await tell()
-        await leave(connection, lane_id)
+        return await leave(self, lane_id, now)
 
     async def told_after_the_look(connection, lane_id, at):
         monkeypatch.setattr(store, "next_due", next_due)
@@ -325,7 +325,7 @@ async def test_what_is_told_while_a_lane_is_being_left_is_found_or_wakes_it(
         await tell()
         return found
 
-    monkeypatch.setattr(store, "leave", told_before_the_mark_goes)
+    monkeypatch.setattr(LaneDrain, "_leave", told_before_the_mark_goes)
     assert (await drain(lane)).delivered == 1
     assert woken == []
 

@@ -92,7 +92,7 @@ async def test_only_a_lane_that_nobody_looks_at_is_woken(outbox, database):
         (woken,) = await callbacks.wake(connection, [lane, uuid7()])
         assert (woken.id, woken.account_id) == (lane, ACCOUNT)
         assert await callbacks.wake(connection, [lane]) == []
-        await callbacks.leave(connection, lane)
+        callbacks.leave(connection, lane)
         assert [again.id for again in await callbacks.wake(connection, [lane])] == [lane]
 
 
@@ -112,7 +112,7 @@ async def test_taking_a_lane_tells_whose_it_is(outbox, database):
 async def test_a_move_that_is_told_is_due_with_all_that_its_delivery_needs(outbox, database):
     message = await outbox.message(URL)
     async with database.begin() as connection:
-        await messages.judge(connection, message, 1, Verdict.FAILED, "no_route")
+        messages.judge(connection, message, 1, Verdict.FAILED, "no_route")
         (move,) = await settle(connection, [message], actor="test", at=NOW)
     lane = await outbox.lane(URL)
     assert move.callback_lane_id == lane

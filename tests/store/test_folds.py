@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from psycopg import IntegrityError
 from uuid_utils.compat import uuid7
 
 from domain.states import (
@@ -19,7 +18,7 @@ from domain.states import (
     fold_attempt,
     fold_message,
 )
-from store.database import Database
+from store.database import Database, sql
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -31,20 +30,20 @@ async def database(database_url):
     await database.close()
 
 
-async def add_message(connection, status="queued", verdict=None):
+def add_message(connection, status="queued", verdict=None):
     message_id, recipient_id = uuid7(), uuid7()
-    await connection.execute(
-        text("INSERT INTO accounts VALUES ('default', now(), 'whsec_x') ON CONFLICT DO NOTHING")
+    connection.send(
+        sql("INSERT INTO accounts VALUES ('default', now(), 'whsec_x') ON CONFLICT DO NOTHING")
     )
-    await connection.execute(
-        text(
+    connection.send(
+        sql(
             "INSERT INTO recipients (id, account_id, hash_version, number_hash, number, country)"
             " VALUES (:id, 'default', 1, :hash, '+447700900123', 'GB')"
         ),
         {"id": recipient_id, "hash": recipient_id.bytes},
     )
-    await connection.execute(
-        text(
+    connection.send(
+        sql(
             "INSERT INTO messages (id, account_id, environment, mode, priority, status, verdict,"
             " sender, recipient_id, country, body, encoding, segments, accepted_at, validity,"
             " valid_until, since, moved_at)"
@@ -63,9 +62,9 @@ async def add_message(connection, status="queued", verdict=None):
     return message_id
 
 
-async def add_attempt(connection, message_id, number, parts, status, *, expired=False):
-    await connection.execute(
-        text(
+def add_attempt(connection, message_id, number, parts, status, *, expired=False):
+    connection.send(
+        sql(
             "INSERT INTO attempts (message_id, number, epoch, provider, status, expired,"
             " part_method, reference, started_at, answer_by, settled_at, receipt_by)"
             " VALUES (:m, :n, 1, 'p', :s, :e, 'udh8', 0, :now, :now, :now, :now)"
@@ -73,13 +72,17 @@ async def add_attempt(connection, message_id, number, parts, status, *, expired=
         {"m": message_id, "n": number, "s": status, "e": expired, "now": NOW},
     )
     for position, part in enumerate(parts, start=1):
-        await connection.execute(
-            text(
+        connection.send(
+            sql(
                 "INSERT INTO parts (message_id, attempt, number, provider, status, reference,"
                 " submitted_at) VALUES (:m, :a, :n, 'p', :s, 0, :now)"
             ),
             {"m": message_id, "a": number, "n": position, "s": part, "now": NOW},
         )
+
+
+class Undone(Exception):
+    """Leaves a transaction without its commit."""
 
 
 histories = st.lists(
@@ -110,23 +113,23 @@ def test_python_and_sql_fold_every_history_alike(database_url, verdict, first, h
     async def in_sql():
         database = Database.connect(database_url)
         try:
-            async with database.engine.connect() as connection:
-                message_id = await add_message(connection)
+            async with database.begin() as connection:
+                message_id = add_message(connection)
                 for mark, (parts, expired) in zip(marks, history, strict=True):
-                    await add_attempt(
+                    add_attempt(
                         connection, message_id, mark.number, parts, mark.status, expired=expired
                     )
-                folded = await connection.execute(
-                    text(
-                        "SELECT message_fold(:m, :v, CAST(:f AS smallint)), "
-                        "(SELECT array_agg(attempt_fold(message_id, number, expired)"
-                        " ORDER BY number) FROM attempts WHERE message_id = :m)"
+                folded = await connection.row(
+                    sql(
+                        "SELECT message_fold(:m, :v, CAST(:f AS smallint)) AS message,"
+                        " (SELECT array_agg(attempt_fold(message_id, number, expired)"
+                        " ORDER BY number) FROM attempts WHERE message_id = :m) AS attempts"
                     ),
                     {"m": message_id, "v": verdict, "f": first},
                 )
-                result = folded.one()
-                await connection.rollback()
-                return result
+                raise Undone  # noqa: TRY301 - it leaves the transaction, not the function
+        except Undone:
+            return folded["message"], folded["attempts"]
         finally:
             await database.close()
 
@@ -138,36 +141,36 @@ def test_python_and_sql_fold_every_history_alike(database_url, verdict, first, h
 async def test_a_status_that_does_not_follow_from_the_rows_cannot_be_committed(database):
     with pytest.raises(IntegrityError, match="make it queued"):
         async with database.begin() as connection:
-            await add_message(connection, status="delivered")
+            add_message(connection, status="delivered")
 
 
 async def test_an_attempt_that_its_parts_contradict_cannot_be_committed(database):
     async with database.begin() as connection:
-        message_id = await add_message(connection)
+        message_id = add_message(connection)
     with pytest.raises(IntegrityError, match="its parts make it accepted"):
         async with database.begin() as connection:
-            await add_attempt(connection, message_id, 1, ["accepted"], "delivered")
+            add_attempt(connection, message_id, 1, ["accepted"], "delivered")
 
 
 async def test_a_message_whose_attempt_moved_without_it_cannot_be_committed(database):
     async with database.begin() as connection:
-        message_id = await add_message(connection)
+        message_id = add_message(connection)
     with pytest.raises(IntegrityError, match="its attempts make it sent"):
         async with database.begin() as connection:
-            await add_attempt(connection, message_id, 1, ["accepted"], "accepted")
+            add_attempt(connection, message_id, 1, ["accepted"], "accepted")
 
 
 async def test_events_can_neither_be_changed_nor_deleted(database):
     async with database.begin() as connection:
-        message_id = await add_message(connection)
-        await connection.execute(
-            text("INSERT INTO events (message_id, at, kind, actor) VALUES (:m, now(), 'x', 'x')"),
+        message_id = add_message(connection)
+        connection.send(
+            sql("INSERT INTO events (message_id, at, kind, actor) VALUES (:m, now(), 'x', 'x')"),
             {"m": message_id},
         )
     for statement in ("UPDATE events SET actor = 'y'", "DELETE FROM events"):
         with pytest.raises(IntegrityError, match="append-only"):
             async with database.begin() as connection:
-                await connection.execute(text(statement))
+                connection.send(sql(statement))
 
 
 def test_delivered_stands_above_every_verdict():

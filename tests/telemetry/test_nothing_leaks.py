@@ -495,7 +495,7 @@ async def test_no_number_and_no_text_leaves_the_database(
     assert {"http request", "submit", "receipt"} <= set(left.spans.splitlines())
     assert "SendWorkflow" in left.histories
     assert "CallbackWorkflow" in left.histories
-    assert "DataError" in left.histories
+    assert "DataException 22000" in left.histories
 
 
 def _samples(exposition: str) -> str:

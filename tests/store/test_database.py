@@ -1,0 +1,145 @@
+"""Transactions whose statements travel together."""
+
+import asyncio
+
+import psycopg
+import pytest
+
+from store.database import Database, DatabaseAway, sql
+
+MAKE = sql("CREATE TABLE things (name text PRIMARY KEY, size integer CHECK (size > 0))")
+ADD = sql("INSERT INTO things VALUES (:name, :size)")
+NAMES = sql("SELECT name FROM things ORDER BY name")
+SIZE = sql("SELECT size FROM things WHERE name = :name")
+BACKEND = sql("SELECT pg_backend_pid() AS pid")
+
+
+@pytest.fixture
+async def database(database_url):
+    database = Database.connect(database_url, pool_size=1)
+    async with database.begin() as connection:
+        connection.send(MAKE)
+    yield database
+    await database.close()
+
+
+async def add(database, *things):
+    async with database.begin() as connection:
+        for name, size in things:
+            connection.send(ADD, {"name": name, "size": size})
+
+
+async def names(database):
+    return [row["name"] for row in await database.rows(NAMES)]
+
+
+async def test_what_was_sent_is_committed_though_nobody_awaited_it(database):
+    async with database.begin() as connection:
+        connection.send(ADD, {"name": "a", "size": 1})
+        connection.send(ADD, {"name": "b", "size": 2})
+    assert await names(database) == ["a", "b"]
+
+
+async def test_statements_run_in_the_order_in_which_they_were_sent(database):
+    async with database.begin() as connection:
+        before = connection.rows(NAMES)
+        connection.send(ADD, {"name": "a", "size": 1})
+        after = connection.rows(NAMES)
+        assert [row["name"] for row in await after] == ["a"]
+        assert list(await before) == []
+
+
+async def test_an_answer_may_be_awaited_after_the_commit_and_more_than_once(database):
+    async with database.begin() as connection:
+        connection.send(ADD, {"name": "a", "size": 7})
+        size = connection.row(SIZE, {"name": "a"}).then(lambda row: row["size"])
+    assert (await size, await size) == (7, 7)
+
+
+async def test_of_a_transaction_in_which_a_statement_is_refused_nothing_holds(database):
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await add(database, ("a", 1), ("b", 0), ("c", 3))
+    assert await names(database) == []
+
+
+async def test_a_refusal_that_is_caught_still_fails_the_transaction(database):
+    await add(database, ("a", 1))
+
+    async def catches_a_refusal():
+        async with database.begin() as connection:
+            connection.send(ADD, {"name": "b", "size": 1})
+            await connection.flush()
+            again = connection.row(ADD, {"name": "a", "size": 1})
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                await again
+            with pytest.raises(LookupError, match="failed"):
+                await again
+
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+        await catches_a_refusal()
+    assert await names(database) == ["a"]
+
+
+async def test_an_exception_in_the_block_undoes_what_was_sent_and_what_was_not(database):
+    async def stumbles():
+        async with database.begin() as connection:
+            connection.send(ADD, {"name": "a", "size": 1})
+            await connection.flush()
+            connection.send(ADD, {"name": "b", "size": 2})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await stumbles()
+    assert await names(database) == []
+
+
+async def test_a_connection_that_was_ended_is_told_as_a_database_that_is_away_and_replaced(
+    database, database_url
+):
+    first = await database.rows(BACKEND)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
+        await other.execute("SELECT pg_terminate_backend(%s)", [first[0]["pid"]])
+    with pytest.raises(DatabaseAway):
+        await database.rows(NAMES)
+    assert await names(database) == []
+
+
+async def test_a_database_that_is_not_there_is_told_in_the_same_words():
+    database = Database.connect("postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(DatabaseAway, match="does not answer"):
+        await database.rows(NAMES)
+
+
+async def test_a_pool_without_a_free_connection_is_told_in_the_same_words(database_url):
+    database = Database.connect(database_url, pool_size=1)
+    database.engine.pool._timeout = 0.1
+    try:
+        async with database.begin() as connection:
+            await connection.rows(BACKEND)
+            with pytest.raises(DatabaseAway):
+                await database.rows(BACKEND)
+    finally:
+        await database.close()
+
+
+async def test_a_task_that_is_cancelled_in_the_middle_leaves_the_pool_usable(database):
+    async def waits():
+        async with database.begin() as connection:
+            connection.send(ADD, {"name": "a", "size": 1})
+            connection.send(sql("SELECT pg_sleep(30)"))
+            await connection.rows(NAMES)
+
+    task = asyncio.create_task(waits())
+    await asyncio.sleep(0.3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(5):
+        assert await names(database) == []
+
+
+async def test_percent_signs_and_casts_reach_the_database_as_they_were_written(database):
+    found = await database.rows(
+        sql("SELECT CAST(:n AS integer) % 7 AS rest, 'a:b' AS colon"), {"n": 10}
+    )
+    assert dict(found[0]) == {"rest": 3, "colon": "a:b"}
