@@ -58,8 +58,8 @@ run: setup ## the embedded stack, left running until Ctrl-C
 	@$(BIN)/python -m local run
 
 .PHONY: test
-test: setup ## every test
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## every test; ARGS="-n 0 tests/smpp -k bind" runs some, in one process
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: lint
 lint: setup ## style: ruff
