@@ -21,6 +21,7 @@ from domain.senders import InvalidSender, Sender, parse_sender
 from domain.states import MessageStatus
 from domain.substitutions import Replacement
 from services.configuration import Configurations
+from services.delivery import Delivery
 from services.money import Purse
 from services.orchestration import Orchestration
 from services.recipients import RecipientHash
@@ -128,6 +129,7 @@ class Accept:
         database: Database,
         configurations: Configurations,
         orchestration: Orchestration,
+        delivery: Delivery,
         recipient_hash: RecipientHash,
         purse: Purse,
         *,
@@ -136,6 +138,7 @@ class Accept:
         self._database = database
         self._configurations = configurations
         self._orchestration = orchestration
+        self._delivery = delivery
         self._recipient_hash = recipient_hash
         self._purse = purse
         self._allow_private_callbacks = allow_private_callbacks
@@ -196,6 +199,7 @@ class Accept:
                     "configuration": self._configurations.version,
                 },
             )
+            first = await self._delivery.first_step(connection, message, now)
             if idempotency_key is not None:
                 idempotency.keep(
                     connection,
@@ -217,6 +221,7 @@ class Accept:
             mode=command.mode.value,
             country=checked.number.country,
             account=caller.account_id,
+            first=first,
         )
         if not started:
             await self._leave_to_the_reconciler(message_id, now)

@@ -70,6 +70,7 @@ def assemble(
         database, TemporalLanes(orchestration.client), lambda: configurations.current
     )
     announcements = Announcements(orchestration, callbacks)
+    delivery = Delivery(database, configurations, announcements)
     recipient_hash = RecipientHash(
         settings.recipient_hash_key.get_secret_value().encode(), settings.recipient_hash_version
     )
@@ -85,11 +86,12 @@ def assemble(
             database,
             configurations,
             orchestration,
+            delivery,
             recipient_hash,
             Unlimited(),
             allow_private_callbacks=settings.allow_private_callbacks,
         ),
-        delivery=Delivery(database, configurations, announcements),
+        delivery=delivery,
         receipts=receipts,
         messages=Messages(database, announcements, recipient_hash),
         dead_letters=DeadLetters(database, orchestration, announcements),

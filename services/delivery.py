@@ -13,6 +13,7 @@ from domain.delivery import (
     Decision,
     Declare,
     Finish,
+    MessageFacts,
     Reason,
     Recall,
     RouteOption,
@@ -32,6 +33,7 @@ from services.configuration import Configurations
 from store import attempts, events, messages, providers, receipts
 from store.attempts import Claim, PartRecord
 from store.database import Answer, Connection, Database, DatabaseAway, Row
+from store.messages import NewMessage
 from store.transitions import Transition, settle
 from telemetry.logs import get_logger
 from workflows.ports.send import MessageRef, Step, send_workflow_id
@@ -52,6 +54,8 @@ TURN = timedelta(seconds=1)
 _IN_A_HURRY = timedelta(seconds=5)
 _IN_NO_HURRY = timedelta(seconds=10)
 """How long a submit waits for a worker of its provider before another look at the routes."""
+
+_ROUTED_BY = ("environment", "country", "mode", "sender", "network", "account_id")
 
 _ALIVE_FOR = 0.3
 """Seconds for which it is remembered which providers are up."""
@@ -91,6 +95,35 @@ class Delivery:
         self._announcements = announcements
         self._alive: frozenset[str] = frozenset()
         self._alive_until = 0.0
+
+    async def first_step(
+        self, connection: Connection, message: NewMessage, now: datetime
+    ) -> Step | None:
+        """Decide about a message in the transaction that accepts it.
+
+        None if the first step is anything but a submit: then the message's runner decides.
+        """
+        if message.scheduled_at is not None:
+            return None
+        configuration = self._configurations.current
+        policy = configuration.mode_policy(Mode(message.mode))
+        routed_by = {name: getattr(message, name) for name in _ROUTED_BY}
+        route, options = await self._options(connection, configuration, routed_by)
+        facts = MessageFacts(
+            first_attempt=1,
+            verdict=None,
+            reason=None,
+            since=message.accepted_at,
+            valid_until=message.valid_until,
+            scheduled_at=None,
+            cancel_requested=False,
+            attempts=(),
+        )
+        decision = decide(facts, options, policy, now)
+        if not isinstance(decision, Submit):
+            return None
+        self._tell_decision(connection, message.id, decision, route, options, now)
+        return self._step(decision, policy, message.priority)
 
     async def decide(self, ref: MessageRef, now: datetime) -> Step:
         """Decide about a message and store the decision."""
@@ -335,32 +368,46 @@ class Delivery:
             known = attempts.of_message(connection, message_id)
         moves += await self._keep(connection, message, decision, now)
         if isinstance(decision, Submit | Recall | Finish):
-            about = _about(decision)
-            events.append(
-                connection,
-                message_id,
-                "decided",
-                actor=ACTOR,
-                at=now,
-                status=about.status,
-                attempt=about.attempt,
-                provider=about.provider,
-                reason=about.reason,
-                detail={
-                    "configuration": self._configurations.version,
-                    "route": route,
-                    "ranking": [
-                        {"provider": option.provider, "score": option.score, "up": option.up}
-                        for option in options
-                    ],
-                },
-            )
+            self._tell_decision(connection, message_id, decision, route, options, now)
         return self._step(decision, policy, message["priority"]), moves
+
+    def _tell_decision(
+        self,
+        connection: Connection,
+        message_id: UUID,
+        decision: Submit | Recall | Finish,
+        route: int | None,
+        options: Sequence[RouteOption],
+        now: datetime,
+    ) -> None:
+        about = _about(decision)
+        events.append(
+            connection,
+            message_id,
+            "decided",
+            actor=ACTOR,
+            at=now,
+            status=about.status,
+            attempt=about.attempt,
+            provider=about.provider,
+            reason=about.reason,
+            detail={
+                "configuration": self._configurations.version,
+                "route": route,
+                "ranking": [
+                    {"provider": option.provider, "score": option.score, "up": option.up}
+                    for option in options
+                ],
+            },
+        )
 
     async def _options(
         self, connection: Connection, configuration: Configuration, message: Row
     ) -> tuple[int | None, list[RouteOption]]:
-        """The providers of the message's route, best first, and the route's number."""
+        """The providers of a message's route, best first, and the route's number.
+
+        `message` holds what messages are `_ROUTED_BY`.
+        """
         environment = Environment(message["environment"])
         found = configuration.route_for(
             country=message["country"],

@@ -24,7 +24,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from domain.ids import IdPrefix, public_id
 from telemetry.logs import get_logger
-from workflows.ports.send import SENDS, MessageChanged, MessageRef, send_workflow_id
+from workflows.ports.send import SENDS, MessageChanged, Start, Step, send_workflow_id
 from workflows.send import SendWorkflow
 
 _log = get_logger(__name__)
@@ -80,9 +80,19 @@ class Orchestration:
         return self._client
 
     async def start_send(
-        self, message_id: UUID, epoch: int, *, mode: str, country: str, account: str
+        self,
+        message_id: UUID,
+        epoch: int,
+        *,
+        mode: str,
+        country: str,
+        account: str,
+        first: Step | None = None,
     ) -> bool:
-        """Start a message's runner; True also if it runs already, False if Temporal is away."""
+        """Start a message's runner; True also if it runs already, False if Temporal is away.
+
+        `first` is what it does first, if that is decided.
+        """
         client = None if self._resting() else await self.client()
         if client is None:
             return False
@@ -98,7 +108,7 @@ class Orchestration:
         async def start(search_attributes: TypedSearchAttributes) -> None:
             await client.start_workflow(
                 SendWorkflow.run,
-                MessageRef(public, epoch),
+                Start(public, epoch, first),
                 id=send_workflow_id(public),
                 task_queue=SENDS,
                 task_timeout=_TASK_TIMEOUT,

@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
         MessageRef,
         ProviderActivities,
         RecallTask,
+        Start,
         Step,
         SubmitTask,
         provider_queue,
@@ -45,9 +46,9 @@ class SendWorkflow:
         self._failures = 0
 
     @workflow.run
-    async def run(self, message: MessageRef) -> str:
-        seen = self._news
-        step = await self._decide(message)
+    async def run(self, start: Start) -> str:
+        message, seen = start.message, self._news
+        step = start.first or await self._decide(message)
         while self._ended is None:
             self._step = step
             match step.decision:

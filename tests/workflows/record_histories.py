@@ -123,6 +123,7 @@ SILENT = Behaviour(answer=Answer.SILENCE, receipts=())
 # By situation: how the primary behaves, what is sent, and how it ends.
 SITUATIONS: dict[str, tuple[Behaviour, dict[str, Any], str]] = {
     "delivered": (Behaviour(), {}, "delivered"),
+    "delivered_by_a_step_decided_at_accept": (Behaviour(), {}, "delivered"),
     "delivered_in_parts": (Behaviour(), {"body": LONG}, "delivered"),
     "delivered_before_it_was_answered": (
         Behaviour(receipts=(ReceiptStep(early=True),), latency=0.2),

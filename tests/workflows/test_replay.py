@@ -82,9 +82,10 @@ MUTATIONS = {
             "execute_activity_method(",
         ),
         "rests before it decides": (
-            "step = await self._decide(message)\n        while",
-            "await workflow.sleep(1)\n        step = await self._decide(message)\n        while",
+            "step = start.first or await self._decide(message)\n",
+            "await workflow.sleep(1); step = start.first or await self._decide(message)\n",
         ),
+        "decides anew though it is told what comes first": ("start.first or ", ""),
         "decides before it submits, and not after": (
             "await self._ask_provider(message, step)",
             "await self._decide(message)",

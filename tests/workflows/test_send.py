@@ -6,9 +6,12 @@ from domain.modes import Mode
 from domain.receipts import ReceiptState
 from simulator.behaviour import Answer, Behaviour, ReceiptStep
 from tests.gateway import CONFIGURATION, RECIPIENT, Gateway, gateway, running_gateway
+from workflows.ports.send import send_workflow_id
 
 __all__ = ["gateway"]
 
+# A local activity leaves one in the history.
+MARKER = "marker_recorded_event_attributes"
 LONG = "The disk of the database is full 💾 — please look at it. " * 4
 
 
@@ -19,6 +22,27 @@ async def test_a_message_is_delivered(gateway: Gateway):
     (received,) = gateway.primary.messages
     assert received.text == "Disk full on db-1"
     assert not gateway.backup.messages
+
+
+async def test_the_first_step_is_decided_when_the_message_is_accepted(gateway: Gateway):
+    message = await gateway.send()
+    await gateway.until(message, "delivered")
+    history = await gateway.client.get_workflow_handle(
+        send_workflow_id(message.message_id)
+    ).fetch_history()
+    assert not [event for event in history.events if event.HasField(MARKER)]
+    explained = await gateway.services.messages.explain(gateway.caller, message.message_id)
+    assert [event["kind"] for event in explained.events][:3] == ["accepted", "decided", "moved"]
+    assert explained.events[1]["detail"]["ranking"][0]["provider"] == "primary"
+
+
+async def test_what_cannot_be_sent_at_once_is_decided_by_its_runner(gateway: Gateway):
+    message = await gateway.send(scheduled_at=datetime.now(UTC) + timedelta(seconds=1))
+    await gateway.until(message, "delivered")
+    history = await gateway.client.get_workflow_handle(
+        send_workflow_id(message.message_id)
+    ).fetch_history()
+    assert [event for event in history.events if event.HasField(MARKER)]
 
 
 async def test_a_long_message_is_delivered_only_when_all_its_parts_are(gateway: Gateway):

@@ -54,6 +54,24 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """What a runner begins with.
+
+    Attributes:
+        message_id, epoch: as in `MessageRef`.
+        first: the first step, if it was decided when the message was accepted.
+    """
+
+    message_id: str
+    epoch: int
+    first: Step | None = None
+
+    @property
+    def message(self) -> MessageRef:
+        return MessageRef(self.message_id, self.epoch)
+
+
+@dataclass(frozen=True, slots=True)
 class DecideTask:
     """Decide about a message, at the workflow's time."""
 
