@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 
@@ -112,24 +113,16 @@ async def _wire_latencies(stack: Stack, smsc: Smsc, rate: float, seconds: float)
         for number in range(WARM_UP):
             await client.send(number)
         await smsc.until(lambda: smsc.counts.messages >= WARM_UP, within=60)
-        latencies = []
-        begin = time.perf_counter()
+        smsc.forget()
+        began = []
+        start = time.perf_counter()
         for number in range(int(rate * seconds)):
-            await asyncio.sleep(max(0.0, begin + number / rate - time.perf_counter()))
-            before, started = smsc.counts.submits, time.perf_counter()
-            await asyncio.gather(client.send(number), _submitted(smsc, before))
-            latencies.append((_seen_at[smsc.counts.submits] - started) * 1000)
-    return latencies
-
-
-_seen_at: dict[int, float] = {}
-
-
-async def _submitted(smsc: Smsc, before: int) -> None:
-    """Wait, as closely as the loop allows, for the next submit."""
-    while smsc.counts.submits <= before:
-        await asyncio.sleep(0.0005)
-    _seen_at[smsc.counts.submits] = time.perf_counter()
+            await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
+            began.append(datetime.now(UTC))
+            await client.send(number)
+            await smsc.until(lambda: len(smsc.messages) >= len(began), within=60)
+    reached = [message.parts[0].accepted_at for message in smsc.messages]
+    return [(at - since).total_seconds() * 1000 for since, at in zip(began, reached, strict=True)]
 
 
 def single_sends() -> list[Figure]:
