@@ -59,7 +59,7 @@ run: setup ## the embedded stack, left running until Ctrl-C
 
 .PHONY: test
 test: setup ## every test; ARGS="-n 0 tests/smpp -k bind" runs some, in one process
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: lint
 lint: setup ## style: ruff
