@@ -70,6 +70,8 @@ def test_an_interrupted_wait_ends_at_once_with_130(configured):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # As at a terminal, also where these tests run in a background in which it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     with waiting:
         waiting.stdout.readline()
