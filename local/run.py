@@ -17,7 +17,8 @@ from local.postgres import PostgresServer, PostgresUnavailable
 from local.processes import ChildEnded
 from local.stack import Stack, StackFailed
 from local.temporal import TemporalUnavailable
-from settings.configuration_file import ConfigurationMistakes
+from settings.configuration_file import ConfigurationMistakes, read_configuration
+from settings.secrets import SecretMissing, resolve_secret
 
 SEND_TO: Final = "+447700900123"  # a documented test number, which the simulator delivers to
 LOOK_SECONDS: Final = 0.5
@@ -131,7 +132,9 @@ def _announce(stack: Stack, file: Path) -> None:
         "API docs": f"{stack.api_url}/docs",
         "Temporal": stack.temporal.address,
         "Temporal UI": stack.temporal_ui_url or "(yours)",
-        "Metrics": " ".join(stack.metrics_urls),
+        "Metrics of API": stack.metrics_urls[0],
+        "Metrics of worker": stack.metrics_urls[1],
+        "Metrics of Temporal": " ".join(stack.metrics_urls[2:]),
         **{f"SMSC {name}": url for name, url in stack.control_urls.items()},
         "Data and logs": _places(stack),
         "API key": key,
@@ -140,6 +143,9 @@ def _announce(stack: Stack, file: Path) -> None:
     print()
     for what, where in addresses.items():
         print(f"  {what:{width}}{where}")
+    if os.environ.get("SMSGATEWAY_CONFIG"):
+        for sentence in out_of_use(stack.configuration_file):
+            print(f"\n  {sentence}")
     print("\n  Send one:\n")
     print(
         f"  curl -sS {stack.api_url}/api/v1/sms/send"
@@ -147,6 +153,21 @@ def _announce(stack: Stack, file: Path) -> None:
         f" -d {shlex.quote(json.dumps(message))}"
     )
     print("\n  Ctrl-C stops everything; the data stays.\n", flush=True)
+
+
+def out_of_use(configuration_file: Path) -> list[str]:
+    """A sentence for each provider that nothing can be sent through, for want of its password."""
+    _, configuration = read_configuration(configuration_file)
+    sentences = []
+    for name, provider in configuration.providers.items():
+        try:
+            resolve_secret(provider.password, literal_allowed=provider.password_is_literal)
+        except SecretMissing as missing:
+            sentences.append(
+                f"Nothing is sent through the provider {name} as long as its password is missing: "
+                f"{missing}. Mend that and start again."
+            )
+    return sentences
 
 
 def _places(stack: Stack) -> str:

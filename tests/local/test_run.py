@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from local.run import out_of_use
+
 pytestmark = pytest.mark.stack
 
 COMMAND = [sys.executable, "-m", "local", "run"]
@@ -187,6 +189,23 @@ def test_ctrl_c_while_it_starts_leaves_no_process_behind(build: Path) -> None:
         assert_gone(children | run.descendants())
         assert not (build / "run.json").exists()
         assert "curl" not in run.output
+
+
+def test_a_provider_without_its_password_is_named_with_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        '[providers.first]\ntype = "smpp"\nhost = "smsc.example.net"\nsystem_id = "acme"\n'
+        'password = "env:FIRST_PASSWORD"\n'
+        '[providers.second]\ntype = "smpp"\nhost = "smsc.example.net"\nsystem_id = "acme"\n'
+        'password = "env:SECOND_PASSWORD"\n[[routes]]\nproviders = ["first", "second"]\n'
+    )
+    monkeypatch.setenv("FIRST_PASSWORD", "here")
+    monkeypatch.delenv("SECOND_PASSWORD", raising=False)
+    (sentence,) = out_of_use(file)
+    assert "the provider second" in sentence
+    assert "SECOND_PASSWORD" in sentence
 
 
 def test_a_configuration_with_a_mistake_is_refused_with_its_line(
