@@ -112,7 +112,7 @@ def test_the_same_idempotency_key_is_the_same_message(smsctl, configured):
         (("--at", "2026-12-01T09:00:00"), "written with its offset"),
         (("--at", "tomorrow"), "written with its offset"),
         (("--priority", "urgent"), "'--priority'"),
-        (("--mode", "spam"), "'--mode'"),
+        (("--mode", "spam"), "'--mode': 'spam' is not one of"),
         (("--validity", "soon"), "'--validity'"),
         (("--idempotency-key", "two words"), "visible ASCII"),
     ],

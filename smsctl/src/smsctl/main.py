@@ -39,7 +39,8 @@ class Commands(TyperGroup):
 
 
 def _told(mistake: typer.TyperException, given: Sequence[str]) -> ExitCode:
-    sentence = mistake.format_message()
+    # Typer passes on how pydantic begins what it says of a value.
+    sentence = mistake.format_message().replace("Value error, ", "")
     if sentence:
         context = getattr(mistake, "ctx", None)
         name = context.command_path if context is not None else "smsctl"
