@@ -108,7 +108,7 @@ async def database_state(gateway: Services) -> DatabaseState:
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             version = await current_version(gateway.database)
-    except (*DATABASE_ERRORS, TimeoutError):
+    except DATABASE_ERRORS:
         return DatabaseState.DOWN
     return DatabaseState.UP if serves(version) else DatabaseState.OUTDATED
 

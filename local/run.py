@@ -143,9 +143,8 @@ def _announce(stack: Stack, file: Path) -> None:
     print()
     for what, where in addresses.items():
         print(f"  {what:{width}}{where}")
-    if os.environ.get("SMSGATEWAY_CONFIG"):
-        for sentence in out_of_use(stack.configuration_file):
-            print(f"\n  {sentence}")
+    for sentence in out_of_use(stack.configuration_file):
+        print(f"\n  {sentence}")
     print("\n  Send one:\n")
     print(
         f"  curl -sS {stack.api_url}/api/v1/sms/send"

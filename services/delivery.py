@@ -34,7 +34,7 @@ from store import attempts, events, messages, providers, receipts
 from store.attempts import Claim, PartRecord
 from store.database import Answer, Connection, Database, DatabaseAway, Row
 from store.messages import NewMessage
-from store.transitions import Transition, settle
+from store.transitions import Transition, lock, settle
 from telemetry.logs import get_logger
 from workflows.ports.send import MessageRef, Step, send_workflow_id
 
@@ -191,13 +191,8 @@ class Delivery:
             config_version=self._configurations.version,
         )
         async with self._database.begin() as connection:
-            if submit.resume:
-                claimed = attempts.resume(connection, wanted)
-            else:
-                all_parts = list(range(1, parts + 1))
-                claimed = attempts.claim(connection, wanted).then(
-                    lambda written: all_parts if written else []
-                )
+            write = attempts.resume if submit.resume else attempts.claim
+            numbers = write(connection, wanted)
             moves = settle(
                 connection,
                 [wanted.message_id],
@@ -206,7 +201,7 @@ class Delivery:
                 check_by=wanted.answer_by + GRACE,
             )
         self._announcements.tell(await moves, runner_knows=True)
-        return await claimed
+        return await numbers
 
     async def record(
         self,
@@ -272,7 +267,7 @@ class Delivery:
         outcome = answer.outcome
         async with self._database.begin() as connection:
             receipts.share_provider(connection, answer.provider)
-            messages.stored(connection, answer.message_id, locked=True)
+            lock(connection, [answer.message_id])
             attempts.record(
                 connection,
                 answer.message_id,

@@ -144,10 +144,12 @@ FROM parts WHERE message_id = :message_id ORDER BY attempt, number
 """)
 
 
-def claim(connection: Connection, wanted: Claim) -> Answer[bool]:
-    """Write the attempt if nothing forbids it; False if something does, or if it is written."""
+def claim(connection: Connection, wanted: Claim) -> Answer[list[int]]:
+    """Write the attempt if nothing forbids it; its parts, none if something does, or if it is written."""
     values = {name: getattr(wanted, name) for name in Claim.__slots__}
-    return connection.row(_CLAIM, values).then(lambda written: written is not None)
+    return connection.row(_CLAIM, values).then(
+        lambda written: list(range(1, wanted.parts + 1)) if written else []
+    )
 
 
 def resume(connection: Connection, wanted: Claim) -> Answer[list[int]]:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, NewType, Self, TypeVar
 
 import psycopg
 import sqlalchemy.exc
@@ -47,11 +47,8 @@ DATABASE_ERRORS: Final = (DatabaseAway, psycopg.Error, SQLAlchemyError, OSError)
 """All that the use of a database may raise, for those who can go on without it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """SQL as the driver takes it; made by `sql`."""
-
-    text: bytes
+Statement = NewType("Statement", bytes)
+"""SQL as the driver takes it; made by `sql`."""
 
 
 def sql(statement: str) -> Statement:
@@ -267,7 +264,7 @@ async def _run(driver: psycopg.AsyncConnection[Any], sent: Sequence[_Sent]) -> N
 
 async def _execute(driver: psycopg.AsyncConnection[Any], sent: _Sent) -> psycopg.AsyncCursor[Row]:
     cursor = driver.cursor(row_factory=dict_row)
-    return await cursor.execute(sent.statement.text, sent.parameters)
+    return await cursor.execute(sent.statement, sent.parameters)
 
 
 @contextmanager
