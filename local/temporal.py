@@ -55,6 +55,10 @@ DYNAMIC_CONFIGURATION: Final = {
     # the first day: switched on later, it would strand a backlog.
     "matching.useNewMatcher": "true",
     "matching.enableFairness": "true",
+}
+
+# As every other server has it by default.
+LIKE_A_SERVER: Final = {
     # The development server reads the search attributes from its database whenever it looks at
     # one, nine times for each workflow: 7% of its processor time. Without that, new ones are known
     # after two seconds.
@@ -349,7 +353,8 @@ class TemporalServer(Temporal):
             "--log-level": "error",
         }
         repeated = [
-            ("--dynamic-config-value", f"{k}={v}") for k, v in DYNAMIC_CONFIGURATION.items()
+            ("--dynamic-config-value", f"{k}={v}")
+            for k, v in (DYNAMIC_CONFIGURATION | LIKE_A_SERVER).items()
         ]
         repeated += [("--sqlite-pragma", f"{k}={v}") for k, v in PRAGMAS.items()]
         self._child = Child(
