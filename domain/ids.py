@@ -11,6 +11,7 @@ class IdPrefix(StrEnum):
     ACCOUNT = "acc"
     KEY = "key"
     CALLBACK = "cb"
+    BATCH = "bat"
 
 
 def public_id(prefix: IdPrefix, uuid: UUID) -> str:

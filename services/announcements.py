@@ -12,6 +12,7 @@ from services.orchestration import Orchestration
 from store.transitions import Transition
 from telemetry import metrics
 from telemetry.logs import get_logger
+from workflows.ports.bulk import is_bulk
 from workflows.ports.send import MessageChanged
 
 _log = get_logger(__name__)
@@ -33,24 +34,17 @@ class Announcements:
         `runner_knows` is for moves that the message's own workflow made.
         """
         for move in moves:
-            public = public_id(IdPrefix.MESSAGE, move.message_id)
             metrics.message_moved(
                 move.previous,
                 move.status,
                 mode=Mode(move.mode),
                 provider=move.provider,
                 reason=move.reason,
+                messages=move.messages,
             )
-            _log.info(
-                "message_moved",
-                message_id=public,
-                was=move.previous,
-                now=move.status,
-                provider=move.provider,
-                code=move.code,
-                reason=move.reason,
-            )
-            if not runner_knows and move.owner is not None:
+            _log_move(move)
+            # The runner of a bulk reads the rows when it needs them; news of each would flood it.
+            if not runner_knows and move.owner is not None and not is_bulk(move.owner):
                 self._spawn(self._tell_runner(move))
         lanes = sorted({m.callback_lane_id for m in moves if m.callback_lane_id is not None})
         if lanes:
@@ -81,3 +75,19 @@ class Announcements:
     async def _wake(self, lanes: Sequence[UUID]) -> None:
         async with self._turns:
             await self._callbacks.wake(lanes)
+
+
+def _log_move(move: Transition) -> None:
+    about = {
+        "was": move.previous,
+        "now": move.status,
+        "provider": move.provider,
+        "code": move.code,
+        "reason": move.reason,
+    }
+    if move.message_id is not None:
+        public = public_id(IdPrefix.MESSAGE, move.message_id)
+        _log.info("message_moved", message_id=public, **about)
+    elif move.bulk_id is not None:
+        bulk = public_id(IdPrefix.BATCH, move.bulk_id)
+        _log.info("messages_moved", bulk_id=bulk, count=move.messages, **about)

@@ -31,7 +31,7 @@ from providers.base import LateAnswer, Outbound
 from services.announcements import Announcements
 from services.configuration import Configurations
 from store import attempts, events, messages, providers, receipts
-from store.attempts import Claim, PartRecord
+from store.attempts import AttemptChange, Claim, PartRecord
 from store.database import Answer, Connection, Database, DatabaseAway, Row
 from store.messages import NewMessage
 from store.transitions import Transition, lock, settle
@@ -228,20 +228,13 @@ class Delivery:
         self, ref: MessageRef, submit: Submit, outcomes: Sequence[PartOutcome], now: datetime
     ) -> Step:
         message_id = _uuid(ref)
-        worst = max(outcomes, key=lambda outcome: _GRAVITY[outcome.kind])
         async with self._database.begin() as connection:
             receipts.share_provider(connection, submit.provider)
             message = messages.stored(connection, message_id, locked=True)
             attempts.record(
                 connection,
-                message_id,
-                submit.number,
-                [_as_record(outcome) for outcome in outcomes],
+                [as_change(message_id, submit.number, outcomes)],
                 at=now,
-                error_class=worst.error_class.value if worst.error_class else None,
-                code=worst.code,
-                retry_after=worst.after,
-                bind=worst.bind,
                 doubt_until=now + self._receipt_deadline(submit.provider),
             )
             early = await self._meet_receipts(connection, submit.provider, outcomes, now)
@@ -270,14 +263,8 @@ class Delivery:
             lock(connection, [answer.message_id])
             attempts.record(
                 connection,
-                answer.message_id,
-                answer.attempt,
-                [_as_record(outcome)],
+                [as_change(answer.message_id, answer.attempt, [outcome])],
                 at=now,
-                error_class=outcome.error_class.value if outcome.error_class else None,
-                code=outcome.code,
-                retry_after=outcome.after,
-                bind=outcome.bind,
                 doubt_until=None,
             )
             early = await self._meet_receipts(connection, answer.provider, [outcome], now)
@@ -449,8 +436,7 @@ class Delivery:
     ) -> list[Transition]:
         attempts.declare(
             connection,
-            message_id,
-            decision.number,
+            [(message_id, decision.number)],
             decision.status,
             at=now,
             doubt_until=now + self._receipt_deadline(provider),
@@ -521,6 +507,20 @@ _GRAVITY = {
     OutcomeKind.REFUSED: 3,
     OutcomeKind.UNKNOWN: 4,
 }
+
+
+def as_change(message_id: UUID, number: int, outcomes: Sequence[PartOutcome]) -> AttemptChange:
+    """What the outcomes of an attempt's parts are to the store: the worst speaks for it."""
+    worst = max(outcomes, key=lambda outcome: _GRAVITY[outcome.kind])
+    return AttemptChange(
+        message_id=message_id,
+        number=number,
+        parts=[_as_record(outcome) for outcome in outcomes],
+        error_class=worst.error_class.value if worst.error_class else None,
+        code=worst.code,
+        retry_after=worst.after,
+        bind=worst.bind,
+    )
 
 
 def _as_record(outcome: PartOutcome) -> PartRecord:

@@ -166,6 +166,8 @@ class ReceiptIntake:
         for state in alone.elements():
             metrics.receipt_came(provider=provider, state=state, matched=False)
         for move in ingested.transitions:
+            if move.message_id is None:
+                continue  # many moves at once are no part of one message's trace
             with span(
                 "receipt",
                 parent=move.traceparent,

@@ -95,35 +95,42 @@ UPDATE parts p
 SET status = CASE WHEN p.status IN ('submitting', 'unknown') THEN o.status ELSE p.status END,
     provider_message_id = coalesce(o.provider_message_id, p.provider_message_id),
     error_class = o.error_class, code = o.code, answered_at = :at
-FROM unnest(CAST(:numbers AS integer[]), CAST(:statuses AS text[]), CAST(:ids AS text[]),
+FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
+            CAST(:numbers AS smallint[]), CAST(:statuses AS text[]), CAST(:ids AS text[]),
             CAST(:classes AS text[]), CAST(:codes AS text[]))
-     AS o (number, status, provider_message_id, error_class, code)
-WHERE p.message_id = :message_id AND p.attempt = :attempt AND p.number = o.number
+     AS o (message_id, attempt, number, status, provider_message_id, error_class, code)
+WHERE p.message_id = o.message_id AND p.attempt = o.attempt AND p.number = o.number
 """)
 
 _REFOLD = sql("""
 UPDATE attempts a
 SET status = f.status, settled_at = :at,
     error_class = CASE WHEN f.status IN ('accepted', 'delivered', 'submitting') THEN NULL
-                       ELSE coalesce(:error_class, a.error_class) END,
-    code = coalesce(:code, a.code),
-    retry_after = :retry_after,
+                       ELSE coalesce(t.error_class, a.error_class) END,
+    code = coalesce(t.code, a.code),
+    retry_after = t.retry_after,
     receipt_by = CASE WHEN f.status = 'unknown' THEN least(a.receipt_by, :doubt_until)
                       ELSE a.receipt_by END,
-    bind = CASE WHEN :bind = '' THEN a.bind ELSE :bind END
-FROM (SELECT message_id, number, attempt_fold(message_id, number, expired) AS status
-      FROM attempts WHERE message_id = :message_id AND number = :attempt) f
+    bind = CASE WHEN t.bind = '' THEN a.bind ELSE t.bind END
+FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
+            CAST(:classes AS text[]), CAST(:codes AS text[]), CAST(:rests AS interval[]),
+            CAST(:binds AS text[]))
+     AS t (message_id, number, error_class, code, retry_after, bind)
+JOIN attempt_folds(CAST(:message_ids AS uuid[])) f
+  ON f.message_id = t.message_id AND f.number = t.number
 WHERE a.message_id = f.message_id AND a.number = f.number
 """)
 
 _DOUBT = sql("""
-UPDATE parts SET status = 'unknown'
-WHERE message_id = :message_id AND attempt = :attempt AND status = 'submitting'
+UPDATE parts p SET status = 'unknown'
+FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[])) AS t (message_id, number)
+WHERE p.message_id = t.message_id AND p.attempt = t.number AND p.status = 'submitting'
 """)
 
 _EXPIRE = sql("""
-UPDATE attempts SET expired = true
-WHERE message_id = :message_id AND number = :attempt
+UPDATE attempts a SET expired = true
+FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[])) AS t (message_id, number)
+WHERE a.message_id = t.message_id AND a.number = t.number
 """)
 
 _RECALLED = sql("""
@@ -172,95 +179,102 @@ class PartRecord:
     code: str
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptChange:
+    """An attempt of which something was learned; None and "" leave what is known.
+
+    Attributes:
+        parts: what was learned of its parts, if anything.
+        error_class, code: what that means for the attempt as a whole.
+        retry_after: what the provider asked for.
+        bind: by which session it went.
+    """
+
+    message_id: UUID
+    number: int
+    parts: Sequence[PartRecord] = ()
+    error_class: str | None = None
+    code: str | None = None
+    retry_after: timedelta | None = None
+    bind: str = ""
+
+
 def record(
     connection: Connection,
-    message_id: UUID,
-    attempt: int,
-    parts: Sequence[PartRecord],
+    changes: Sequence[AttemptChange],
     *,
     at: datetime,
-    error_class: str | None,
-    code: str | None,
-    retry_after: timedelta | None,
-    bind: str,
     doubt_until: datetime | None,
 ) -> None:
-    """Write what came of an attempt's parts, and what that makes of the attempt."""
+    """Write what came of parts, and what that makes of their attempts."""
+    parts = [(change, part) for change in changes for part in change.parts]
     connection.send(
         _RECORD,
         {
-            "message_id": message_id,
-            "attempt": attempt,
             "at": at,
-            "numbers": [part.number for part in parts],
-            "statuses": [part.status for part in parts],
-            "ids": [part.provider_message_id for part in parts],
-            "classes": [part.error_class for part in parts],
-            "codes": [part.code for part in parts],
+            "message_ids": [change.message_id for change, _ in parts],
+            "attempts": [change.number for change, _ in parts],
+            "numbers": [part.number for _, part in parts],
+            "statuses": [part.status for _, part in parts],
+            "ids": [part.provider_message_id for _, part in parts],
+            "classes": [part.error_class for _, part in parts],
+            "codes": [part.code for _, part in parts],
         },
     )
-    refold(
-        connection,
-        message_id,
-        attempt,
-        at=at,
-        error_class=error_class,
-        code=code,
-        retry_after=retry_after,
-        bind=bind,
-        doubt_until=doubt_until,
-    )
+    refold(connection, changes, at=at, doubt_until=doubt_until)
 
 
 def refold(
     connection: Connection,
-    message_id: UUID,
-    attempt: int,
+    changes: Sequence[AttemptChange],
     *,
     at: datetime,
-    error_class: str | None = None,
-    code: str | None = None,
-    retry_after: timedelta | None = None,
-    bind: str = "",
     doubt_until: datetime | None = None,
 ) -> None:
-    """Make an attempt's status follow from its parts.
+    """Make the status of attempts follow from their parts.
 
     `doubt_until` bounds the wait for a receipt if nobody knows whether the provider has it.
     """
     connection.send(
         _REFOLD,
         {
-            "message_id": message_id,
-            "attempt": attempt,
             "at": at,
-            "error_class": error_class,
-            "code": code,
-            "retry_after": retry_after,
-            "bind": bind,
             "doubt_until": doubt_until,
+            "message_ids": [change.message_id for change in changes],
+            "attempts": [change.number for change in changes],
+            "classes": [change.error_class for change in changes],
+            "codes": [change.code for change in changes],
+            "rests": [change.retry_after for change in changes],
+            "binds": [change.bind for change in changes],
         },
     )
 
 
 def declare(
     connection: Connection,
-    message_id: UUID,
-    attempt: int,
+    attempts: Sequence[tuple[UUID, int]],
     status: AttemptStatus,
     *,
     at: datetime,
     doubt_until: datetime | None,
 ) -> None:
-    """Record what time has made of an attempt: UNKNOWN (never answered) or EXPIRED (no receipt).
+    """Record what time has made of attempts: UNKNOWN (never answered) or EXPIRED (no receipt).
 
     If the answer or the receipt was quicker, that stands.
     """
-    key = {"message_id": message_id, "attempt": attempt}
     unknown = status is AttemptStatus.UNKNOWN
-    connection.send(_DOUBT if unknown else _EXPIRE, key)
+    connection.send(
+        _DOUBT if unknown else _EXPIRE,
+        {
+            "message_ids": [message_id for message_id, _ in attempts],
+            "attempts": [number for _, number in attempts],
+        },
+    )
     error = "unknown" if unknown else None
-    refold(connection, message_id, attempt, at=at, error_class=error, doubt_until=doubt_until)
+    changes = [
+        AttemptChange(message_id, number, error_class=error) for message_id, number in attempts
+    ]
+    refold(connection, changes, at=at, doubt_until=doubt_until)
 
 
 def recalled(connection: Connection, message_id: UUID, attempt: int, *, done: bool) -> None:

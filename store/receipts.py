@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from domain.receipts import ReceiptState
-from store.attempts import refold
+from store.attempts import AttemptChange, refold
 from store.database import Answer, Connection, Row, sql
 from store.events import append
 from store.transitions import Transition, lock, settle
@@ -133,29 +133,57 @@ WHERE message_id = :message_id AND attempt = :attempt AND status = 'unknown'
 ORDER BY number LIMIT 1
 """)
 
-# Delivered stands above everything, another final state above what is only on its way.
+# Delivered stands above everything, another final state above what is only on its way; of several
+# receipts for one part the one that stands highest counts, and of equals the last.
 _APPLY = sql("""
-WITH assigned AS (
-    UPDATE receipts SET message_id = :message_id, attempt = :attempt, part = :number
-    WHERE day = :day AND id = :id
+WITH pairs AS (
+    SELECT p.*, CASE WHEN starts_with(m.owner, 'bulk/') THEN m.bulk_id END AS bulk_id,
+           CASE WHEN p.state = 'delivered' THEN 2
+                WHEN p.state IN ('expired', 'deleted', 'undeliverable', 'rejected') THEN 1
+                ELSE 0 END AS rank
+    FROM unnest(CAST(:days AS date[]), CAST(:ids AS bigint[]), CAST(:message_ids AS uuid[]),
+                CAST(:attempts AS smallint[]), CAST(:numbers AS smallint[]),
+                CAST(:provider_message_ids AS text[]), CAST(:states AS text[]),
+                CAST(:codes AS text[]), CAST(:networks AS text[]),
+                CAST(:received AS timestamptz[])) WITH ORDINALITY
+         AS p (day, id, message_id, attempt, number, provider_message_id, state, code, network,
+               received_at, place)
+    JOIN messages m ON m.id = p.message_id
+), assigned AS (
+    UPDATE receipts r SET message_id = p.message_id, attempt = p.attempt, part = p.number
+    FROM pairs p WHERE r.day = p.day AND r.id = p.id
 ), told AS (
     INSERT INTO events (message_id, at, kind, actor, status, attempt, provider, network, code,
                         detail)
-    VALUES (:message_id, :at, 'receipt', 'provider', :state, :attempt, :provider, :network, :code,
-            jsonb_build_object('part', CAST(:number AS integer)))
+    SELECT message_id, :at, 'receipt', 'provider', state, attempt, :provider, network, code,
+           jsonb_build_object('part', number)
+    FROM pairs WHERE bulk_id IS NULL ORDER BY place
+), told_of_many AS (
+    INSERT INTO events_of_many (bulk_id, message_ids, at, kind, actor, status, attempt, provider,
+                                network, code, detail)
+    SELECT bulk_id, array_agg(message_id), :at, 'receipt', 'provider', state, attempt, :provider,
+           network, code, jsonb_build_object('part', number)
+    FROM pairs WHERE bulk_id IS NOT NULL
+    GROUP BY bulk_id, state, attempt, network, code, number
+    ORDER BY min(place)
+), best AS (
+    SELECT DISTINCT ON (message_id, attempt, number) * FROM pairs
+    ORDER BY message_id, attempt, number, rank DESC, place DESC
 )
-UPDATE parts
-SET provider_message_id = coalesce(provider_message_id, :provider_message_id),
+UPDATE parts p
+SET provider_message_id = coalesce(p.provider_message_id, b.provider_message_id),
     status = CASE
-        WHEN status = 'delivered' OR :state = 'delivered' THEN 'delivered'
-        WHEN :state IN ('expired', 'deleted', 'undeliverable', 'rejected') THEN 'undelivered'
-        WHEN status IN ('submitting', 'unknown') THEN 'accepted'
-        ELSE status END,
-    receipt_state = CASE WHEN receipt_state = 'delivered' THEN receipt_state ELSE :state END,
-    receipt_code = CASE WHEN receipt_state = 'delivered' THEN receipt_code ELSE :code END,
-    receipt_at = CASE WHEN receipt_state = 'delivered' THEN receipt_at ELSE :received_at END
-WHERE message_id = :message_id AND attempt = :attempt AND number = :number
-RETURNING answered_at
+        WHEN p.status = 'delivered' OR b.rank = 2 THEN 'delivered'
+        WHEN b.rank = 1 THEN 'undelivered'
+        WHEN p.status IN ('submitting', 'unknown') THEN 'accepted'
+        ELSE p.status END,
+    receipt_state = CASE WHEN p.receipt_state = 'delivered' THEN p.receipt_state ELSE b.state END,
+    receipt_code = CASE WHEN p.receipt_state = 'delivered' THEN p.receipt_code ELSE b.code END,
+    receipt_at = CASE WHEN p.receipt_state = 'delivered' THEN p.receipt_at
+                      ELSE b.received_at END
+FROM best b
+WHERE p.message_id = b.message_id AND p.attempt = b.attempt AND p.number = b.number
+RETURNING p.message_id, p.attempt, p.number, p.answered_at
 """)
 
 # News that it is on its way moves the deadline on, within the message's validity.
@@ -284,21 +312,37 @@ async def match(
     if not pairs:
         return Matched()
     lock(connection, sorted({r["message_id"] for r, _ in pairs}))
-    touched: dict[tuple[UUID, int], str] = {}
-    met: list[Answer[Met]] = []
-    for receipt, number in pairs:
-        part = number or await _part_in_doubt(connection, receipt)
-        if part is not None:
-            met.append(_apply(connection, provider, receipt, part, at))
-            touched[receipt["message_id"], receipt["attempt"]] = receipt["state"]
-    for (message_id, attempt), state in touched.items():
-        refold(connection, message_id, attempt, at=at, error_class=errors.get(state))
-    messages = [message_id for message_id, _ in touched]
-    moved = await settle(connection, messages, actor="receipt", at=at, check_by=at + recheck)
-    moving = {move.message_id for move in moved}
-    again = [id_ for id_, attempt in touched if attempt > 1 or id_ not in moving]
-    await _note_duplicates(connection, again, at)
-    return Matched(tuple([await each for each in met]), tuple(moved))
+    found = [
+        (receipt, number or await _part_in_doubt(connection, receipt)) for receipt, number in pairs
+    ]
+    matched = [(receipt, part) for receipt, part in found if part is not None]
+    if not matched:
+        return Matched()
+    applied = _apply(connection, provider, matched, at)
+    touched = {(r["message_id"], r["attempt"]): r["state"] for r, _ in matched}
+    refold(
+        connection,
+        [
+            AttemptChange(message_id, attempt, error_class=errors.get(state))
+            for (message_id, attempt), state in touched.items()
+        ],
+        at=at,
+    )
+    moved = settle(
+        connection, [id_ for id_, _ in touched], actor="receipt", at=at, check_by=at + recheck
+    )
+    duplicates = connection.rows(
+        _DUPLICATES, {"ids": [id_ for (id_, _), state in touched.items() if state == "delivered"]}
+    )
+    answered = await applied
+    for duplicate in await duplicates:
+        # Two delivered attempts: the recipient got it twice, and the record says so.
+        append(connection, duplicate["message_id"], "duplicate", actor="receipt", at=at)
+    met = [
+        _met(receipt, answered[receipt["message_id"], receipt["attempt"], part])
+        for receipt, part in matched
+    ]
+    return Matched(tuple(met), tuple(await moved))
 
 
 async def _among_doubtful(
@@ -321,46 +365,46 @@ async def _part_in_doubt(connection: Connection, receipt: Row) -> int | None:
 
 
 def _apply(
-    connection: Connection, provider: str, receipt: Row, part: int, at: datetime
-) -> Answer[Met]:
-    key = {"message_id": receipt["message_id"], "attempt": receipt["attempt"]}
-    applied = connection.row(
+    connection: Connection, provider: str, matched: Sequence[tuple[Row, int]], at: datetime
+) -> Answer[dict[tuple[UUID, int, int], datetime | None]]:
+    """Assign receipts to their parts; when each part had been answered."""
+    receipts = [receipt for receipt, _ in matched]
+    applied = connection.rows(
         _APPLY,
         {
-            **key,
-            "number": part,
-            "day": receipt["day"],
-            "id": receipt["id"],
             "at": at,
             "provider": provider,
-            "network": receipt["network"],
-            "provider_message_id": receipt["provider_message_id"],
-            "state": receipt["state"],
-            "code": receipt["code"],
-            "received_at": receipt["received_at"],
+            "days": [r["day"] for r in receipts],
+            "ids": [r["id"] for r in receipts],
+            "message_ids": [r["message_id"] for r in receipts],
+            "attempts": [r["attempt"] for r in receipts],
+            "numbers": [part for _, part in matched],
+            "provider_message_ids": [r["provider_message_id"] for r in receipts],
+            "states": [r["state"] for r in receipts],
+            "codes": [r["code"] for r in receipts],
+            "networks": [r["network"] for r in receipts],
+            "received": [r["received_at"] for r in receipts],
         },
     )
-    if receipt["state"] in {ReceiptState.ENROUTE, ReceiptState.ACCEPTED}:
-        connection.send(_EXTEND, {**key, "at": at})
-    if receipt["network"]:
-        connection.send(_NETWORK, {"message_id": key["message_id"], "network": receipt["network"]})
-    return applied.then(lambda part_row: _met(receipt, part_row))
+    for receipt in receipts:
+        message_id = receipt["message_id"]
+        if receipt["state"] in {ReceiptState.ENROUTE, ReceiptState.ACCEPTED}:
+            key = {"message_id": message_id, "attempt": receipt["attempt"]}
+            connection.send(_EXTEND, {**key, "at": at})
+        if receipt["network"]:
+            connection.send(_NETWORK, {"message_id": message_id, "network": receipt["network"]})
+    return applied.then(
+        lambda parts: {
+            (p["message_id"], p["attempt"], p["number"]): p["answered_at"] for p in parts
+        }
+    )
 
 
-def _met(receipt: Row, part: Row | None) -> Met:
-    answered_at = part["answered_at"] if part is not None else None
+def _met(receipt: Row, answered_at: datetime | None) -> Met:
     return Met(
         state=ReceiptState(receipt["state"]),
         seconds=(receipt["received_at"] - answered_at).total_seconds() if answered_at else None,
     )
-
-
-async def _note_duplicates(connection: Connection, messages: Sequence[UUID], at: datetime) -> None:
-    """Two delivered attempts: the recipient got it twice, and the record says so."""
-    if not messages:
-        return
-    for duplicate in await connection.rows(_DUPLICATES, {"ids": list(set(messages))}):
-        append(connection, duplicate["message_id"], "duplicate", actor="receipt", at=at)
 
 
 async def parts_at(connection: Connection, provider: str, message_id: UUID) -> Sequence[Row]:

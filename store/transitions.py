@@ -20,13 +20,15 @@ from store.database import Answer, Connection, Row, sql
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A message that moved.
+    """A message that moved, or several of one bulk that made the same move.
 
-    `owner` and `epoch` name the runner that should hear of it; `callback_lane_id` is the lane whose
-    outbox got an event; `final` tells that the message goes no further.
+    `message_id` is None for those of a bulk, and `messages` tells how many they are. `owner` and
+    `epoch` name the runner that should hear of it; `callback_lane_id` is the lane whose outbox got
+    an event; `final` tells that they go no further.
     """
 
-    message_id: UUID
+    message_id: UUID | None
+    bulk_id: UUID | None
     previous: MessageStatus
     status: MessageStatus
     reason: str | None
@@ -38,6 +40,7 @@ class Transition:
     epoch: int
     callback_lane_id: UUID | None
     traceparent: str | None
+    messages: int = 1
 
     @property
     def final(self) -> bool:
@@ -58,20 +61,21 @@ _TOLD = [status.value for status in TOLD]
 
 _LOCK = sql("SELECT id FROM messages WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
 
-# Rows that did not move are not touched. The latest attempt tells which provider and code an event
+# Rows that did not move are not touched. Those that a bulk runs are told of together: one event,
+# one row of the answer for all that made the same move; a message that has left its bulk for a runner
+# of its own is told of by itself. The latest attempt tells which provider and code an event
 # is about; a final message needs no check any more.
 _SETTLE = sql("""
 WITH folded AS (
-    SELECT m.id, m.status AS previous,
-           message_fold(m.id, m.verdict, m.first_attempt) AS status,
+    SELECT m.id, m.status AS previous, fold.status,
            latest.number AS attempt, latest.provider, latest.code
-    FROM messages m
+    FROM message_folds(CAST(:ids AS uuid[])) fold
+    JOIN messages m ON m.id = fold.id AND m.status IS DISTINCT FROM fold.status
     LEFT JOIN LATERAL (
         SELECT a.number, a.provider, a.code FROM attempts a
         WHERE a.message_id = m.id
         ORDER BY (a.status = 'delivered') DESC, a.number DESC LIMIT 1
     ) latest ON true
-    WHERE m.id = ANY(:ids)
 ), moved AS (
     UPDATE messages m
     SET status = f.status,
@@ -86,15 +90,22 @@ WITH folded AS (
             WHEN f.status IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled')
             THEN NULL ELSE m.waiting_for END
     FROM folded f
-    WHERE m.id = f.id AND f.status IS DISTINCT FROM f.previous
-    RETURNING m.id, f.previous, m.status, m.reason, m.mode, f.attempt, f.provider, f.code,
-              m.account_id, m.environment, m.network, m.owner, m.epoch, m.traceparent,
+    WHERE m.id = f.id
+    RETURNING m.id, CASE WHEN starts_with(m.owner, 'bulk/') THEN m.bulk_id END AS bulk_id,
+              f.previous, m.status, m.reason, m.mode, f.attempt, f.provider, f.code, m.account_id, m.environment, m.network, m.owner, m.epoch, m.traceparent,
               m.callback_lane_id, m.callback_url
 ), told AS (
     INSERT INTO events (message_id, at, kind, actor, previous, status, attempt, provider, network,
                         code, reason)
     SELECT id, :at, 'moved', :actor, previous, status, attempt, provider, network, code, reason
-    FROM moved
+    FROM moved WHERE bulk_id IS NULL
+), told_of_many AS (
+    INSERT INTO events_of_many (bulk_id, message_ids, at, kind, actor, previous, status, attempt,
+                                provider, network, code, reason)
+    SELECT bulk_id, array_agg(id), :at, 'moved', :actor, previous, status, attempt, provider,
+           network, code, reason
+    FROM moved WHERE bulk_id IS NOT NULL
+    GROUP BY bulk_id, previous, status, attempt, provider, network, code, reason
 ), outbox AS (
     INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
                                  provider_code, occurred_at, next_at)
@@ -104,10 +115,14 @@ WITH folded AS (
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[])) AS fresh (message_id, id)
       ON fresh.message_id = moved.id
     WHERE moved.callback_lane_id IS NOT NULL AND moved.status = ANY(:told)
-    RETURNING message_id
 )
-SELECT moved.*, outbox.message_id IS NOT NULL AS in_outbox
-FROM moved LEFT JOIN outbox ON outbox.message_id = moved.id
+SELECT CASE WHEN bulk_id IS NULL THEN id END AS id,
+       CASE WHEN bulk_id IS NULL THEN traceparent END AS traceparent,
+       bulk_id, previous, status, reason, mode, provider, code, account_id, owner, epoch,
+       CASE WHEN status = ANY(:told) THEN callback_lane_id END AS callback_lane_id,
+       count(*) AS messages
+FROM moved
+GROUP BY 1, 2, bulk_id, previous, status, reason, mode, provider, code, account_id, owner, epoch, 13
 """)
 
 
@@ -148,6 +163,7 @@ def settle(
 def _transition(moved: Row) -> Transition:
     return Transition(
         message_id=moved["id"],
+        bulk_id=moved["bulk_id"],
         previous=MessageStatus(moved["previous"]),
         status=MessageStatus(moved["status"]),
         reason=moved["reason"],
@@ -157,6 +173,7 @@ def _transition(moved: Row) -> Transition:
         account_id=moved["account_id"],
         owner=moved["owner"],
         epoch=moved["epoch"],
-        callback_lane_id=moved["callback_lane_id"] if moved["in_outbox"] else None,
+        callback_lane_id=moved["callback_lane_id"],
         traceparent=moved["traceparent"],
+        messages=moved["messages"],
     )

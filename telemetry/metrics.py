@@ -195,22 +195,25 @@ def message_moved(
     mode: Mode,
     provider: str | None = None,
     reason: str | None = None,
+    messages: int = 1,
 ) -> None:
-    """A message changed its status; `was` is None when it was accepted just now."""
+    """Messages changed their status; `was` is None when they were accepted just now."""
     _transitions.labels(
         _label("was", was),
         _label("now", now),
         _label("mode", mode),
         _label("provider", provider),
         _label("reason", reason),
-    ).inc()
+    ).inc(messages)
 
 
-def message_accepted(*, mode: Mode, environment: str, country: str | None) -> None:
-    """A message was committed; `country` is the region of its number."""
+def message_accepted(
+    *, mode: Mode, environment: str, country: str | None, messages: int = 1
+) -> None:
+    """Messages were committed; `country` is the region of their numbers."""
     _accepted.labels(
         _label("mode", mode), _label("environment", environment), _label("country", country)
-    ).inc()
+    ).inc(messages)
 
 
 def request_refused(reason: str) -> None:

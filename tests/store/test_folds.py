@@ -114,18 +114,22 @@ def test_python_and_sql_fold_every_history_alike(database_url, verdict, first, h
         database = Database.connect(database_url)
         try:
             async with database.begin() as connection:
-                message_id = add_message(connection)
+                message_id = add_message(connection, verdict=verdict)
+                connection.send(
+                    sql("UPDATE messages SET first_attempt = :f WHERE id = :m"),
+                    {"m": message_id, "f": first},
+                )
                 for mark, (parts, expired) in zip(marks, history, strict=True):
                     add_attempt(
                         connection, message_id, mark.number, parts, mark.status, expired=expired
                     )
                 folded = await connection.row(
                     sql(
-                        "SELECT message_fold(:m, :v, CAST(:f AS smallint)) AS message,"
-                        " (SELECT array_agg(attempt_fold(message_id, number, expired)"
-                        " ORDER BY number) FROM attempts WHERE message_id = :m) AS attempts"
+                        "SELECT (SELECT status FROM message_folds(ARRAY[:m])) AS message,"
+                        " (SELECT array_agg(status ORDER BY number)"
+                        " FROM attempt_folds(ARRAY[:m])) AS attempts"
                     ),
-                    {"m": message_id, "v": verdict, "f": first},
+                    {"m": message_id},
                 )
                 raise Undone  # noqa: TRY301 - it leaves the transaction, not the function
         except Undone:
@@ -155,7 +159,7 @@ async def test_an_attempt_that_its_parts_contradict_cannot_be_committed(database
 async def test_a_message_whose_attempt_moved_without_it_cannot_be_committed(database):
     async with database.begin() as connection:
         message_id = add_message(connection)
-    with pytest.raises(IntegrityError, match="its attempts make it sent"):
+    with pytest.raises(IntegrityError, match="its attempts and verdict make it sent"):
         async with database.begin() as connection:
             add_attempt(connection, message_id, 1, ["accepted"], "accepted")
 

@@ -1,0 +1,97 @@
+"""What `BulkSendWorkflow` is told, what it asks for, and where."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import datetime
+
+from temporalio import activity
+
+_PREFIX = "bulk/"
+
+
+def bulk_workflow_id(bulk_id: str) -> str:
+    """The runner of the messages of a bulk."""
+    return f"{_PREFIX}{bulk_id}"
+
+
+def is_bulk(owner: str) -> bool:
+    """Whether the runner with this workflow id runs many messages."""
+    return owner.startswith(_PREFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRef:
+    """Which bulk."""
+
+    bulk_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTask:
+    """Look at a bulk, at the workflow's time."""
+
+    bulk: BulkRef
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one provider should send of a bulk now.
+
+    Attributes:
+        provider: which.
+        messages: how many, for the people who look.
+        priority: 1 (first) to 4, among the tasks of its queue.
+    """
+
+    provider: str
+    messages: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done about a bulk.
+
+    Attributes:
+        shares: what can be sent now.
+        open: how many of its messages are not final; with none the bulk is done.
+        look_at: when something is due that nobody will tell of; None if nothing is known to be.
+    """
+
+    shares: tuple[Share, ...]
+    open: int
+    look_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitShareTask:
+    """Send what is a provider's of a bulk."""
+
+    bulk: BulkRef
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShareDone:
+    """What came of a share: how many messages were handed to the provider."""
+
+    submitted: int
+
+
+class PlanActivities(ABC):
+    """What this workflow asks the database; `activities.bulk` does it."""
+
+    @activity.defn
+    @abstractmethod
+    async def plan(self, task: PlanTask) -> Plan:
+        """Look at the rows, write what time has made of them, and say what can be sent."""
+
+
+class BulkProviderActivities(ABC):
+    """What this workflow asks of whoever holds binds to a provider."""
+
+    @activity.defn
+    @abstractmethod
+    async def submit_share(self, task: SubmitShareTask) -> ShareDone:
+        """Claim, send and record until nothing of the bulk is left for this provider."""
