@@ -25,6 +25,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from activities.bulk import Planning, SubmittingShares
 from activities.callbacks import CallbackDelivery
 from activities.send import Deciding, Submitting
 from activities.upkeep import Sweeping
@@ -46,6 +47,7 @@ from store.schema import current_version, migrate, newest_version, serves
 from telemetry import metrics
 from telemetry.logs import get_logger
 from telemetry.process import run, settings_or_exit
+from workflows.bulk import BulkSendWorkflow
 from workflows.callbacks import CALLBACKS, CallbackWorkflow
 from workflows.ports.send import SENDS, provider_queue
 from workflows.send import SendWorkflow
@@ -120,10 +122,11 @@ class Gateway:
     @asynccontextmanager
     async def _sends(self) -> AsyncIterator[None]:
         deciding = Deciding(self._services.delivery)
+        planning = Planning(self._services.bulks)
         async with self._worker(
             SENDS,
-            workflows=[SendWorkflow],
-            activities=[deciding.decide],
+            workflows=[SendWorkflow, BulkSendWorkflow],
+            activities=[deciding.decide, planning.plan],
             max_cached_workflows=1000,
             # One sandbox for each message costs a quarter of the worker (docs/decisions/0007);
             # the recorded histories are replayed inside of it.
@@ -310,9 +313,10 @@ class ProviderPool:
     async def _poll_while_up(self) -> None:
         """Poll until no bind is up; raises what ends a poller, such as a Temporal that is away."""
         submitting = Submitting(self._services.delivery, {self._name: self._provider})
+        sharing = SubmittingShares(self._services.bulks, self._provider)
         worker = self._make_worker(
             provider_queue(self._name),
-            activities=[submitting.submit, submitting.recall],
+            activities=[submitting.submit, submitting.recall, sharing.submit_share],
             max_concurrent_activities=self._most_at_once,
         )
         # Not as a context, which tells of a failure by cancelling the task that waits here.

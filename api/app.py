@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from api import (
+    batches,
     callbacks,
     configuration,
     dead_letters,
@@ -20,6 +21,7 @@ from telemetry.http import FASTAPI_TELEMETRY_OFF, HttpTelemetry
 
 VERSION = "0.1.0"
 ROUTERS = (
+    batches.router,  # before messages, one of whose ids would else be "batches"
     messages.router,
     dead_letters.router,
     providers.router,
@@ -50,7 +52,11 @@ def create_app(services: Services) -> FastAPI:
     problems.explain(app)
     openapi.describe(app)
     # The one that is added last stands before all others.
-    app.add_middleware(BodyLimit, most=services.settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit,
+        most=services.settings.max_body_bytes,
+        more={batches.PATH: services.settings.max_batch_bytes},
+    )
     app.add_middleware(Unforeseen)
     app.add_middleware(HttpTelemetry)
     return app

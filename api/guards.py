@@ -1,6 +1,6 @@
 """What stands before all endpoints: a limit to bodies, and an answer to what nobody foresaw."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from api.problems import BODY_TOO_LARGE, Problem, unexpected
@@ -15,12 +15,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class BodyLimit:
     """Refuses a body that is too large as soon as that shows: by its length, or while reading.
 
-    A body that no endpoint reads is nobody's concern.
+    `most` is in bytes; `more` are the paths that take larger ones. A body that no endpoint reads
+    is nobody's concern.
     """
 
-    def __init__(self, app: App, most: int) -> None:
+    def __init__(self, app: App, most: int, more: Mapping[str, int]) -> None:
         self._app = app
         self._most = most
+        self._more = more
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, with its body counted."""
@@ -28,25 +30,27 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         announced = _announced(scope)
+        most = self._more.get(scope["path"], self._most)
         came = 0
 
         async def counted() -> Message:
             nonlocal came
-            if announced > self._most:
-                raise self._too_large()
+            if announced > most:
+                raise _too_large(most)
             message = await receive()
             if message["type"] == "http.request":
                 came += len(message.get("body", b""))
-            if came > self._most:
-                raise self._too_large()
+            if came > most:
+                raise _too_large(most)
             return message
 
         await self._app(scope, counted, send)
 
-    def _too_large(self) -> Problem:
-        return Problem(
-            BODY_TOO_LARGE, f"The gateway reads bodies of at most {self._most} bytes: send less."
-        )
+
+def _too_large(most: int) -> Problem:
+    return Problem(
+        BODY_TOO_LARGE, f"The gateway reads bodies of at most {most} bytes here: send less."
+    )
 
 
 def _announced(scope: Scope) -> int:

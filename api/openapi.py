@@ -41,6 +41,7 @@ and sees nothing else; its scopes say what it may do.
 """
 TAGS = [
     {"name": "messages", "description": "Send messages, follow them, stop them."},
+    {"name": "batches", "description": "Send to many at once, and see how far that is."},
     {"name": "dead letters", "description": "What could not be sent, and its second chance."},
     {"name": "providers", "description": "The carriers, and how they are."},
     {"name": "callbacks", "description": "What your server is told, and how that went."},

@@ -23,6 +23,7 @@ from api.sentences import faults_of
 from domain.callbacks import SignatureRefused
 from domain.numbers import InvalidNumber
 from services.accept import Fault, KeyInFlight, KeyReused, Refused
+from services.batches import BatchOver, UnknownBatch
 from services.configuration import NoConfiguration
 from services.keys import NotYours, UnknownKey
 from services.messages import AlreadyOver, UnknownMessage
@@ -115,6 +116,12 @@ KEY_IN_FLIGHT = Kind(
     "Another request with the same Idempotency-Key is being accepted: send this one again in a "
     "moment, and it is answered like that one.",
     {"Retry-After": "1"},
+)
+BATCH_CANCELED = Kind(
+    "batch-canceled",
+    409,
+    "The batch was cancelled",
+    "There is nothing left of it to pause or resume: send what is missing in a new one.",
 )
 ALREADY_FINAL = Kind(
     "already-final",
@@ -301,6 +308,7 @@ def _of_a_statement(error: psycopg.ProgrammingError) -> Problem:
     return Problem(OUTDATED if error.sqlstate in _OF_A_NEWER_SCHEMA else INTERNAL)
 
 
+_NO_BATCH = "There is no batch with this id in the key's account and environment."
 _NO_MESSAGE = "There is no message with this id in the key's account and environment."
 
 # What an exception of the services means to whoever asked; the rest is INTERNAL.
@@ -314,6 +322,8 @@ _EXPLAINED: Mapping[type[Exception], tuple[Kind, Callable[[Any], Problem]]] = {
     KeyReused: (KEY_REUSED, lambda _: Problem(KEY_REUSED)),
     UnknownMessage: (NOT_FOUND, lambda _: Problem(NOT_FOUND, _NO_MESSAGE)),
     AlreadyOver: (ALREADY_FINAL, _already_final),
+    UnknownBatch: (NOT_FOUND, lambda _: Problem(NOT_FOUND, _NO_BATCH)),
+    BatchOver: (BATCH_CANCELED, lambda _: Problem(BATCH_CANCELED)),
     UnknownKey: (UNAUTHORIZED, lambda _: Problem(UNAUTHORIZED)),
     NotYours: (KEY_EXCEEDED, lambda _: Problem(KEY_EXCEEDED)),
     NoConfiguration: (NO_CONFIGURATION, lambda _: Problem(NO_CONFIGURATION)),

@@ -114,6 +114,11 @@ class Provider(ABC):
         """How many sessions can send just now; what has no sessions says 1 or 0."""
 
     @property
+    @abstractmethod
+    def capacity(self) -> int:
+        """How many messages may be unanswered at once, over all sessions that are up."""
+
+    @property
     def up(self) -> bool:
         """Whether anything can be sent."""
         return self.binds_up > 0

@@ -99,6 +99,10 @@ class SmppProvider(Provider):
     def binds_up(self) -> int:
         return len(self._binds.transmitting())
 
+    @property
+    def capacity(self) -> int:
+        return self._binds.open_windows()
+
     async def wait_until(self, *, up: bool) -> None:
         await (self._is_up if up else self._is_down).wait()
 

@@ -55,20 +55,26 @@ class Caller:
     scopes: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class SendCommand:
-    """A message as it is asked for; None where the mode or the account decides."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedCommand:
+    """What may be asked for many recipients alike; None where the mode or the account decides."""
 
-    to: str
     sender: str
-    body: str
     mode: Mode = Mode.TRANSACTIONAL
     priority: Priority | None = None
     callback_url: str | None = None
     validity: timedelta | None = None
     scheduled_at: datetime | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
     smart_encoding: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendCommand(SharedCommand):
+    """A message as it is asked for."""
+
+    to: str
+    body: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +116,24 @@ class KeyReused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    """A command whose every field was found good."""
+class Shared:
+    """What was found good of a command and holds for all its recipients alike."""
 
-    number: Number
     sender: Sender
-    text: Segmented
+    mode: Mode
+    priority: Priority
     callback_url: str | None
     validity: timedelta
+    scheduled_at: datetime | None
+    max_segments: int
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """One recipient and what it is sent, found good."""
+
+    number: Number
+    text: Segmented
     warnings: tuple[str, ...]
 
 
@@ -154,12 +170,12 @@ class Accept:
         """
         now = datetime.now(UTC)
         request_hash = _hash_of(command)
-        checked: _Checked | None = None
-        faults: list[Fault] = []
-        try:
-            checked = self._check(caller, command, now)
-        except Refused as refused:
-            faults = refused.faults
+        shared, faults = self.check_shared(caller, command, now)
+        max_segments = self._configurations.current.account(caller.account_id).max_segments
+        addressed, more = check_recipient(
+            command.to, command.body, smart=command.smart_encoding, max_segments=max_segments
+        )
+        faults = [*more, *faults]
         message_id = uuid7()
         async with self._database.begin() as connection:
             key = (caller.account_id, caller.environment.value, idempotency_key or "")
@@ -171,19 +187,21 @@ class Accept:
                     if known["request_hash"] != request_hash:
                         raise KeyReused
                     return _from_json(known["response"])
-            if checked is None:
+            if shared is None or addressed is None:
                 raise Refused(faults)
             accepted = Accepted(
                 message_id=public_id(IdPrefix.MESSAGE, message_id),
                 status=MessageStatus.SCHEDULED if command.scheduled_at else MessageStatus.QUEUED,
-                encoding=checked.text.encoding.value,
-                segments=checked.text.segments,
-                replacements=checked.text.replacements,
-                warnings=checked.warnings,
+                encoding=addressed.text.encoding.value,
+                segments=addressed.text.segments,
+                replacements=addressed.text.replacements,
+                warnings=addressed.warnings,
             )
-            message = await self._to_store(connection, caller, command, checked, message_id, now)
+            message = await self._to_store(
+                connection, caller, command, shared, addressed, message_id, now
+            )
             await self._purse.reserve(
-                connection, caller.account_id, message_id, checked.text.segments
+                connection, caller.account_id, message_id, addressed.text.segments
             )
             messages.insert(connection, message)
             events.append(
@@ -212,14 +230,14 @@ class Accept:
         metrics.message_accepted(
             mode=command.mode,
             environment=caller.environment.value,
-            country=checked.number.country,
+            country=addressed.number.country,
         )
         _log.info("message_accepted", message_id=accepted.message_id, mode=command.mode)
         started = await self._orchestration.start_send(
             message_id,
             1,
             mode=command.mode.value,
-            country=checked.number.country,
+            country=addressed.number.country,
             account=caller.account_id,
             first=first,
         )
@@ -235,31 +253,35 @@ class Accept:
         except DATABASE_ERRORS as error:
             _log.warning("check_not_brought_forward", error_type=type(error).__name__)
 
-    def _check(self, caller: Caller, command: SendCommand, now: datetime) -> _Checked:
-        """Look at every field, so that all faults are told at once."""
-        policy = self._configurations.current.account(caller.account_id)
-        mode_policy = self._configurations.current.mode_policy(command.mode)
+    def check_shared(
+        self, caller: Caller, command: SharedCommand, now: datetime
+    ) -> tuple[Shared | None, list[Fault]]:
+        """Look at everything that is the same for all recipients; None if there is a fault."""
+        configuration = self._configurations.current
+        policy = configuration.account(caller.account_id)
+        mode_policy = configuration.mode_policy(command.mode)
         callback_url = command.callback_url or policy.default_callback_url
         validity = command.validity or mode_policy.validity
-        number, faults = _number(command.to)
-        sender, sender_faults = self._sender(caller, command)
-        text, text_faults = _text(command, policy.max_segments)
+        sender, faults = self._sender(caller, command)
         faults += [
-            *sender_faults,
-            *text_faults,
             *self._callback_faults(callback_url),
             *_validity_faults(validity),
             *_schedule_faults(command.scheduled_at, policy.schedule_horizon, now),
         ]
-        if faults or number is None or sender is None or text is None:
-            raise Refused(faults)
-        warnings = [number.warning] if number.warning is not None else []
-        if text.replacements:
-            warnings.append(
-                "Some characters were replaced so that the text needs fewer segments; "
-                "`replacements` lists them."
-            )
-        return _Checked(number, sender, text, callback_url, validity, tuple(warnings))
+        if faults or sender is None:
+            return None, faults
+        return (
+            Shared(
+                sender=sender,
+                mode=command.mode,
+                priority=command.priority or mode_policy.priority,
+                callback_url=callback_url,
+                validity=validity,
+                scheduled_at=command.scheduled_at,
+                max_segments=policy.max_segments,
+            ),
+            [],
+        )
 
     def _callback_faults(self, url: str | None) -> list[Fault]:
         if url is None:
@@ -272,7 +294,7 @@ class Accept:
             return [Fault("callback_url", "invalid_callback_url", str(error))]
         return []
 
-    def _sender(self, caller: Caller, command: SendCommand) -> tuple[Sender | None, list[Fault]]:
+    def _sender(self, caller: Caller, command: SharedCommand) -> tuple[Sender | None, list[Fault]]:
         try:
             sender = parse_sender(command.sender)
         except InvalidSender as error:
@@ -305,11 +327,12 @@ class Accept:
         connection: Connection,
         caller: Caller,
         command: SendCommand,
-        checked: _Checked,
+        shared: Shared,
+        addressed: Addressed,
         message_id: UUID,
         now: datetime,
     ) -> NewMessage:
-        number = checked.number
+        number = addressed.number
         recipient_id = await messages.recipient(
             connection,
             caller.account_id,
@@ -319,54 +342,64 @@ class Accept:
             number.country,
         )
         lane = None
-        if checked.callback_url is not None:
+        if shared.callback_url is not None:
             lane = await callback_store.lane(
-                connection, caller.account_id, origin_of(checked.callback_url)
+                connection, caller.account_id, origin_of(shared.callback_url)
             )
         starts_at = command.scheduled_at or now
-        mode_policy = self._configurations.current.mode_policy(command.mode)
         return NewMessage(
             id=message_id,
             account_id=caller.account_id,
             environment=caller.environment.value,
             mode=command.mode.value,
-            priority=(command.priority or mode_policy.priority).value,
-            sender=checked.sender.value,
+            priority=shared.priority.value,
+            sender=shared.sender.value,
             recipient_id=recipient_id,
             country=number.country,
             network="unknown",
-            body=checked.text.text,
-            encoding=checked.text.encoding.value,
-            segments=checked.text.segments,
+            body=addressed.text.text,
+            encoding=addressed.text.encoding.value,
+            segments=addressed.text.segments,
             accepted_at=now,
             scheduled_at=command.scheduled_at,
-            validity=checked.validity,
-            valid_until=starts_at + checked.validity,
+            validity=shared.validity,
+            valid_until=starts_at + shared.validity,
             owner=send_workflow_id(public_id(IdPrefix.MESSAGE, message_id)),
             check_by=now + START_GRACE,
             config_version=self._configurations.version,
-            callback_url=checked.callback_url,
+            callback_url=shared.callback_url,
             callback_lane_id=lane,
             traceparent=current_traceparent(),
             metadata=command.metadata,
         )
 
 
-def _number(text: str) -> tuple[Number | None, list[Fault]]:
+def check_recipient(
+    to: str, body: str, *, smart: bool, max_segments: int
+) -> tuple[Addressed | None, list[Fault]]:
+    """Look at a number and at the text for it; None if there is a fault."""
+    faults: list[Fault] = []
+    number: Number | None = None
+    text: Segmented | None = None
     try:
-        return parse_number(text), []
+        number = parse_number(to)
     except InvalidNumber as error:
-        return None, [Fault("to", "invalid_number", str(error))]
-
-
-def _text(command: SendCommand, max_segments: int) -> tuple[Segmented | None, list[Fault]]:
+        faults.append(Fault("to", "invalid_number", str(error)))
     try:
-        text = segment(command.body, smart=command.smart_encoding, max_parts=max_segments)
+        text = segment(body, smart=smart, max_parts=max_segments)
     except TooManyParts as error:
-        return None, [Fault("body", "body_too_long", str(error))]
+        faults.append(Fault("body", "body_too_long", str(error)))
     except (UnsendableText, NotEncodable) as error:
-        return None, [Fault("body", "invalid_body", str(error))]
-    return text, []
+        faults.append(Fault("body", "invalid_body", str(error)))
+    if number is None or text is None:
+        return None, faults
+    warnings = [number.warning] if number.warning is not None else []
+    if text.replacements:
+        warnings.append(
+            "Some characters were replaced so that the text needs fewer segments; "
+            "`replacements` lists them."
+        )
+    return Addressed(number, text, tuple(warnings)), []
 
 
 def _validity_faults(validity: timedelta) -> list[Fault]:

@@ -8,6 +8,8 @@ from temporalio.client import Client, TLSConfig
 
 from services.accept import Accept
 from services.announcements import Announcements
+from services.batches import Batches
+from services.bulk import Bulks
 from services.callbacks import Callbacks, TemporalLanes
 from services.configuration import Configurations
 from services.dead_letters import DeadLetters
@@ -19,6 +21,7 @@ from services.orchestration import Orchestration
 from services.providers import Providers
 from services.receipts import ReceiptIntake
 from services.recipients import RecipientHash
+from services.routes import Routes
 from services.upkeep import Upkeep
 from settings.settings import Settings
 from store.database import Database
@@ -37,6 +40,8 @@ class Services:
     announcements: Announcements
     accept: Accept
     delivery: Delivery
+    bulks: Bulks
+    batches: Batches
     receipts: ReceiptIntake
     messages: Messages
     dead_letters: DeadLetters
@@ -70,11 +75,23 @@ def assemble(
         database, TemporalLanes(orchestration.client), lambda: configurations.current
     )
     announcements = Announcements(orchestration, callbacks)
-    delivery = Delivery(database, configurations, announcements)
+    routes = Routes(configurations)
+    delivery = Delivery(database, configurations, announcements, routes)
+    bulks = Bulks(database, configurations, announcements, orchestration, routes)
     recipient_hash = RecipientHash(
         settings.recipient_hash_key.get_secret_value().encode(), settings.recipient_hash_version
     )
     receipts = ReceiptIntake(database, announcements, recipient_hash)
+    purse = Unlimited()
+    accept = Accept(
+        database,
+        configurations,
+        orchestration,
+        delivery,
+        recipient_hash,
+        purse,
+        allow_private_callbacks=settings.allow_private_callbacks,
+    )
     return Services(
         settings=settings,
         database=database,
@@ -82,16 +99,18 @@ def assemble(
         configurations=configurations,
         callbacks=callbacks,
         announcements=announcements,
-        accept=Accept(
+        accept=accept,
+        delivery=delivery,
+        bulks=bulks,
+        batches=Batches(
             database,
             configurations,
             orchestration,
-            delivery,
+            announcements,
+            accept,
             recipient_hash,
-            Unlimited(),
-            allow_private_callbacks=settings.allow_private_callbacks,
+            purse,
         ),
-        delivery=delivery,
         receipts=receipts,
         messages=Messages(database, announcements, recipient_hash),
         dead_letters=DeadLetters(database, orchestration, announcements),

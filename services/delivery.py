@@ -1,14 +1,12 @@
 """The steps of one message's delivery, each one transaction: decide, claim, record, recall."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from domain.configuration import Configuration, Environment
 from domain.delivery import (
     Decision,
     Declare,
@@ -22,15 +20,16 @@ from domain.delivery import (
     WaitFor,
     decide,
 )
-from domain.errors import RECEIPT_ERRORS, ErrorClass
+from domain.errors import RECEIPT_ERRORS
 from domain.ids import IdPrefix, parse_id, public_id
-from domain.modes import MissingReceiptPolicy, Mode, ModePolicy, Priority
+from domain.modes import Mode, ModePolicy, Priority
 from domain.outcomes import OutcomeKind, PartOutcome
 from domain.states import MessageStatus, Verdict
 from providers.base import LateAnswer, Outbound
 from services.announcements import Announcements
 from services.configuration import Configurations
-from store import attempts, events, messages, providers, receipts
+from services.routes import ROUTED_BY, Routes, receipt_by, receipt_deadline
+from store import attempts, events, messages, receipts
 from store.attempts import AttemptChange, Claim, PartRecord
 from store.database import Answer, Connection, Database, DatabaseAway, Row
 from store.messages import NewMessage
@@ -45,9 +44,6 @@ ACTOR = "workflow"
 GRACE = timedelta(seconds=60)
 """How much later than planned something may happen before the reconciler asks after it."""
 
-AFTER_VALIDITY = timedelta(seconds=60)
-"""How long after a message's validity its receipt (EXPIRED, most likely) is still waited for."""
-
 TURN = timedelta(seconds=1)
 """How long a message waits for its turn at a provider before it gives its slot back."""
 
@@ -55,13 +51,8 @@ _IN_A_HURRY = timedelta(seconds=5)
 _IN_NO_HURRY = timedelta(seconds=10)
 """How long a submit waits for a worker of its provider before another look at the routes."""
 
-_ROUTED_BY = ("environment", "country", "mode", "sender", "network", "account_id")
-
-_ALIVE_FOR = 0.3
-"""Seconds for which it is remembered which providers are up."""
-
 # Reading, writing and the way there and back, on top of what the provider may take.
-_AROUND_AN_ANSWER = timedelta(seconds=4)
+AROUND_AN_ANSWER = timedelta(seconds=4)
 
 # A database that restarts is back in seconds, one that fails over in a minute or two.
 _BETWEEN_TRIES = 0.5
@@ -88,13 +79,16 @@ class Delivery:
     """What `activities.send` does between Temporal and the provider."""
 
     def __init__(
-        self, database: Database, configurations: Configurations, announcements: Announcements
+        self,
+        database: Database,
+        configurations: Configurations,
+        announcements: Announcements,
+        routes: Routes,
     ) -> None:
         self._database = database
         self._configurations = configurations
         self._announcements = announcements
-        self._alive: frozenset[str] = frozenset()
-        self._alive_until = 0.0
+        self._routes = routes
 
     async def first_step(
         self, connection: Connection, message: NewMessage, now: datetime
@@ -107,8 +101,8 @@ class Delivery:
             return None
         configuration = self._configurations.current
         policy = configuration.mode_policy(Mode(message.mode))
-        routed_by = {name: getattr(message, name) for name in _ROUTED_BY}
-        route, options = await self._options(connection, configuration, routed_by)
+        routed_by = {name: getattr(message, name) for name in ROUTED_BY}
+        route, options = await self._routes.options(connection, configuration, routed_by)
         facts = MessageFacts(
             first_attempt=1,
             verdict=None,
@@ -142,7 +136,9 @@ class Delivery:
         if content is None or content["body"] is None or content["recipient"] is None:
             return None
         policy = self._configurations.current.mode_policy(Mode(content["mode"]))
-        until = self._receipt_by(submit.provider, policy, content["valid_until"], now)
+        until = receipt_by(
+            self._configurations.current, submit.provider, policy, content["valid_until"], now
+        )
         lives_until = min(until, content["valid_until"])
         return Loaded(
             outbound=Outbound(
@@ -151,7 +147,7 @@ class Delivery:
                 sender=content["sender"],
                 recipient=content["recipient"],
                 text=content["body"],
-                reference=_reference(message_id, submit.number),
+                reference=reference_of(message_id, submit.number),
                 valid_for=max(timedelta(seconds=1), lives_until - now),
                 priority=Priority(content["priority"]),
             ),
@@ -186,8 +182,10 @@ class Delivery:
             part_method=provider.parts.value,
             reference=loaded.outbound.reference,
             at=now,
-            answer_by=now + provider.response_timeout + _AROUND_AN_ANSWER,
-            receipt_by=self._receipt_by(submit.provider, policy, loaded.valid_until, now),
+            answer_by=now + provider.response_timeout + AROUND_AN_ANSWER,
+            receipt_by=receipt_by(
+                self._configurations.current, submit.provider, policy, loaded.valid_until, now
+            ),
             config_version=self._configurations.version,
         )
         async with self._database.begin() as connection:
@@ -215,7 +213,7 @@ class Delivery:
         What is known is not given up while the database is away for a while: else a message that
         was accepted would count as unknown. A runner that has stopped waiting meanwhile is told.
         """
-        step, tries = await _until_written(
+        step, tries = await until_written(
             lambda: self._record(ref, submit, outcomes, clock()),
             message_id=ref.message_id,
             provider=submit.provider,
@@ -235,7 +233,7 @@ class Delivery:
                 connection,
                 [as_change(message_id, submit.number, outcomes)],
                 at=now,
-                doubt_until=now + self._receipt_deadline(submit.provider),
+                doubt_until=now + receipt_deadline(self._configurations.current, submit.provider),
             )
             early = await self._meet_receipts(connection, submit.provider, outcomes, now)
             moves = settle(connection, [message_id], actor=ACTOR, at=now, check_by=now + GRACE)
@@ -248,7 +246,7 @@ class Delivery:
 
     async def record_late(self, answer: LateAnswer) -> None:
         """Write an answer that came after its attempt was given up as unknown; tells the runner."""
-        moves, _ = await _until_written(
+        moves, _ = await until_written(
             lambda: self._record_late(answer),
             message_id=public_id(IdPrefix.MESSAGE, answer.message_id),
             provider=answer.provider,
@@ -337,7 +335,7 @@ class Delivery:
             return Step(Finish(status, Reason.SUPERSEDED)), []
         configuration = self._configurations.current
         policy = configuration.mode_policy(Mode(message["mode"]))
-        route, options = await self._options(connection, configuration, message)
+        route, options = await self._routes.options(connection, configuration, message)
         moves: list[Transition] = []
         while True:
             facts = messages.facts(message, await known)
@@ -373,58 +371,8 @@ class Delivery:
             attempt=about.attempt,
             provider=about.provider,
             reason=about.reason,
-            detail={
-                "configuration": self._configurations.version,
-                "route": route,
-                "ranking": [
-                    {"provider": option.provider, "score": option.score, "up": option.up}
-                    for option in options
-                ],
-            },
+            detail=self._routes.explained(route, options),
         )
-
-    async def _options(
-        self, connection: Connection, configuration: Configuration, message: Row
-    ) -> tuple[int | None, list[RouteOption]]:
-        """The providers of a message's route, best first, and the route's number.
-
-        `message` holds what messages are `_ROUTED_BY`.
-        """
-        environment = Environment(message["environment"])
-        found = configuration.route_for(
-            country=message["country"],
-            mode=Mode(message["mode"]),
-            sender=message["sender"],
-            network=message["network"],
-            account=message["account_id"],
-            environment=environment,
-        )
-        if found is None:
-            return None, []
-        number, route = found
-        alive = await self._living(connection)
-        retries = {error: configuration.retry_rule(error) for error in ErrorClass}
-        names = configuration.providers_of(route, environment)
-        return number, [
-            RouteOption(
-                provider=name,
-                up=name in alive,
-                receipts=configuration.providers[name].receipts,
-                recalls=configuration.providers[name].cancel,
-                retries=retries,
-                # The order of the list is the ranking, so that the first one scores highest.
-                score=1 - place / len(names),
-            )
-            for place, name in enumerate(names)
-        ]
-
-    async def _living(self, connection: Connection) -> frozenset[str]:
-        """Providers with a living worker, remembered for a moment by all messages of this process."""
-        now = time.monotonic()
-        if now >= self._alive_until:
-            self._alive = await providers.alive(connection)
-            self._alive_until = now + _ALIVE_FOR
-        return self._alive
 
     async def _declare(
         self,
@@ -439,7 +387,7 @@ class Delivery:
             [(message_id, decision.number)],
             decision.status,
             at=now,
-            doubt_until=now + self._receipt_deadline(provider),
+            doubt_until=now + receipt_deadline(self._configurations.current, provider),
         )
         return await settle(connection, [message_id], actor=ACTOR, at=now, check_by=now + GRACE)
 
@@ -474,30 +422,13 @@ class Delivery:
         provider = self._configurations.current.providers.get(decision.provider)
         if provider is None:
             return step
-        waits = provider.response_timeout + TURN + _AROUND_AN_ANSWER
+        waits = provider.response_timeout + TURN + AROUND_AN_ANSWER
         return Step(
             decision,
             priority=step.priority,
             answer_within=waits,
             queue_within=_IN_A_HURRY if policy.must_arrive else _IN_NO_HURRY,
         )
-
-    def _receipt_deadline(self, provider: str) -> timedelta:
-        declared = self._configurations.current.providers.get(provider)
-        return declared.receipt_deadline if declared else timedelta(minutes=30)
-
-    def _receipt_by(
-        self, provider: str, policy: ModePolicy, valid_until: datetime, now: datetime
-    ) -> datetime:
-        """How long to wait for the receipt of an attempt that starts now.
-
-        A silent phone is usually off, so most messages wait until they are no longer valid; those
-        that must arrive go to the next route after the provider's deadline.
-        """
-        at_last = valid_until + AFTER_VALIDITY
-        if policy.missing_receipt is MissingReceiptPolicy.EXPIRE:
-            return at_last
-        return min(at_last, now + self._receipt_deadline(provider))
 
 
 _GRAVITY = {
@@ -533,8 +464,8 @@ def _as_record(outcome: PartOutcome) -> PartRecord:
     )
 
 
-async def _until_written(
-    write: Callable[[], Awaitable[_Written]], *, message_id: str, provider: str
+async def until_written(
+    write: Callable[[], Awaitable[_Written]], *, message_id: str | None, provider: str
 ) -> tuple[_Written, int]:
     """What `write` returned, and how often it was tried while the database was away."""
     for tries in range(1, _MOST_TRIES):
@@ -579,6 +510,6 @@ def _uuid(ref: MessageRef) -> UUID:
     return found
 
 
-def _reference(message_id: UUID, attempt: int) -> int:
+def reference_of(message_id: UUID, attempt: int) -> int:
     """The reference that ties parts together: the id's random end, moved on with each attempt."""
     return (message_id.int + attempt * 0x101) & 0xFFFF

@@ -172,7 +172,8 @@ class Messages:
             )
         self._announcements.tell(moves)
         if not moves:
-            self._announcements.nudge(send_workflow_id(message_id), message["status"])
+            owner = message["owner"] or send_workflow_id(message_id)
+            self._announcements.nudge(owner, message["status"])
         if stored is None:
             raise UnknownMessage
         return stored

@@ -24,6 +24,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from domain.ids import IdPrefix, public_id
 from telemetry.logs import get_logger
+from workflows.bulk import BulkSendWorkflow
+from workflows.ports.bulk import BulkRef, bulk_workflow_id
 from workflows.ports.send import SENDS, MessageChanged, Start, Step, send_workflow_id
 from workflows.send import SendWorkflow
 
@@ -119,6 +121,48 @@ class Orchestration:
                 rpc_timeout=RPC_TIMEOUT,
             )
 
+        return await self._started(start, found_by)
+
+    async def start_bulk(
+        self, bulk_id: str, *, mode: str | None = None, account: str | None = None
+    ) -> bool:
+        """Start the runner of a bulk; True also if it runs already, False if Temporal is away.
+
+        `mode` and `account` are for the people who look, where they are known.
+        """
+        client = None if self._resting() else await self.client()
+        if client is None:
+            return False
+        found_by = TypedSearchAttributes(
+            [
+                SearchAttributePair(key, value)
+                for key, value in ((MODE, mode), (ACCOUNT, account))
+                if value is not None
+            ]
+        )
+
+        async def start(search_attributes: TypedSearchAttributes) -> None:
+            await client.start_workflow(
+                BulkSendWorkflow.run,
+                BulkRef(bulk_id),
+                id=bulk_workflow_id(bulk_id),
+                task_queue=SENDS,
+                task_timeout=_TASK_TIMEOUT,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                static_summary="many messages at once",
+                search_attributes=search_attributes,
+                rpc_timeout=RPC_TIMEOUT,
+            )
+
+        return await self._started(start, found_by)
+
+    async def _started(
+        self,
+        start: Callable[[TypedSearchAttributes], Awaitable[None]],
+        found_by: TypedSearchAttributes,
+    ) -> bool:
+        """Whether a workflow runs after `start`; False if Temporal is away."""
         try:
             try:
                 async with in_time():
@@ -128,7 +172,7 @@ class Orchestration:
                     raise
                 # A Temporal that lost its database does not know our search attributes either,
                 # until a worker adds them. They are for people who look; the message goes first.
-                _log.warning("search_attributes_missing", message_id=public)
+                _log.warning("search_attributes_missing")
                 async with in_time():
                     await start(TypedSearchAttributes.empty)
         except WorkflowAlreadyStartedError:

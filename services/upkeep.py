@@ -15,13 +15,15 @@ from uuid import UUID
 from domain.ids import IdPrefix, public_id
 from domain.states import MessageStatus
 from services.accept import START_GRACE
+from services.bulk import CHECK_AFTER, extent_of
 from services.callbacks import Callbacks
 from services.orchestration import Orchestration, Told
 from services.receipts import ReceiptIntake
-from store import events, idempotency, messages, receipts
+from store import bulks, events, idempotency, messages, receipts
 from store.database import Database, Row
 from telemetry import metrics
 from telemetry.logs import get_logger
+from workflows.ports.bulk import is_bulk
 from workflows.ports.send import MessageChanged, send_workflow_id
 
 _log = get_logger(__name__)
@@ -84,7 +86,9 @@ class Upkeep:
         now = datetime.now(UTC)
         async with self._database.begin() as connection:
             overdue = await messages.overdue(connection, now, BATCH)
-        taken_up = await self._take_up_all(overdue, now)
+        taken_up = await self._take_up_bulks(overdue, now)
+        single = [row for row in overdue if not is_bulk(row["owner"] or "")]
+        taken_up += await self._take_up_all(single, now)
         reminded, restarted = taken_up[_TakenUp.REMINDED], taken_up[_TakenUp.RESTARTED]
         matched = await self._receipts.match_late(now - UNMATCHED_SINCE, now - UNMATCHED_UNTIL)
         await self._callbacks.sweep(now)
@@ -102,6 +106,30 @@ class Upkeep:
             _log.info("reconciled", restarted=restarted, reminded=reminded)
         more = len(overdue) == BATCH and not taken_up[_TakenUp.NOT_YET]
         return Swept(reminded, restarted, matched, more=more)
+
+    async def _take_up_bulks(self, overdue: Sequence[Row], now: datetime) -> Counter[_TakenUp]:
+        """Have the runners of bulks look at their messages again, and start those that are gone."""
+        taken_up: Counter[_TakenUp] = Counter()
+        owners = {row["owner"]: row["bulk_id"] for row in overdue if is_bulk(row["owner"] or "")}
+        for owner, bulk_id in owners.items():
+            taken_up[await self._take_up_bulk(owner, bulk_id, now)] += 1
+        return taken_up
+
+    async def _take_up_bulk(self, owner: str, bulk_id: UUID, now: datetime) -> _TakenUp:
+        told = await self._orchestration.tell_send(
+            owner, MessageChanged(MessageStatus.QUEUED.value, final=False)
+        )
+        if told is Told.NOT_RUNNING:
+            public = public_id(IdPrefix.BATCH, bulk_id)
+            if not await self._orchestration.start_bulk(public):
+                return _TakenUp.NOT_YET
+        if told is Told.TEMPORAL_AWAY:
+            return _TakenUp.NOT_YET
+        async with self._database.begin() as connection:
+            bulk = await bulks.stored(connection, bulk_id)
+            if bulk is not None:
+                bulks.push_check(connection, extent_of(bulk), now + CHECK_AFTER, LOOK_AGAIN)
+        return _TakenUp.REMINDED if told is Told.YES else _TakenUp.RESTARTED
 
     async def _take_up_all(self, overdue: Sequence[Row], now: datetime) -> Counter[_TakenUp]:
         """Take messages up until all are, or until Temporal does not answer."""

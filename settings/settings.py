@@ -148,6 +148,10 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = Field(
         64 * 1024, description="Largest request body that the API reads, in bytes."
     )
+    max_batch_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = Field(
+        8 * 1024 * 1024,
+        description="Largest request body that a batch may have, in bytes.",
+    )
     allow_private_callbacks: bool = Field(
         False,
         description="Whether callbacks may go to loopback and private networks, whatever the "

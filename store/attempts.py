@@ -100,6 +100,7 @@ FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
             CAST(:classes AS text[]), CAST(:codes AS text[]))
      AS o (message_id, attempt, number, status, provider_message_id, error_class, code)
 WHERE p.message_id = o.message_id AND p.attempt = o.attempt AND p.number = o.number
+  AND p.message_id = ANY(:message_ids)
 """)
 
 _REFOLD = sql("""
@@ -118,7 +119,7 @@ FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
      AS t (message_id, number, error_class, code, retry_after, bind)
 JOIN attempt_folds(CAST(:message_ids AS uuid[])) f
   ON f.message_id = t.message_id AND f.number = t.number
-WHERE a.message_id = f.message_id AND a.number = f.number
+WHERE a.message_id = f.message_id AND a.number = f.number AND a.message_id = ANY(:message_ids)
 """)
 
 _DOUBT = sql("""

@@ -56,6 +56,14 @@ def sql(statement: str) -> Statement:
     return Statement(str(text(statement).compile(dialect=_DIALECT)).encode())
 
 
+_SESSION: Final = {
+    "timezone": "UTC",
+    "idle_in_transaction_session_timeout": "30000",
+    # Statements are prepared while tables are small and run when they are large: a plan that reads
+    # a whole table because it is still empty would stay for minutes.
+    "enable_seqscan": "off",
+}
+
 _BEGIN: Final = sql("BEGIN")
 _COMMIT: Final = sql("COMMIT")
 
@@ -180,7 +188,7 @@ class Database:
             connect_args={
                 "connect_timeout": max(1, int(seconds)),
                 "prepare_threshold": 2,
-                "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=30000",
+                "options": " ".join(f"-c {name}={value}" for name, value in _SESSION.items()),
             },
         )
         return cls(engine)

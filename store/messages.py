@@ -115,7 +115,7 @@ RETURNING epoch
 """)
 
 _OVERDUE = sql("""
-SELECT id, epoch, owner FROM messages WHERE check_by < :at ORDER BY check_by LIMIT :limit
+SELECT id, epoch, owner, bulk_id FROM messages WHERE check_by < :at ORDER BY check_by LIMIT :limit
 """)
 _PUSH = sql(
     "UPDATE messages SET check_by = :check_by WHERE id = ANY(:ids) AND check_by IS NOT NULL"
@@ -287,7 +287,7 @@ async def take_over(
 
 
 async def overdue(connection: Connection, at: datetime, limit: int) -> Sequence[Row]:
-    """Open messages of which nothing was heard by their `check_by`: id, epoch, owner."""
+    """Open messages of which nothing was heard by their `check_by`: id, epoch, owner, bulk_id."""
     return await connection.rows(_OVERDUE, {"at": at, "limit": limit})
 
 

@@ -116,10 +116,11 @@ _BY_CANDIDATE = sql("""
 SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.received_at,
        min(a.message_id::text)::uuid AS message_id, min(a.number) AS attempt
 FROM receipts r
-JOIN attempts a ON a.provider = r.provider AND a.status = 'unknown'
+JOIN recipients c ON c.number_hash = r.number_hash
+JOIN messages m ON m.recipient_id = c.id AND m.sender = r.sender
+               AND m.accepted_at BETWEEN r.received_at - interval '40 days' AND r.received_at
+JOIN attempts a ON a.message_id = m.id AND a.provider = r.provider AND a.status = 'unknown'
                AND a.started_at BETWEEN r.received_at - interval '3 days' AND r.received_at
-JOIN messages m ON m.id = a.message_id AND m.sender = r.sender
-JOIN recipients c ON c.id = m.recipient_id AND c.number_hash = r.number_hash
 WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
 GROUP BY r.day, r.id
 HAVING count(*) = 1
@@ -149,6 +150,7 @@ WITH pairs AS (
          AS p (day, id, message_id, attempt, number, provider_message_id, state, code, network,
                received_at, place)
     JOIN messages m ON m.id = p.message_id
+    WHERE m.id = ANY(:message_ids)
 ), assigned AS (
     UPDATE receipts r SET message_id = p.message_id, attempt = p.attempt, part = p.number
     FROM pairs p WHERE r.day = p.day AND r.id = p.id
@@ -183,6 +185,7 @@ SET provider_message_id = coalesce(p.provider_message_id, b.provider_message_id)
                       ELSE b.received_at END
 FROM best b
 WHERE p.message_id = b.message_id AND p.attempt = b.attempt AND p.number = b.number
+  AND p.message_id = ANY(:message_ids)
 RETURNING p.message_id, p.attempt, p.number, p.answered_at
 """)
 

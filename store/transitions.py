@@ -76,6 +76,7 @@ WITH folded AS (
         WHERE a.message_id = m.id
         ORDER BY (a.status = 'delivered') DESC, a.number DESC LIMIT 1
     ) latest ON true
+    WHERE m.id = ANY(:ids)
 ), moved AS (
     UPDATE messages m
     SET status = f.status,
@@ -84,13 +85,14 @@ WITH folded AS (
         check_by = CASE
             WHEN f.status IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled')
                  OR m.verdict = 'sent' THEN NULL
-            WHEN CAST(:check_by AS timestamptz) IS NULL THEN m.check_by
+            WHEN CAST(:check_by AS timestamptz) IS NULL OR starts_with(m.owner, 'bulk/')
+            THEN m.check_by
             ELSE :check_by END,
         waiting_for = CASE
             WHEN f.status IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled')
             THEN NULL ELSE m.waiting_for END
     FROM folded f
-    WHERE m.id = f.id
+    WHERE m.id = f.id AND m.id = ANY(:ids)
     RETURNING m.id, CASE WHEN starts_with(m.owner, 'bulk/') THEN m.bulk_id END AS bulk_id,
               f.previous, m.status, m.reason, m.mode, f.attempt, f.provider, f.code, m.account_id, m.environment, m.network, m.owner, m.epoch, m.traceparent,
               m.callback_lane_id, m.callback_url

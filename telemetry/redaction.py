@@ -150,6 +150,7 @@ _SHAPES: dict[str, _Shape] = {
     "receipt_id": identifier,
     "event_id": identifier,
     "dead_letter_id": identifier,
+    "bulk_id": identifier,
     "workflow_id": workflow,
     "run_id": identifier,
     "trace_id": _matching(_TRACE),

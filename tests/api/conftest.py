@@ -36,7 +36,7 @@ from services.assembly import Services, assemble
 from services.keys import Scope
 from settings.settings import LogLevel, Settings
 from store import accounts, attempts, messages
-from store.attempts import Claim, PartRecord
+from store.attempts import AttemptChange, Claim, PartRecord
 from store.database import sql
 from store.transitions import settle
 from telemetry.logs import configure_logging
@@ -184,19 +184,14 @@ class Api:
                 ),
             )
             assert claimed
+            parts = [
+                PartRecord(part, "accepted" if given else "unknown", given, None, "0x00000000")
+                for part, given in enumerate(provider_ids, 1)
+            ]
             attempts.record(
                 connection,
-                uuid,
-                number,
-                [
-                    PartRecord(part, "accepted" if given else "unknown", given, None, "0x00000000")
-                    for part, given in enumerate(provider_ids, 1)
-                ],
+                [AttemptChange(uuid, number, parts, code="0x00000000", bind="primary/1")],
                 at=now,
-                error_class=None,
-                code="0x00000000",
-                retry_after=None,
-                bind="primary/1",
                 doubt_until=now + timedelta(minutes=5),
             )
             await settle(connection, [uuid], actor="workflow", at=now)
@@ -235,7 +230,7 @@ def slug_of(answer: httpx.Response) -> str:
 @cache
 def document() -> dict[str, Any]:
     """The OpenAPI document, which is the same for every application."""
-    settings = SimpleNamespace(max_body_bytes=MOST_BYTES)
+    settings = SimpleNamespace(max_body_bytes=MOST_BYTES, max_batch_bytes=1 << 23)
     return create_app(cast("Services", SimpleNamespace(settings=settings))).openapi()
 
 

@@ -56,6 +56,10 @@ class World:
         await api.submitted(message, "7f3a")
         await send_receipt(api, message_id="7f3a", to=NUMBER, status="ACCEPTED")
         await api.set_aside(dead)
+        batch = await api.post(
+            "/api/v1/sms/batches",
+            json={"from": "ACME", "body": ORDER["body"], "recipients": [{"to": NUMBER}]},
+        )
         await api.execute("UPDATE callback_events SET state = 'failed'")
         rows = await api.fetch("SELECT id FROM messages ORDER BY id")
         self.ids = [row["id"] for row in rows]
@@ -64,6 +68,7 @@ class World:
         (callback, *_) = await api.fetch("SELECT id FROM callback_events ORDER BY id")
         self.values = {
             "message_id": message,
+            "batch_id": batch.json()["batch_id"],
             "dead_letter": dead,
             "callback_id": public_id(IdPrefix.CALLBACK, callback["id"]),
             "key_id": public_id(IdPrefix.KEY, key["id"]),
@@ -85,6 +90,11 @@ class World:
         """Each operation, asked for with the owner's ids."""
         bodies: dict[str, Any] = {
             "send_message": ORDER | {"to": "+447700900999", "body": "Mine"},
+            "send_batch": {
+                "from": "ACME",
+                "body": "Mine",
+                "recipients": [{"to": "+447700900999"}],
+            },
             "replay_dead_letters": {"message_ids": [self.values["dead_letter"]]},
             "replay_callbacks": {},
             "create_key": {"name": "mine", "environment": "test", "scopes": ["admin"]},

@@ -19,7 +19,6 @@ from services.keys import Scope
 from store import accounts
 from tests.api.conftest import (
     NUMBER,
-    ORDER,
     RECEIPT_SECRET,
     SEND,
     Api,
@@ -29,7 +28,9 @@ from tests.api.conftest import (
 
 MESSAGE = "msg_019aa5c0d1e27b3c8f4e5a6b7c8d9e0f"
 DEAD_LETTER = "msg_019aa5c0d1e27b3c8f4e5a6b7c8d9e1f"
+BATCH = "bat_019aa5c0d1e27b3c8f4e5a6b7c8d9e0f"
 CALLBACK = "cb_019aa5c0d1e27b3c8f4e5a6b7c8d9e10"
+BATCHES = "/api/v1/sms/batches"
 KEY = "key_019aa5c0d1e27b3c8f4e5a6b7c8d9e20"
 PAGES = Path(__file__).parent.parent.parent / "docs"
 
@@ -140,6 +141,26 @@ async def prepare(api: Api, monkeypatch: pytest.MonkeyPatch, operation: str) -> 
         assert await api.sent(callback_url="https://shop.example.com/sms") == public
     monkeypatch.undo()
     monkeypatch.setenv("PRIMARY_RECEIPTS", RECEIPT_SECRET)
+    sent = await api.post(
+        BATCHES, json={"from": "ACME", "body": "Hello.", "recipients": [{"to": NUMBER}]}
+    )
+    batch = parse_id(IdPrefix.BATCH, sent.json()["batch_id"])
+    known = parse_id(IdPrefix.BATCH, BATCH)
+    assert batch is not None
+    assert known is not None
+    await api.execute(
+        "INSERT INTO bulks SELECT :known, first_id, last_id, messages, created_at FROM bulks"
+        " WHERE id = :batch",
+        known=known,
+        batch=batch,
+    )
+    await api.execute("UPDATE batches SET id = :known WHERE id = :batch", known=known, batch=batch)
+    await api.execute(
+        "UPDATE messages SET bulk_id = :known, owner = :owner WHERE bulk_id = :batch",
+        known=known,
+        batch=batch,
+        owner=f"bulk/{BATCH}",
+    )
     await api.set_aside(DEAD_LETTER)
     if operation == "replay_dead_letter":
         await api.set_aside(MESSAGE)
@@ -193,7 +214,7 @@ def requests_of(path: str, operation: Operation) -> Iterator[tuple[str, str, dic
     if not bodies:
         yield "as it is", path, {}
     elif headers:
-        body = json.dumps(ORDER).encode()
+        body = json.dumps(next(iter(content["examples"].values()))["value"]).encode()
         yield "headers", path, {"content": body, "headers": headers | {"content-type": media}}
 
 

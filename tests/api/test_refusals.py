@@ -239,7 +239,14 @@ async def test_a_missing_scope_is_named(api: Api) -> None:
 async def test_every_endpoint_asks_for_a_key_and_for_a_scope(api: Api) -> None:
     """Walks all operations: what needs no key is listed here, and nowhere else."""
     powerless = await api.key_of(Scope.SEND)
-    senders_own = {"send_message", "cancel_message"}
+    senders_own = {
+        "send_message",
+        "cancel_message",
+        "send_batch",
+        "pause_batch",
+        "resume_batch",
+        "cancel_batch",
+    }
     open_to_all = {"get_health", "get_readiness", "receive_receipt"}
     for path, item in document()["paths"].items():
         for method, operation in item.items():

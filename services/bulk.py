@@ -1,0 +1,626 @@
+"""Many messages at once: planned, claimed, handed to a provider, recorded.
+
+What happens next to a message is decided by `domain.delivery.decide`, as for a single one; here it
+is applied to many rows, and what follows is written for all of them together. How far a bulk has
+come stands in its rows alone, so that whoever takes it up goes on from there.
+"""
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from domain.delivery import (
+    Decision,
+    Declare,
+    Finish,
+    MessageFacts,
+    Reason,
+    Recall,
+    RouteOption,
+    Submit,
+    Wait,
+    decide,
+)
+from domain.errors import ErrorClass
+from domain.ids import IdPrefix, parse_id, public_id
+from domain.modes import Mode, Priority
+from domain.outcomes import OutcomeKind, PartOutcome
+from domain.states import AttemptStatus, MessageStatus, Verdict
+from providers.base import NoSlot, Outbound, Provider
+from services.announcements import Announcements
+from services.configuration import Configurations
+from services.delivery import (
+    ACTOR,
+    AROUND_AN_ANSWER,
+    GRACE,
+    RECEIPT_ERROR_NAMES,
+    as_change,
+    reference_of,
+    until_written,
+)
+from services.orchestration import Orchestration
+from services.routes import ROUTED_BY, Routes, receipt_by, receipt_deadline
+from store import attempts, bulks, events, messages, receipts
+from store.attempts import AttemptChange
+from store.bulks import ClaimOfMany, Extent
+from store.database import Connection, Database, Row
+from store.transitions import Transition, lock, settle
+from telemetry import metrics
+from telemetry.logs import get_logger
+from workflows.ports.bulk import BulkRef, Plan, PlanTask, Share, bulk_workflow_id
+
+_log = get_logger(__name__)
+
+CHECK_AFTER: Final = timedelta(minutes=10)
+"""When the reconciler asks after a bulk whose messages nobody has touched."""
+
+_FIRST_ID: Final = UUID(int=0)
+_PAGE: Final = 1000
+"""Rows that are read at once."""
+_MOST_EXCEPTIONS: Final = 20_000
+"""More than a bulk has messages."""
+_MOST_TO_LEAVE: Final = 20
+"""Messages that get a runner of their own at once, so that they starve nobody."""
+_TURN_WITHIN: Final = timedelta(seconds=5)
+"""How long a claimed message waits for its turn, which a second of the rate should bring."""
+_SHARE_FOR: Final = 600.0
+"""Seconds after which a share ends, to be planned anew."""
+
+_NEVER_TRIED: Final = "queued"
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What was decided about messages that routes and policies cannot tell apart."""
+
+    decision: Decision
+    route: int | None
+    options: Sequence[RouteOption]
+
+
+@dataclass(slots=True)
+class _Ready:
+    """A message that a provider is to get, and what its claim needs."""
+
+    outbound: Outbound
+    epoch: int
+    number: int
+    parts: int
+    receipt_by: datetime
+    accepted_at: datetime
+    mode: Mode
+    chosen: _Chosen
+
+
+@dataclass
+class _Planned:
+    """What a plan found, before it is written."""
+
+    shares: Counter[str] = field(default_factory=Counter)
+    priorities: dict[str, int] = field(default_factory=dict)
+    ends: dict[tuple[MessageStatus, str], list[UUID]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    declared: dict[tuple[AttemptStatus, str], list[tuple[UUID, int]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    leaving: list[UUID] = field(default_factory=list)
+    due: list[datetime] = field(default_factory=list)
+
+    def share(self, provider: str, messages: int, priority: str) -> None:
+        """Messages that this provider should get now."""
+        self.shares[provider] += messages
+        rank = Priority(priority).rank
+        self.priorities[provider] = min(rank, self.priorities.get(provider, rank))
+
+
+class Bulks:
+    """What `activities.bulk` does between Temporal, the rows, and a provider."""
+
+    def __init__(
+        self,
+        database: Database,
+        configurations: Configurations,
+        announcements: Announcements,
+        orchestration: Orchestration,
+        routes: Routes,
+    ) -> None:
+        self._database = database
+        self._configurations = configurations
+        self._announcements = announcements
+        self._orchestration = orchestration
+        self._routes = routes
+
+    async def plan(self, task: PlanTask) -> Plan:
+        """Look at the rows, write what time has made of them, and say what can be sent."""
+        now = task.now
+        async with self._database.begin() as connection:
+            bulk = await bulks.stored(connection, _uuid(task.bulk))
+            if bulk is None:
+                return Plan((), 0)
+            extent = extent_of(bulk)
+            released = await bulks.unschedule(connection, extent, now)
+            moves = await settle(connection, released, actor=ACTOR, at=now) if released else []
+            planned = _Planned()
+            await self._plan_untried(connection, extent, planned, now)
+            await self._plan_exceptional(connection, extent, bulk, planned, now)
+            moves += await self._write(connection, extent, planned, now)
+            left = await bulks.leave(
+                connection, extent.owner, planned.leaving[:_MOST_TO_LEAVE], now + GRACE
+            )
+            if left:
+                _tell_of_leaving(connection, extent.bulk_id, left, now)
+            still_open = await bulks.still_open(connection, extent)
+        self._announcements.tell(moves, runner_knows=True)
+        for message in left:
+            await self._orchestration.start_send(
+                message["id"],
+                message["epoch"],
+                mode=message["mode"],
+                country=message["country"],
+                account=message["account_id"],
+            )
+        if still_open is not None and still_open["due"] is not None:
+            planned.due.append(still_open["due"])
+        if planned.declared or len(planned.leaving) > len(left):
+            planned.due.append(now)
+        forbidden = bulk["paused_at"] is not None or bulk["canceled_at"] is not None
+        shares = tuple(
+            Share(provider, count, planned.priorities[provider])
+            for provider, count in sorted(planned.shares.items())
+        )
+        return Plan(
+            () if forbidden else shares,
+            still_open["messages"] if still_open is not None else 0,
+            min(planned.due, default=None),
+        )
+
+    async def _plan_untried(
+        self, connection: Connection, extent: Extent, planned: _Planned, now: datetime
+    ) -> None:
+        """What has no attempts yet is decided upon by its kind."""
+        configuration = self._configurations.current
+        for kind in await bulks.untried(connection, extent, now):
+            if kind["scheduled_at"] is not None and kind["scheduled_at"] > now:
+                planned.due.append(kind["scheduled_at"])
+                continue
+            _, options = await self._routes.options(connection, configuration, kind)
+            policy = configuration.mode_policy(Mode(kind["mode"]))
+            decision = decide(_untried(kind), options, policy, now)
+            match decision:
+                case Submit(provider=provider):
+                    planned.share(provider, kind["messages"], kind["priority"])
+                case Wait(until=until):
+                    planned.due.append(until)
+                case Finish(status=status, reason=reason):
+                    ids = await bulks.untried_ids(connection, extent, kind, now)
+                    planned.ends[status, reason] += ids
+                case Recall() | Declare():  # nothing was tried yet
+                    pass
+
+    async def _plan_exceptional(
+        self,
+        connection: Connection,
+        extent: Extent,
+        bulk: Row,
+        planned: _Planned,
+        now: datetime,
+    ) -> None:
+        configuration = self._configurations.current
+        silent = any(not declared.receipts for declared in configuration.providers.values())
+        rows = await bulks.exceptional(
+            connection, extent, now, _MOST_EXCEPTIONS, without_receipts=silent
+        )
+        tried = await bulks.attempts_of(connection, [row["id"] for row in rows])
+        choose = _Chooser(self._routes, connection, self._configurations, now)
+        for row in rows:
+            known = tried.get(row["id"], [])
+            decision = (await choose.about(row, known)).decision
+            if bulk["canceled_at"] is not None and isinstance(decision, Submit):
+                decision = Finish(MessageStatus.CANCELED, Reason.CANCELED)
+            match decision:
+                case Submit(resume=False, provider=provider):
+                    planned.share(provider, 1, row["priority"])
+                case Submit() | Recall():
+                    planned.leaving.append(row["id"])
+                case Wait(until=until):
+                    planned.due.append(until)
+                case Declare(number=number, status=status):
+                    provider = known[-1]["provider"]
+                    planned.declared[status, provider].append((row["id"], number))
+                case Finish(status=status, reason=reason):
+                    planned.ends[status, reason].append(row["id"])
+
+    async def _write(
+        self, connection: Connection, extent: Extent, planned: _Planned, now: datetime
+    ) -> list[Transition]:
+        """Write what time has made of attempts, and which messages have come to their end."""
+        touched: list[UUID] = []
+        for (status, provider), tried in planned.declared.items():
+            doubt_until = now + receipt_deadline(self._configurations.current, provider)
+            attempts.declare(connection, tried, status, at=now, doubt_until=doubt_until)
+            touched += [message_id for message_id, _ in tried]
+        for (end, reason), ids in planned.ends.items():
+            bulks.judge(connection, extent.owner, ids, Verdict(end.value), reason)
+            events.append_to_many(
+                connection,
+                extent.bulk_id,
+                ids,
+                "decided",
+                actor=ACTOR,
+                at=now,
+                status=end.value,
+                reason=reason,
+                detail={"configuration": self._configurations.version},
+            )
+            touched += ids
+        if not touched:
+            return []
+        return await settle(connection, touched, actor=ACTOR, at=now)
+
+    async def send_share(self, ref: BulkRef, provider: Provider, stop: asyncio.Event) -> int:
+        """Hand a provider all that is its own of a bulk; returns when it has answered for them.
+
+        Ends early at `stop`, when the provider is down, and after a while: the next plan goes on.
+        """
+        async with self._database.begin() as connection:
+            bulk = await bulks.stored(connection, _uuid(ref))
+        if bulk is None:
+            return 0
+        return await _Sending(self, extent_of(bulk), provider).run(stop)
+
+    def rate_of(self, provider: Provider) -> float | None:
+        """Messages a second, over all that this process sends; None for as fast as it goes."""
+        return self._configurations.current.providers[provider.name].rate
+
+    async def ready(
+        self, extent: Extent, provider: Provider, after: UUID, now: datetime
+    ) -> tuple[list[_Ready], UUID | None]:
+        """The next messages for this provider, and the last row that was looked at, if any."""
+        async with self._database.begin() as connection:
+            rows = await bulks.ready(connection, extent, after, now, _PAGE)
+            again = [row["id"] for row in rows if not _never_tried(row)]
+            tried = await bulks.attempts_of(connection, again)
+            choose = _Chooser(self._routes, connection, self._configurations, now)
+            chosen = [(row, await choose.about(row, tried.get(row["id"], []))) for row in rows]
+        found = [
+            self._as_ready(row, choice, choice.decision, provider, now)
+            for row, choice in chosen
+            if isinstance(choice.decision, Submit)
+            and choice.decision.provider == provider.name
+            and not choice.decision.resume
+        ]
+        return found, rows[-1]["id"] if rows else None
+
+    def _as_ready(
+        self, row: Row, chosen: _Chosen, submit: Submit, provider: Provider, now: datetime
+    ) -> _Ready:
+        configuration = self._configurations.current
+        mode = Mode(row["mode"])
+        until = receipt_by(
+            configuration, provider.name, configuration.mode_policy(mode), row["valid_until"], now
+        )
+        outbound = Outbound(
+            message_id=row["id"],
+            attempt=submit.number,
+            sender=row["sender"],
+            recipient=row["recipient"],
+            text=row["body"],
+            reference=reference_of(row["id"], submit.number),
+            valid_for=max(timedelta(seconds=1), min(until, row["valid_until"]) - now),
+            priority=Priority(row["priority"]),
+        )
+        return _Ready(
+            outbound=outbound,
+            epoch=row["epoch"],
+            number=submit.number,
+            parts=provider.count_parts(outbound),
+            receipt_by=until,
+            accepted_at=row["accepted_at"],
+            mode=mode,
+            chosen=chosen,
+        )
+
+    async def claim(
+        self, extent: Extent, provider: Provider, wanted: Sequence[_Ready], now: datetime
+    ) -> list[_Ready]:
+        """Write the attempts, with the last look at all that forbids them; what may be sent."""
+        declared = self._configurations.current.providers[provider.name]
+        answer_by = now + declared.response_timeout + AROUND_AN_ANSWER + _TURN_WITHIN
+        async with self._database.begin() as connection:
+            claimed = await bulks.claim(
+                connection,
+                ClaimOfMany(
+                    bulk_id=extent.bulk_id,
+                    owner=extent.owner,
+                    provider=provider.name,
+                    part_method=declared.parts.value,
+                    at=now,
+                    answer_by=answer_by,
+                    config_version=self._configurations.version,
+                    ids=[each.outbound.message_id for each in wanted],
+                    epochs=[each.epoch for each in wanted],
+                    numbers=[each.number for each in wanted],
+                    parts=[each.parts for each in wanted],
+                    refs=[each.outbound.reference for each in wanted],
+                    receipt_bys=[each.receipt_by for each in wanted],
+                ),
+            )
+            if not claimed:
+                return []
+            taken = [each for each in wanted if each.outbound.message_id in claimed]
+            self._tell_of_decisions(connection, extent, provider, taken, now)
+            moves = await settle(connection, list(claimed), actor=ACTOR, at=now)
+        self._announcements.tell(moves, runner_knows=True)
+        return taken
+
+    def _tell_of_decisions(
+        self,
+        connection: Connection,
+        extent: Extent,
+        provider: Provider,
+        taken: Sequence[_Ready],
+        now: datetime,
+    ) -> None:
+        alike: dict[tuple[int, int], list[_Ready]] = defaultdict(list)
+        for each in taken:
+            alike[id(each.chosen.options), each.number].append(each)
+        for (_, number), group in alike.items():
+            chosen = group[0].chosen
+            events.append_to_many(
+                connection,
+                extent.bulk_id,
+                [each.outbound.message_id for each in group],
+                "decided",
+                actor=ACTOR,
+                at=now,
+                attempt=number,
+                provider=provider.name,
+                reason="submit",
+                detail=self._routes.explained(chosen.route, chosen.options),
+            )
+
+    async def record(self, provider: str, changes: Sequence[AttemptChange]) -> None:
+        """Write what came of attempts, and meet the receipts that were quicker.
+
+        What is known is not given up while the database is away for a while.
+        """
+        moves, _ = await until_written(
+            lambda: self._record(provider, changes), message_id=None, provider=provider
+        )
+        self._announcements.tell(moves)
+
+    async def _record(self, provider: str, changes: Sequence[AttemptChange]) -> list[Transition]:
+        now = datetime.now(UTC)
+        ids = sorted({change.message_id for change in changes})
+        given = [
+            part.provider_message_id
+            for change in changes
+            for part in change.parts
+            if part.provider_message_id is not None
+        ]
+        async with self._database.begin() as connection:
+            receipts.share_provider(connection, provider)
+            lock(connection, ids)
+            attempts.record(
+                connection,
+                changes,
+                at=now,
+                doubt_until=now + receipt_deadline(self._configurations.current, provider),
+            )
+            early = await receipts.match(
+                connection, provider, given, at=now, errors=RECEIPT_ERROR_NAMES, recheck=GRACE
+            )
+            moves = await settle(connection, ids, actor=ACTOR, at=now)
+        return [*early.transitions, *moves]
+
+
+class _Chooser:
+    """Decides about messages at one moment; what has no attempts yet, once for each kind."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        connection: Connection,
+        configurations: Configurations,
+        now: datetime,
+    ) -> None:
+        self._routes = routes
+        self._connection = connection
+        self._configuration = configurations.current
+        self._now = now
+        self._ranked: dict[tuple[object, ...], tuple[int | None, list[RouteOption]]] = {}
+        self._untried: dict[tuple[object, ...], _Chosen] = {}
+
+    async def about(self, row: Row, tried: Sequence[Row]) -> _Chosen:
+        """What to do with a message."""
+        kind = tuple(row[name] for name in ROUTED_BY)
+        if _never_tried(row) and kind in self._untried:
+            return self._untried[kind]
+        if kind not in self._ranked:
+            self._ranked[kind] = await self._routes.options(
+                self._connection, self._configuration, row
+            )
+        route, options = self._ranked[kind]
+        policy = self._configuration.mode_policy(Mode(row["mode"]))
+        facts = messages.facts(row, tried)
+        chosen = _Chosen(decide(facts, options, policy, self._now), route, options)
+        if _never_tried(row):
+            self._untried[kind] = chosen
+        return chosen
+
+
+class _Sending:
+    """One provider's share of a bulk, on its way.
+
+    No more messages are claimed and not recorded than the provider's windows hold, so that a crash
+    leaves no more of them in doubt; and no more at once than a second of its rate.
+    """
+
+    def __init__(self, bulks_: Bulks, extent: Extent, provider: Provider) -> None:
+        self._bulks = bulks_
+        self._extent = extent
+        self._provider = provider
+        self._rate = bulks_.rate_of(provider)
+        self._outstanding = 0
+        self._room = asyncio.Event()
+        self._learned: list[AttemptChange] = []
+        self._recorder: asyncio.Task[None] | None = None
+        self._submitting: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Send until nothing is left; how many messages were handed over."""
+        submitted, after = 0, _FIRST_ID
+        ends = time.monotonic() + _SHARE_FOR
+        try:
+            while not stop.is_set() and time.monotonic() < ends:
+                found, last = await self._bulks.ready(
+                    self._extent, self._provider, after, datetime.now(UTC)
+                )
+                if last is None:
+                    break
+                sent = await self._send(found, stop)
+                submitted += sent
+                if sent < len(found):
+                    break  # forbidden, or the provider is down: the next plan knows
+                after = last
+        finally:
+            await self._finished()
+        return submitted
+
+    async def _send(self, found: list[_Ready], stop: asyncio.Event) -> int:
+        sent = 0
+        while sent < len(found):
+            room = await self._until_room(len(found) - sent)
+            if stop.is_set() or not room or self._failure is not None:
+                break
+            wanted = found[sent : sent + room]
+            taken = await self._bulks.claim(self._extent, self._provider, wanted, datetime.now(UTC))
+            self._outstanding += len(taken)
+            for each in taken:
+                task = asyncio.create_task(self._submit(each))
+                self._submitting.add(task)
+                task.add_done_callback(self._submitting.discard)
+            if not taken:
+                break
+            sent += len(wanted)
+        return sent
+
+    async def _until_room(self, wanted: int) -> int:
+        """How many messages may be claimed now; 0 if the provider is down."""
+        while self._provider.up:
+            most = self._provider.capacity
+            if self._rate is not None:
+                most = min(most, max(1, int(self._rate)))
+            room = most - self._outstanding
+            if room >= min(wanted, max(1, most // 4)):
+                return min(room, wanted)
+            self._room.clear()
+            await self._room.wait()
+        return 0
+
+    async def _submit(self, ready: _Ready) -> None:
+        outbound = ready.outbound
+        numbers = range(1, ready.parts + 1)
+        try:
+            outcomes = await self._outcomes(ready, numbers)
+        except Exception as error:  # noqa: BLE001 - a fault of ours: nobody knows what was sent
+            _log.error("submit_failed", error_type=type(error).__name__)
+            unknown = OutcomeKind.UNKNOWN
+            outcomes = [PartOutcome(n, unknown, error_class=ErrorClass.UNKNOWN) for n in numbers]
+        self._learned.append(as_change(outbound.message_id, ready.number, outcomes))
+        if self._recorder is None or self._recorder.done():
+            self._recorder = asyncio.create_task(self._record())
+
+    async def _outcomes(self, ready: _Ready, numbers: Sequence[int]) -> list[PartOutcome]:
+        outbound = ready.outbound
+        give_up = time.monotonic() + _TURN_WITHIN.total_seconds()
+        while True:
+            try:
+                async with self._provider.slot(outbound.priority):
+                    if ready.number == 1:
+                        metrics.message_reached_wire(
+                            mode=ready.mode,
+                            seconds=(datetime.now(UTC) - ready.accepted_at).total_seconds(),
+                        )
+                    return await self._provider.submit(outbound, numbers)
+            except NoSlot as full:
+                if full.error_class is ErrorClass.THROTTLED and time.monotonic() < give_up:
+                    continue
+                return [_without_slot(number, full) for number in numbers]
+
+    async def _record(self) -> None:
+        """Write what was learned, all of it at once, until nothing new has come."""
+        while self._learned:
+            changes, self._learned = self._learned, []
+            try:
+                await self._bulks.record(self._provider.name, changes)
+            except Exception as error:  # noqa: BLE001 - the rows become unknown by their deadline
+                _log.error("outcomes_not_recorded", error_type=type(error).__name__)
+                self._failure = error
+            self._outstanding -= len(changes)
+            self._room.set()
+
+    async def _finished(self) -> None:
+        while self._submitting or (self._recorder is not None and not self._recorder.done()):
+            pending = {*self._submitting}
+            if self._recorder is not None:
+                pending.add(self._recorder)
+            await asyncio.wait(pending)
+        if self._failure is not None:
+            raise self._failure
+
+
+def extent_of(bulk: Row) -> Extent:
+    """Which messages a stored bulk has."""
+    owner = bulk_workflow_id(public_id(IdPrefix.BATCH, bulk["id"]))
+    return Extent(bulk["id"], bulk["first_id"], bulk["last_id"], owner)
+
+
+def _never_tried(row: Row) -> bool:
+    return bool(row["status"] == _NEVER_TRIED and row["first_attempt"] == 1)
+
+
+def _untried(kind: Row) -> MessageFacts:
+    """Messages of one kind that were never given to a provider, as decisions see them."""
+    return MessageFacts(
+        first_attempt=1,
+        verdict=None,
+        reason=None,
+        since=kind["since"],
+        valid_until=kind["valid_until"],
+        scheduled_at=kind["scheduled_at"],
+        cancel_requested=False,
+    )
+
+
+def _without_slot(number: int, full: NoSlot) -> PartOutcome:
+    """The outcome of a part whose message got no turn: it certainly never left."""
+    throttled = full.error_class is ErrorClass.THROTTLED
+    return PartOutcome(
+        number,
+        OutcomeKind.THROTTLED if throttled else OutcomeKind.UNREACHABLE,
+        error_class=full.error_class,
+        after=full.after if throttled else None,
+    )
+
+
+def _tell_of_leaving(
+    connection: Connection, bulk_id: UUID, left: Sequence[Mapping[str, object]], now: datetime
+) -> None:
+    ids = [message["id"] for message in left if isinstance(message["id"], UUID)]
+    events.append_to_many(connection, bulk_id, ids, "promoted", actor=ACTOR, at=now)
+
+
+def _uuid(ref: BulkRef) -> UUID:
+    found = parse_id(IdPrefix.BATCH, ref.bulk_id)
+    if found is None:
+        message = f"{ref.bulk_id!r} is no id of a bulk"
+        raise ValueError(message)
+    return found

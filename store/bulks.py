@@ -1,0 +1,333 @@
+"""Bulks: messages that one runner takes to their ends; read, claimed and judged many at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from domain.states import Verdict
+from store.database import Answer, Connection, Row, sql
+
+_INSERT = sql("""
+INSERT INTO bulks (id, first_id, last_id, messages, created_at)
+VALUES (:id, :first_id, :last_id, :messages, :at)
+""")
+
+_STORED = sql("""
+SELECT id, first_id, last_id, messages, created_at, paused_at, canceled_at FROM bulks WHERE id = :id
+""")
+
+_PAUSE = sql("UPDATE bulks SET paused_at = coalesce(paused_at, :at) WHERE id = :id")
+_RESUME = sql("UPDATE bulks SET paused_at = NULL WHERE id = :id")
+_CANCEL = sql("UPDATE bulks SET canceled_at = coalesce(canceled_at, :at) WHERE id = :id")
+
+_OWNED = """
+    m.id BETWEEN :first_id AND :last_id AND m.bulk_id = :bulk_id AND m.owner = :owner
+"""
+
+# One row for each kind of message that routes and policies can tell apart.
+_UNTRIED = sql(f"""
+SELECT m.environment, m.country, m.mode, m.sender, m.network, m.account_id, m.priority,
+       m.scheduled_at, min(m.since) AS since, min(m.valid_until) AS valid_until,
+       count(*) AS messages
+FROM messages m
+WHERE {_OWNED} AND m.status IN ('queued', 'scheduled') AND m.first_attempt = 1
+  AND m.cancel_requested_at IS NULL AND m.valid_until > :at
+GROUP BY m.environment, m.country, m.mode, m.sender, m.network, m.account_id, m.priority,
+         m.scheduled_at
+""")
+
+_UNTRIED_IDS = sql(f"""
+SELECT m.id FROM messages m
+WHERE {_OWNED} AND m.status = 'queued' AND m.first_attempt = 1
+  AND m.cancel_requested_at IS NULL AND m.valid_until > :at
+  AND m.environment = :environment AND m.country = :country AND m.mode = :mode
+  AND m.sender = :sender AND m.network = :network AND m.account_id = :account_id
+  AND m.priority = :priority
+""")
+
+_UNSCHEDULE = sql(f"""
+UPDATE messages m SET verdict = NULL
+WHERE {_OWNED} AND m.verdict = 'scheduled' AND m.scheduled_at <= :at
+  AND m.cancel_requested_at IS NULL
+RETURNING m.id
+""")
+
+# What needs a decision of its own: something was tried, asked for, or waited for long enough.
+_EXCEPTIONAL = sql(f"""
+SELECT m.id, m.account_id, m.environment, m.mode, m.priority, m.status, m.verdict, m.reason,
+       m.sender, m.country, m.network, m.epoch, m.first_attempt, m.since, m.valid_until,
+       m.scheduled_at, m.cancel_requested_at
+FROM messages m
+LEFT JOIN LATERAL (
+    SELECT a.answer_by, a.receipt_by FROM attempts a
+    WHERE a.message_id = m.id AND m.status IN ('sending', 'sent')
+    ORDER BY a.number DESC LIMIT 1
+) latest ON true
+WHERE {_OWNED} AND m.check_by IS NOT NULL
+  AND (m.status IN ('retried', 'unknown')
+       OR m.cancel_requested_at IS NOT NULL
+       OR (m.status = 'queued' AND (m.valid_until <= :at OR m.first_attempt > 1))
+       OR (m.status = 'sending' AND latest.answer_by <= :at)
+       OR (m.status = 'sent' AND (latest.receipt_by <= :at OR :without_receipts)))
+ORDER BY m.id LIMIT :limit
+""")
+
+_OPEN = sql(f"""
+SELECT count(*) AS messages,
+       min(CASE WHEN m.status = 'sending' THEN latest.answer_by
+                WHEN m.status = 'sent' THEN latest.receipt_by END) AS due
+FROM messages m
+LEFT JOIN LATERAL (
+    SELECT a.answer_by, a.receipt_by FROM attempts a
+    WHERE a.message_id = m.id AND m.status IN ('sending', 'sent')
+    ORDER BY a.number DESC LIMIT 1
+) latest ON true
+WHERE {_OWNED} AND m.check_by IS NOT NULL
+""")
+
+# Number and body together: what goes to the provider.
+_READY = sql(f"""
+SELECT m.id, m.account_id, m.environment, m.mode, m.priority, m.verdict, m.reason, m.sender,
+       m.country, m.network, m.status, m.epoch, m.first_attempt, m.since, m.valid_until,
+       m.scheduled_at, m.cancel_requested_at, m.accepted_at, r.number AS recipient, m.body
+FROM messages m JOIN recipients r ON r.id = m.recipient_id
+WHERE {_OWNED} AND m.id > :after AND m.status IN ('queued', 'retried', 'unknown')
+  AND m.cancel_requested_at IS NULL AND m.valid_until > :at
+  AND m.body IS NOT NULL AND r.number IS NOT NULL
+ORDER BY m.id LIMIT :limit
+""")
+
+_ATTEMPTS = sql("""
+SELECT message_id, number, provider, status, error_class, tries, answer_by, settled_at, receipt_by,
+       recalled, retry_after
+FROM attempts WHERE message_id = ANY(:ids) ORDER BY message_id, number
+""")
+
+# As `store.attempts.claim`, for many: the last look at everything that could forbid a submit, and
+# the attempts, in one statement.
+_CLAIM = sql("""
+WITH wanted AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:epochs AS integer[]),
+                         CAST(:numbers AS smallint[]), CAST(:parts AS smallint[]),
+                         CAST(:refs AS integer[]), CAST(:receipt_bys AS timestamptz[]))
+         AS w (id, epoch, number, parts, reference, receipt_by)
+), allowed AS (
+    SELECT w.* FROM wanted w JOIN messages m ON m.id = w.id AND m.epoch = w.epoch
+    WHERE m.id = ANY(:ids) AND m.owner = :owner AND m.verdict IS NULL
+      AND m.cancel_requested_at IS NULL AND m.valid_until > :at
+      AND (m.scheduled_at IS NULL OR m.scheduled_at <= :at)
+      AND m.status IN ('queued', 'retried', 'unknown')
+      AND EXISTS (SELECT FROM bulks b
+                  WHERE b.id = :bulk_id AND b.paused_at IS NULL AND b.canceled_at IS NULL)
+    ORDER BY m.id
+    FOR UPDATE OF m
+), attempt AS (
+    INSERT INTO attempts (message_id, number, epoch, provider, status, part_method, reference,
+                          started_at, answer_by, settled_at, receipt_by, config_version)
+    SELECT id, number, epoch, :provider, 'submitting', :part_method, reference,
+           :at, :answer_by, :at, receipt_by, :config_version
+    FROM allowed
+    ON CONFLICT (message_id, number) DO NOTHING
+    RETURNING message_id, number
+), written AS (
+    INSERT INTO parts (message_id, attempt, number, provider, status, reference, submitted_at)
+    SELECT a.id, a.number, part, :provider, 'submitting', (a.reference + part - 1) % 65536, :at
+    FROM allowed a JOIN attempt ON attempt.message_id = a.id
+    CROSS JOIN LATERAL generate_series(1, a.parts) AS part
+)
+SELECT message_id FROM attempt
+""")
+
+_JUDGE = sql("""
+UPDATE messages SET verdict = :verdict, reason = :reason
+WHERE id = ANY(:ids) AND owner = :owner AND (verdict IS NULL OR verdict IN ('scheduled', 'held'))
+""")
+
+# What a provider has, or may have, is not taken back here.
+_CANCEL_MESSAGES = sql(f"""
+UPDATE messages m
+SET cancel_requested_at = coalesce(m.cancel_requested_at, :at), verdict = 'canceled',
+    reason = 'canceled'
+WHERE {_OWNED} AND (m.verdict IS NULL OR m.verdict IN ('scheduled', 'held'))
+  AND m.status IN ('queued', 'scheduled', 'held', 'retried')
+RETURNING m.id
+""")
+
+_LEAVE = sql("""
+UPDATE messages SET epoch = epoch + 1, check_by = :check_by,
+       owner = 'send/msg_' || replace(id::text, '-', '')
+WHERE id = ANY(:ids) AND owner = :owner AND check_by IS NOT NULL
+RETURNING id, epoch, mode, country, account_id
+""")
+
+# What waits for its receipt is asked after when that is overdue.
+_PUSH = sql(f"""
+UPDATE messages m
+SET check_by = CASE WHEN m.status = 'sent' THEN greatest(:check_by, (
+    SELECT max(a.receipt_by) + CAST(:grace AS interval) FROM attempts a
+    WHERE a.message_id = m.id)) ELSE :check_by END
+WHERE {_OWNED} AND m.check_by < :check_by
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Which messages a bulk has: those from `first_id` to `last_id` that are its own."""
+
+    bulk_id: UUID
+    first_id: UUID
+    last_id: UUID
+    owner: str
+
+    def values(self) -> dict[str, object]:
+        """As statements take it."""
+        return {
+            "bulk_id": self.bulk_id,
+            "first_id": self.first_id,
+            "last_id": self.last_id,
+            "owner": self.owner,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimOfMany:
+    """The right to hand messages to one provider; the lists are of equal length.
+
+    What is not a list is as in `store.attempts.Claim`.
+    """
+
+    bulk_id: UUID
+    owner: str
+    provider: str
+    part_method: str
+    at: datetime
+    answer_by: datetime
+    config_version: int | None
+    ids: Sequence[UUID]
+    epochs: Sequence[int]
+    numbers: Sequence[int]
+    parts: Sequence[int]
+    refs: Sequence[int]
+    receipt_bys: Sequence[datetime]
+
+
+def insert(connection: Connection, extent: Extent, messages: int, at: datetime) -> None:
+    """Write a bulk; its messages are written in the same transaction."""
+    connection.send(
+        _INSERT,
+        {
+            "id": extent.bulk_id,
+            "first_id": extent.first_id,
+            "last_id": extent.last_id,
+            "messages": messages,
+            "at": at,
+        },
+    )
+
+
+def stored(connection: Connection, bulk_id: UUID) -> Answer[Row | None]:
+    """A bulk's row."""
+    return connection.row(_STORED, {"id": bulk_id})
+
+
+def pause(connection: Connection, bulk_id: UUID, at: datetime) -> None:
+    """Forbid every further claim until it is resumed."""
+    connection.send(_PAUSE, {"id": bulk_id, "at": at})
+
+
+def resume(connection: Connection, bulk_id: UUID) -> None:
+    """Allow claims again."""
+    connection.send(_RESUME, {"id": bulk_id})
+
+
+def cancel(connection: Connection, extent: Extent, at: datetime) -> Answer[list[UUID]]:
+    """Forbid every further claim for good; the messages that no provider has, for `settle`."""
+    connection.send(_CANCEL, {"id": extent.bulk_id, "at": at})
+    return connection.rows(_CANCEL_MESSAGES, {**extent.values(), "at": at}).then(_ids)
+
+
+def untried(connection: Connection, extent: Extent, at: datetime) -> Answer[Sequence[Row]]:
+    """Messages that were never given to a provider, counted by what routes and policies look at."""
+    return connection.rows(_UNTRIED, {**extent.values(), "at": at})
+
+
+async def untried_ids(
+    connection: Connection, extent: Extent, kind: Row, at: datetime
+) -> list[UUID]:
+    """The messages of one row of `untried` that are not scheduled any more."""
+    return await connection.rows(_UNTRIED_IDS, {**kind, **extent.values(), "at": at}).then(_ids)
+
+
+async def unschedule(connection: Connection, extent: Extent, at: datetime) -> list[UUID]:
+    """Let messages go whose time has come; `store.transitions.settle` then moves them."""
+    return await connection.rows(_UNSCHEDULE, {**extent.values(), "at": at}).then(_ids)
+
+
+def exceptional(
+    connection: Connection, extent: Extent, at: datetime, limit: int, *, without_receipts: bool
+) -> Answer[Sequence[Row]]:
+    """Open messages that need a decision of their own, as `store.messages.facts` takes them.
+
+    `without_receipts` adds those that were accepted: a provider of the configuration gives none.
+    """
+    return connection.rows(
+        _EXCEPTIONAL,
+        {**extent.values(), "at": at, "limit": limit, "without_receipts": without_receipts},
+    )
+
+
+def still_open(connection: Connection, extent: Extent) -> Answer[Row | None]:
+    """How many `messages` are not final, and when the first answer or receipt is `due`."""
+    return connection.row(_OPEN, extent.values())
+
+
+async def ready(
+    connection: Connection, extent: Extent, after: UUID, at: datetime, limit: int
+) -> Sequence[Row]:
+    """Messages behind `after` that may be sent now, with all that a decision and a submit need."""
+    return await connection.rows(
+        _READY, {**extent.values(), "after": after, "at": at, "limit": limit}
+    )
+
+
+async def attempts_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, list[Row]]:
+    """The attempts of messages, in order."""
+    found: dict[UUID, list[Row]] = {}
+    if ids:
+        for attempt in await connection.rows(_ATTEMPTS, {"ids": list(ids)}):
+            found.setdefault(attempt["message_id"], []).append(attempt)
+    return found
+
+
+async def claim(connection: Connection, wanted: ClaimOfMany) -> set[UUID]:
+    """Write the attempts that nothing forbids; whose they are."""
+    values = {name: getattr(wanted, name) for name in ClaimOfMany.__slots__}
+    return {row["message_id"] for row in await connection.rows(_CLAIM, values)}
+
+
+def judge(
+    connection: Connection, owner: str, ids: Sequence[UUID], verdict: Verdict, reason: str
+) -> None:
+    """Store what was decided about messages; `store.transitions.settle` then moves them."""
+    connection.send(
+        _JUDGE, {"ids": list(ids), "owner": owner, "verdict": verdict, "reason": reason}
+    )
+
+
+async def leave(
+    connection: Connection, owner: str, ids: Sequence[UUID], check_by: datetime
+) -> Sequence[Row]:
+    """Give messages to runners of their own: id, epoch, mode, country, account_id of each."""
+    return await connection.rows(_LEAVE, {"ids": list(ids), "owner": owner, "check_by": check_by})
+
+
+def push_check(
+    connection: Connection, extent: Extent, check_by: datetime, grace: timedelta
+) -> None:
+    """Look at the open messages of a bulk again later; those that wait for receipts, after those."""
+    connection.send(_PUSH, {**extent.values(), "check_by": check_by, "grace": grace})
+
+
+def _ids(rows: Sequence[Row]) -> list[UUID]:
+    return [row["id"] for row in rows]

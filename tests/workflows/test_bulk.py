@@ -1,0 +1,367 @@
+"""Many messages under one workflow, end to end: real Temporal, real Postgres, real SMPP."""
+
+import asyncio
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio.service import RPCError, RPCStatusCode
+
+from domain.modes import Mode
+from services.batches import BatchCommand, BatchView, Recipient
+from simulator.behaviour import Answer, Behaviour, Outage, ReceiptStep
+from tests.gateway import CONFIGURATION, Gateway, gateway, running_gateway
+from tests.workflows.test_upkeep import Away
+from workflows.ports.bulk import bulk_workflow_id
+
+__all__ = ["gateway"]
+
+pytestmark = pytest.mark.stack
+
+LONG = "The disk of the database is full 💾 — please look at it, {name}. " * 3
+SMALL_WINDOWS = CONFIGURATION.replace("echoes_reference", "window = 10\nechoes_reference")
+
+
+def number(place: int) -> str:
+    """Of those documented for tests, in which the simulator sees no instruction."""
+    return f"+447700900{100 + place}" if place < 900 else f"+3363998{place:04d}"
+
+
+class Batch:
+    """A batch of a test: sent, watched, and compared with what the carriers got."""
+
+    def __init__(self, gateway: Gateway, count: int, body: str = "Hello {name}", **what: Any):
+        self.gateway = gateway
+        self.count = count
+        recipients = [Recipient(number(n), {"name": f"No {n}"}) for n in range(count)]
+        self.command = BatchCommand(
+            sender="AbilIT",
+            body=body,
+            recipients=recipients,
+            digest=hashlib.sha256(body.encode()).digest(),
+            **what,
+        )
+        self.texts = Counter(body.replace("{name}", f"No {n}") for n in range(count))
+        self.id = ""
+        self.messages: list[str] = []
+
+    async def send(self) -> "Batch":
+        accepted = await self.gateway.services.batches.accept(self.gateway.caller, self.command)
+        self.id = (await self.results())[0]
+        self.messages = [result.message_id or "" for result in accepted.results]
+        return self
+
+    async def results(self) -> list[str]:
+        found = await self.gateway.services.batches.listed(
+            self.gateway.caller, before=None, limit=1
+        )
+        return [f"bat_{view.batch['id'].hex}" for view in found]
+
+    async def view(self) -> BatchView:
+        return await self.gateway.services.batches.one(self.gateway.caller, self.id)
+
+    async def counts(self) -> dict[str, int]:
+        counted: Counter[str] = Counter()
+        for row in (await self.view()).counts:
+            counted[row["status"]] += row["messages"]
+        return dict(counted)
+
+    async def until(
+        self, condition: Callable[[dict[str, int]], bool], within: float = 30
+    ) -> dict[str, int]:
+        end = time.monotonic() + within
+        while not condition(counts := await self.counts()):
+            assert time.monotonic() < end, f"still {counts}"
+            await asyncio.sleep(0.05)
+        return counts
+
+    async def until_all(self, status: str, within: float = 30) -> None:
+        await self.until(lambda counts: counts == {status: self.count}, within)
+
+    async def ended(self, within: float = 20) -> None:
+        """Its workflow has nothing left to do."""
+        handle = self.gateway.client.get_workflow_handle(bulk_workflow_id(self.id))
+        async with asyncio.timeout(within):
+            await handle.result()
+
+
+def carried(gateway: Gateway) -> Counter[str]:
+    """The texts that the carriers got, all parts of them."""
+    return Counter(m.text for smsc in (gateway.primary, gateway.backup) for m in smsc.messages)
+
+
+async def test_every_message_of_a_batch_is_delivered_once(gateway: Gateway):
+    batch = await Batch(gateway, 300).send()
+    await batch.until_all("delivered")
+    assert carried(gateway) == batch.texts
+    await batch.ended()
+    assert (await batch.view()).status == "finished"
+
+
+async def test_one_of_many_is_explained_as_a_single_message_is(gateway: Gateway):
+    batch = await Batch(gateway, 20).send()
+    single = await gateway.send(to=number(99), body="Hello No 99")
+    await gateway.until(single, "delivered")
+    await batch.until_all("delivered")
+    one = await gateway.services.messages.explain(gateway.caller, batch.messages[7])
+    other = await gateway.services.messages.explain(gateway.caller, single.message_id)
+
+    def told(explained: Any) -> list[Any]:
+        names = ("kind", "previous", "status", "attempt", "provider", "reason")
+        return [
+            [*(event[name] for name in names), sorted(event["detail"])]
+            for event in explained.events
+        ]
+
+    assert told(one) == told(other)
+    for rows in ("attempts", "parts", "receipts"):
+        mine, theirs = getattr(one, rows), getattr(other, rows)
+        assert [row["provider" if "provider" in row else "status"] for row in mine] == [
+            row["provider" if "provider" in row else "status"] for row in theirs
+        ]
+    assert one.events[1]["detail"]["ranking"][0]["provider"] == "primary"
+
+
+async def test_long_messages_are_delivered_only_when_all_their_parts_are(gateway: Gateway):
+    silent = ReceiptStep(after=1.5)
+    gateway.primary.set_number(number(3), Behaviour(part_receipts={2: (silent,)}))
+    batch = await Batch(gateway, 30, LONG).send()
+    await batch.until(lambda counts: counts.get("delivered") == 29)
+    assert (await batch.counts())["sent"] == 1
+    await batch.until_all("delivered")
+    assert carried(gateway) == batch.texts
+
+
+async def test_what_the_primary_refuses_the_backup_delivers(gateway: Gateway):
+    gateway.primary.set_default(Behaviour(answer=Answer.REFUSE, status="ESME_RSUBMITFAIL"))
+    batch = await Batch(gateway, 100).send()
+    await batch.until_all("delivered")
+    assert not gateway.primary.messages
+    explained = await gateway.services.messages.explain(gateway.caller, batch.messages[0])
+    assert [(a["provider"], a["status"]) for a in explained.attempts] == [
+        ("primary", "refused"),
+        ("backup", "delivered"),
+    ]
+
+
+async def test_numbers_that_no_carrier_takes_fail_alone(gateway: Gateway):
+    refused = Behaviour(answer=Answer.REFUSE, status="ESME_RINVDSTADR")
+    for place in (1, 5):
+        gateway.primary.set_number(number(place), refused)
+    batch = await Batch(gateway, 40).send()
+    counts = await batch.until(
+        lambda counts: sum(counts.values()) == counts.get("delivered", 0) + 2
+    )
+    assert counts == {"delivered": 38, "failed": 2}
+    reasons = {row["reason"] for row in (await batch.view()).counts}
+    assert reasons == {"delivered", "invalid_recipient"}
+
+
+async def test_receipts_that_come_before_the_answers_count(gateway: Gateway):
+    early = (ReceiptStep(after=0, early=True),)
+    gateway.primary.set_default(Behaviour(receipts=early, latency=0.05))
+    batch = await Batch(gateway, 150).send()
+    await batch.until_all("delivered")
+    assert carried(gateway) == batch.texts
+
+
+async def test_a_paused_batch_sends_nothing_more_and_goes_on_where_it_was(
+    database_url, temporal_client
+):
+    async with running_gateway(
+        database_url, temporal_client, configuration=SMALL_WINDOWS
+    ) as gateway:
+        gateway.primary.set_default(Behaviour(latency=0.2))
+        batch = await Batch(gateway, 200).send()
+        await batch.until(lambda counts: counts.get("delivered", 0) > 10)
+        paused = await gateway.services.batches.pause(gateway.caller, batch.id)
+        assert paused.status == "paused"
+        await asyncio.sleep(1.0)
+        left = len(gateway.primary.messages)
+        await asyncio.sleep(1.0)
+        assert len(gateway.primary.messages) == left < 200
+        assert (await batch.counts())["queued"] == 200 - left
+        resumed = await gateway.services.batches.resume(gateway.caller, batch.id)
+        assert resumed.status == "running"
+        await batch.until_all("delivered")
+        assert carried(gateway) == batch.texts
+
+
+async def test_a_cancelled_batch_ends_what_no_carrier_has(database_url, temporal_client):
+    async with running_gateway(
+        database_url, temporal_client, configuration=SMALL_WINDOWS
+    ) as gateway:
+        gateway.primary.set_default(Behaviour(latency=0.2))
+        batch = await Batch(gateway, 200).send()
+        await batch.until(lambda counts: counts.get("delivered", 0) > 10)
+        canceled = await gateway.services.batches.cancel(gateway.caller, batch.id)
+        assert canceled.status == "canceled"
+        counts = await batch.until(
+            lambda counts: counts.get("delivered", 0) + counts.get("canceled", 0) == 200
+        )
+        assert counts["canceled"] > 100
+        assert len(gateway.primary.messages) == counts["delivered"]
+        await batch.ended()
+
+
+async def test_one_message_of_a_batch_can_be_cancelled(database_url, temporal_client):
+    async with running_gateway(database_url, temporal_client, with_worker=False) as gateway:
+        batch = await Batch(gateway, 10).send()
+        await gateway.services.messages.cancel(gateway.caller, batch.messages[4])
+        await gateway.start_worker()
+        await batch.until(lambda counts: counts == {"delivered": 9, "canceled": 1})
+        assert "Hello No 4" not in carried(gateway)
+
+
+async def test_no_more_is_in_doubt_than_the_windows_hold(database_url, temporal_client):
+    async with running_gateway(
+        database_url,
+        temporal_client,
+        configuration=SMALL_WINDOWS,
+        more='[modes.promotional]\nunknown = "wait"',
+    ) as gateway:
+        gateway.primary.set_default(Behaviour(answer=Answer.SILENCE, taken=True, hold=True))
+        batch = await Batch(gateway, 100, mode=Mode.PROMOTIONAL).send()
+        await batch.until(lambda counts: counts.get("sending") == 20)
+        await asyncio.sleep(0.3)
+        assert (await batch.counts()) == {"sending": 20, "queued": 80}
+        gateway.primary.set_default()
+        await batch.until(lambda counts: counts.get("unknown", 0) >= 20, within=20)
+        gateway.primary.release_receipts()
+        await batch.until_all("delivered")
+        assert carried(gateway) == batch.texts
+
+
+async def test_alerts_in_doubt_are_sent_again_by_the_other_carrier(gateway: Gateway):
+    gateway.primary.set_default(Behaviour(answer=Answer.SILENCE))
+    batch = await Batch(gateway, 30, mode=Mode.ALERT).send()
+    await batch.until_all("delivered", within=40)
+    assert Counter(m.text for m in gateway.backup.messages) == batch.texts
+
+
+async def test_alerts_without_a_receipt_go_to_the_next_route(database_url, temporal_client):
+    async with running_gateway(database_url, temporal_client, receipt_deadline="1s") as gateway:
+        gateway.primary.set_default(Behaviour(receipts=()))
+        batch = await Batch(gateway, 40, mode=Mode.ALERT).send()
+        await batch.until_all("delivered")
+        assert len(gateway.primary.messages) == len(gateway.backup.messages) == 40
+
+
+async def test_a_batch_waits_while_every_carrier_is_down(database_url, temporal_client):
+    async with running_gateway(
+        database_url, temporal_client, configuration=SMALL_WINDOWS
+    ) as gateway:
+        gateway.primary.set_default(Behaviour(latency=0.2))
+        batch = await Batch(gateway, 200).send()
+        await batch.until(lambda counts: counts.get("delivered", 0) > 20)
+        for smsc in (gateway.primary, gateway.backup):
+            await smsc.outage(kind=Outage.NOT_LISTENING)
+        await asyncio.sleep(2)
+        assert (await batch.counts())["queued"] > 0
+        for smsc in (gateway.primary, gateway.backup):
+            await smsc.outage(on=False)
+        counts = await batch.until(
+            lambda counts: counts.get("delivered", 0) + counts.get("unknown", 0) == 200,
+            within=60,
+        )
+        # What was on its way when the connections broke is unknown, and is not guessed at.
+        assert counts.get("unknown", 0) <= 20
+        assert max(carried(gateway).values()) == 1
+
+
+async def test_a_worker_that_stops_in_the_middle_leaves_the_rest_to_the_next(
+    database_url, temporal_client
+):
+    async with running_gateway(
+        database_url, temporal_client, configuration=SMALL_WINDOWS
+    ) as gateway:
+        gateway.primary.set_default(Behaviour(latency=0.2))
+        batch = await Batch(gateway, 200).send()
+        await batch.until(lambda counts: counts.get("delivered", 0) > 20)
+        await gateway.end_workers()
+        assert (await batch.counts())["queued"] > 0
+        await gateway.start_worker()
+        await batch.until_all("delivered", within=60)
+        assert carried(gateway) == batch.texts
+
+
+async def test_a_scheduled_batch_leaves_when_its_time_has_come(gateway: Gateway):
+    at = datetime.now(UTC) + timedelta(seconds=2)
+    batch = await Batch(gateway, 20, scheduled_at=at).send()
+    assert await batch.counts() == {"scheduled": 20}
+    await batch.until_all("delivered")
+    assert min(m.parts[0].accepted_at for m in gateway.primary.messages) >= at
+
+
+async def test_a_dead_letter_of_a_batch_is_replayed_as_a_message_of_its_own(
+    database_url, temporal_client
+):
+    async with running_gateway(
+        database_url, temporal_client, more='[modes.transactional]\noutage_patience = "1s"'
+    ) as gateway:
+        for smsc in (gateway.primary, gateway.backup):
+            await smsc.outage(kind=Outage.NOT_LISTENING)
+        await gateway.providers_up()
+        batch = await Batch(gateway, 15).send()
+        await batch.until_all("dead_letter")
+        for smsc in (gateway.primary, gateway.backup):
+            await smsc.outage(on=False)
+        await gateway.providers_up("primary", "backup")
+        done = await gateway.services.dead_letters.replay(
+            gateway.caller, message_ids=None, provider=None, limit=100
+        )
+        assert len(done.replayed) == 15
+        await batch.until_all("delivered")
+
+
+async def test_a_batch_that_was_accepted_while_temporal_was_away_is_taken_up(
+    database_url, temporal_client
+):
+    away = Away(temporal_client)
+    async with running_gateway(database_url, temporal_client, connect=away.connect) as gateway:
+        batch = await Batch(gateway, 50).send()
+        assert await batch.counts() == {"queued": 50}
+        away.away = False
+        await batch.until_all("delivered")
+        assert carried(gateway) == batch.texts
+
+
+async def test_a_batch_whose_runner_is_gone_is_taken_up(database_url, temporal_client):
+    async with running_gateway(
+        database_url, temporal_client, configuration=SMALL_WINDOWS
+    ) as gateway:
+        gateway.primary.set_default(Behaviour(latency=0.2))
+        batch = await Batch(gateway, 100).send()
+        await batch.until(lambda counts: counts.get("delivered", 0) > 5)
+        handle = gateway.client.get_workflow_handle(bulk_workflow_id(batch.id))
+        await handle.terminate()
+        await gateway.execute(
+            "UPDATE messages SET check_by = now() WHERE check_by IS NOT NULL AND bulk_id IS NOT NULL"
+        )
+        await batch.until_all("delivered", within=60)
+        assert carried(gateway) == batch.texts
+
+
+async def test_what_a_workflow_remembers_names_nobody(gateway: Gateway):
+    batch = await Batch(gateway, 20).send()
+    await batch.until_all("delivered")
+    await batch.ended()
+    handle = gateway.client.get_workflow_handle(bulk_workflow_id(batch.id))
+    history = await handle.fetch_history()
+    text = history.to_json()
+    assert "447700900" not in text
+    assert "Hello" not in text
+    assert len(history.events) < 100
+
+
+async def test_the_runner_of_a_batch_has_an_id_that_tells_the_batch(gateway: Gateway):
+    batch = await Batch(gateway, 3).send()
+    handle = gateway.client.get_workflow_handle(bulk_workflow_id(batch.id))
+    assert (await handle.describe()).workflow_type == "BulkSendWorkflow"
+    with pytest.raises(RPCError) as unknown:
+        await gateway.client.get_workflow_handle(bulk_workflow_id("bat_0")).describe()
+    assert unknown.value.status is RPCStatusCode.NOT_FOUND

@@ -1,0 +1,117 @@
+"""Many messages, from their acceptance to their ends, under one runner."""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import Priority, RetryPolicy
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from workflows.ports.bulk import (
+        BulkProviderActivities,
+        BulkRef,
+        Plan,
+        PlanActivities,
+        PlanTask,
+        Share,
+        SubmitShareTask,
+    )
+    from workflows.ports.send import MessageChanged, provider_queue
+
+_UNTIL_THE_DATABASE_ANSWERS = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)
+)
+# Where a share was left stands in the rows: another look at them is better than a repetition.
+_ONCE = RetryPolicy(maximum_attempts=1)
+_QUEUE_WITHIN = timedelta(seconds=10)
+_SHARE_WITHIN = timedelta(minutes=30)
+_HEARTBEAT = timedelta(seconds=10)
+# While nothing is known to be due the rows are looked at less and less often: receipts move them
+# without a word to this workflow.
+_FIRST_REST = timedelta(seconds=1)
+_LONGEST_REST = timedelta(minutes=5)
+
+
+@workflow.defn
+class BulkSendWorkflow:
+    """Takes the messages of a bulk to their ends, each as `SendWorkflow` would.
+
+    A plan says which provider should send how many; each of these shares is one activity, at the
+    provider's own pace. Whatever did not go well shows in the rows, and is in the next plan.
+    """
+
+    def __init__(self) -> None:
+        self._news = 0
+        self._rests = 0
+        self._shares: dict[str, asyncio.Task[int]] = {}
+
+    @workflow.run
+    async def run(self, bulk: BulkRef) -> None:
+        while True:
+            seen = self._news
+            plan = await self._plan(bulk)
+            for share in plan.shares:
+                if share.provider not in self._shares:
+                    self._shares[share.provider] = asyncio.create_task(self._send(bulk, share))
+            if plan.open == 0 and not self._shares:
+                return
+            if not self._shares and workflow.info().is_continue_as_new_suggested():
+                workflow.continue_as_new(bulk)
+            await self._until_something_happens(plan, seen)
+
+    @workflow.signal
+    def message_changed(self, _: MessageChanged) -> None:
+        """Something about the bulk, or about one of its messages, was decided by people."""
+        self._news += 1
+
+    async def _plan(self, bulk: BulkRef) -> Plan:
+        return await workflow.execute_local_activity_method(
+            PlanActivities.plan,
+            PlanTask(bulk, workflow.now()),
+            start_to_close_timeout=timedelta(seconds=30),
+            retry_policy=_UNTIL_THE_DATABASE_ANSWERS,
+        )
+
+    async def _send(self, bulk: BulkRef, share: Share) -> int:
+        """Let a worker of the provider send its share; how many messages that were."""
+        try:
+            done = await workflow.execute_activity_method(
+                BulkProviderActivities.submit_share,
+                SubmitShareTask(bulk, share.provider),
+                task_queue=provider_queue(share.provider),
+                schedule_to_start_timeout=_QUEUE_WITHIN,
+                start_to_close_timeout=_SHARE_WITHIN,
+                heartbeat_timeout=_HEARTBEAT,
+                retry_policy=_ONCE,
+                priority=Priority(priority_key=share.priority),
+                summary=f"{share.messages} messages",
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            workflow.logger.info("the provider's worker did not answer; planning anew")
+            return 0
+        return done.submitted
+
+    async def _until_something_happens(self, plan: Plan, seen: int) -> None:
+        """Return when a share is done, when something is due, or at news."""
+        rest = min(_LONGEST_REST, _FIRST_REST * 2 ** min(self._rests, 10))
+        until = rest
+        if plan.look_at is not None:
+            until = min(rest, max(timedelta(milliseconds=100), plan.look_at - workflow.now()))
+        try:
+            await workflow.wait_condition(
+                lambda: self._news != seen or any(s.done() for s in self._shares.values()),
+                timeout=until,
+            )
+        except TimeoutError:
+            self._rests += 1
+            return
+        done = [provider for provider, share in self._shares.items() if share.done()]
+        sent = sum([await self._shares.pop(provider) for provider in done])
+        if sent or self._news != seen:
+            self._rests = 0
+        elif done:
+            self._rests += 1
+            await workflow.sleep(min(rest, timedelta(seconds=15)))
