@@ -39,7 +39,8 @@ _log = structlog.get_logger(logger_name=__name__)
 
 # How long a peer that unbinds, or that does not take our last octets, holds up the end.
 _PARTING_GRACE: Final = 1.0
-# Requests of the peer that wait for a handler; those beyond are throttled.
+# Requests of the peer that wait for a handler. With so many nothing more is read, so that the peer's
+# own buffers fill: many peers drop a receipt that is answered with ESME_RTHROTTLED.
 _MAX_BACKLOG: Final = 1000
 # Frames that wait for a peer that does not read; one more ends the session.
 _MAX_OUTGOING: Final = 10_000
@@ -166,6 +167,7 @@ class Session(asyncio.Protocol):
         self._sweep_timer: asyncio.TimerHandle | None = None
 
         self._backlog: deque[Pdu] = deque()
+        self._reading_paused = False
         self._handlers: set[asyncio.Task[None]] = set()
         self._deaf = False
         self._parting = False
@@ -457,10 +459,21 @@ class Session(asyncio.Protocol):
             task = self._loop.create_task(self._handle(pdu))
             self._handlers.add(task)
             task.add_done_callback(self._handler_done)
-        elif len(self._backlog) < _MAX_BACKLOG:
+        else:
             self._backlog.append(pdu)
-        elif pdu.command not in _UNANSWERED:
-            self.respond(pdu.reply(Status.ESME_RTHROTTLED))
+            if len(self._backlog) >= _MAX_BACKLOG and not self._reading_paused:
+                self._pause_reading()
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._reading_paused = False
+        self._last_received = self._loop.time()  # the silence was our own
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     async def _handle(self, pdu: Pdu) -> None:
         while True:
@@ -481,6 +494,8 @@ class Session(asyncio.Protocol):
             if not self._backlog:
                 return
             pdu = self._backlog.popleft()
+            if self._reading_paused and len(self._backlog) <= _MAX_BACKLOG // 2:
+                self._resume_reading()
 
     def _handler_done(self, task: asyncio.Task[None]) -> None:
         self._handlers.discard(task)
@@ -493,6 +508,8 @@ class Session(asyncio.Protocol):
         interval = self._enquire_link_interval
         if interval is None or self.closed.is_set():
             return
+        if self._reading_paused:  # nobody can be heard
+            self._last_received = self._loop.time()
         silence = self._loop.time() - self._last_received
         if silence < interval:
             self._idle_timer = self._loop.call_later(interval - silence, self._watch_for_silence)
