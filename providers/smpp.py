@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -34,7 +34,7 @@ from smpp.session import ResponseTimeout, Session, SessionClosed, SessionError
 from telemetry import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from domain.configuration import SmppProvider as SmppConfiguration
     from domain.receipts import ReceiptState
@@ -129,15 +129,8 @@ class SmppProvider(Provider):
 
     # Sending
 
-    @asynccontextmanager
-    async def slot(self, priority: Priority) -> AsyncIterator[None]:
-        await self._turns.take(priority.rank)
-        metrics.window_measured(self.name, self._turns.held)
-        try:
-            yield
-        finally:
-            self._turns.give_back()
-            metrics.window_measured(self.name, self._turns.held)
+    def slot(self, priority: Priority) -> AbstractAsyncContextManager[None]:
+        return _Slot(self.name, self._turns, priority.rank)
 
     def count_parts(self, outbound: Outbound) -> int:
         return len(self._segmented(outbound).parts)
@@ -259,6 +252,23 @@ class SmppProvider(Provider):
             )
             return pdu.reply(Status.ESME_RX_T_APPN)
         return pdu.reply()
+
+
+class _Slot(AbstractAsyncContextManager[None]):
+    """A turn, taken and given back."""
+
+    def __init__(self, provider: str, turns: Turns, rank: int) -> None:
+        self._provider = provider
+        self._turns = turns
+        self._rank = rank
+
+    async def __aenter__(self) -> None:
+        await self._turns.take(self._rank)
+        metrics.window_measured(self._provider, self._turns.held)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turns.give_back()
+        metrics.window_measured(self._provider, self._turns.held)
 
 
 class _Submission:

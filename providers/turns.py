@@ -116,6 +116,9 @@ class Turns:
         """
         if self._closed:
             raise NoSlot(timedelta(seconds=patience), ErrorClass.UNREACHABLE)
+        if not self._waiting and self._may_leave():
+            self._leave()
+            return
         expected = self._expected_wait(rank)
         if expected > patience:
             raise NoSlot(timedelta(seconds=expected), ErrorClass.THROTTLED)
@@ -170,11 +173,20 @@ class Turns:
                 return
             heapq.heappop(self._waiting)
             self._waiting_by_rank[rank] -= 1
-            self.pace.leave()
             if needs_window:
-                self.held += 1
-                self._all_back.clear()
+                self._leave()
+            else:
+                self.pace.leave()
             turn.set_result(None)
+
+    def _may_leave(self) -> bool:
+        return self.held < self._capacity() and self.pace.wait() == 0
+
+    def _leave(self) -> None:
+        """A message has its turn."""
+        self.pace.leave()
+        self.held += 1
+        self._all_back.clear()
 
     async def close(self) -> None:
         """Give no more turns but to further parts, and return when all are back."""

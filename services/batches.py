@@ -437,9 +437,7 @@ def _duplicate(position: int, first: int) -> Refusal:
 
 
 def _of(refusal: Refusal) -> Fault:
-    return Fault(
-        f"recipients.{refusal.position}.{refusal.field}", refusal.reason, refusal.sentence
-    )
+    return Fault(f"recipients.{refusal.position}.{refusal.field}", refusal.reason, refusal.sentence)
 
 
 def _public(bulk_id: UUID) -> str:

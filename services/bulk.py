@@ -332,8 +332,10 @@ class Bulks:
         """Write the attempts, with the last look at all that forbids them; what may be sent."""
         declared = self._configurations.current.providers[provider.name]
         answer_by = now + declared.response_timeout + AROUND_AN_ANSWER + _TURN_WITHIN
+        chosen = {id(each.chosen.options): each.chosen for each in wanted}
+        kinds = {kind: place for place, kind in enumerate(chosen, start=1)}
         async with self._database.begin() as connection:
-            claimed = await bulks.claim(
+            claimed = bulks.claim(
                 connection,
                 ClaimOfMany(
                     bulk_id=extent.bulk_id,
@@ -349,41 +351,17 @@ class Bulks:
                     parts=[each.parts for each in wanted],
                     refs=[each.outbound.reference for each in wanted],
                     receipt_bys=[each.receipt_by for each in wanted],
+                    kinds=[kinds[id(each.chosen.options)] for each in wanted],
+                    details=[
+                        self._routes.explained(each.route, each.options) for each in chosen.values()
+                    ],
                 ),
-            )
-            if not claimed:
-                return []
-            taken = [each for each in wanted if each.outbound.message_id in claimed]
-            self._tell_of_decisions(connection, extent, provider, taken, now)
-            moves = await settle(connection, list(claimed), actor=ACTOR, at=now)
-        self._announcements.tell(moves, runner_knows=True)
-        return taken
-
-    def _tell_of_decisions(
-        self,
-        connection: Connection,
-        extent: Extent,
-        provider: Provider,
-        taken: Sequence[_Ready],
-        now: datetime,
-    ) -> None:
-        alike: dict[tuple[int, int], list[_Ready]] = defaultdict(list)
-        for each in taken:
-            alike[id(each.chosen.options), each.number].append(each)
-        for (_, number), group in alike.items():
-            chosen = group[0].chosen
-            events.append_to_many(
-                connection,
-                extent.bulk_id,
-                [each.outbound.message_id for each in group],
-                "decided",
                 actor=ACTOR,
-                at=now,
-                attempt=number,
-                provider=provider.name,
-                reason="submit",
-                detail=self._routes.explained(chosen.route, chosen.options),
             )
+        moves = await claimed
+        self._announcements.tell(moves, runner_knows=True)
+        taken = {message_id for each in moves for message_id in each.ids}
+        return [each for each in wanted if each.outbound.message_id in taken]
 
     async def record(self, provider: str, changes: Sequence[AttemptChange]) -> None:
         """Write what came of attempts, and meet the receipts that were quicker.
@@ -407,17 +385,18 @@ class Bulks:
         async with self._database.begin() as connection:
             receipts.share_provider(connection, provider)
             lock(connection, ids)
-            attempts.record(
+            moves = await attempts.record_and_settle(
                 connection,
                 changes,
+                actor=ACTOR,
                 at=now,
+                check_by=now + GRACE,
                 doubt_until=now + receipt_deadline(self._configurations.current, provider),
             )
             early = await receipts.match(
                 connection, provider, given, at=now, errors=RECEIPT_ERROR_NAMES, recheck=GRACE
             )
-            moves = await settle(connection, ids, actor=ACTOR, at=now)
-        return [*early.transitions, *moves]
+        return [*moves, *early.transitions]
 
 
 class _Chooser:

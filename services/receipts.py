@@ -1,6 +1,7 @@
 """Receipts on their way in: gathered, committed, and only then answered."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,9 @@ from telemetry.tracing import SpanKind, span
 _log = get_logger(__name__)
 
 _MOST_IN_A_BATCH = 500
+# Carriers give back the E.164 number that they were given; reading it anew takes ten times as long as
+# all else that is done with a receipt.
+_AS_ACCEPTED = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 
 
 @dataclass
@@ -120,6 +124,8 @@ class ReceiptIntake:
     def _hash(self, recipient: str | None) -> bytes | None:
         if recipient is None:
             return None
+        if _AS_ACCEPTED.fullmatch(recipient):
+            return self._recipient_hash.of(recipient)
         try:
             return self._recipient_hash.of(parse_number(recipient).e164)
         except InvalidNumber:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from domain.states import AttemptStatus
+from domain.states import AttemptStatus, PartStatus, fold_attempt
 from store.database import Answer, Connection, Row, sql
+from store.transitions import MOVED, TELL, Moving, Transition, move, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,58 @@ JOIN attempt_folds(CAST(:message_ids AS uuid[])) f
 WHERE a.message_id = f.message_id AND a.number = f.number AND a.message_id = ANY(:message_ids)
 """)
 
+# The usual case in one statement: nobody but its submit has touched the attempt. What is not as it
+# usually is stays as it is, and is folded step by step.
+_RECORD_ALL = Moving.of(f"""
+WITH o AS (
+    SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
+                         CAST(:numbers AS smallint[]), CAST(:statuses AS text[]),
+                         CAST(:provider_ids AS text[]), CAST(:classes AS text[]),
+                         CAST(:codes AS text[]))
+         AS o (message_id, attempt, number, status, provider_message_id, error_class, code)
+), t AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:of_attempts AS smallint[]),
+                         CAST(:counts AS smallint[]), CAST(:of_statuses AS text[]),
+                         CAST(:of_classes AS text[]), CAST(:of_codes AS text[]),
+                         CAST(:rests AS interval[]), CAST(:binds AS text[]))
+         AS t (message_id, number, parts, status, error_class, code, retry_after, bind)
+), part AS (
+    UPDATE parts p
+    SET status = o.status, provider_message_id = o.provider_message_id,
+        error_class = o.error_class, code = o.code, answered_at = :at
+    FROM o
+    WHERE p.message_id = o.message_id AND p.attempt = o.attempt AND p.number = o.number
+      AND p.message_id = ANY(:ids) AND p.status = 'submitting' AND p.provider_message_id IS NULL
+    RETURNING p.message_id, p.attempt
+), whole AS (
+    SELECT t.* FROM t JOIN (SELECT message_id, attempt, count(*) AS parts FROM part GROUP BY 1, 2) n
+        ON n.message_id = t.message_id AND n.attempt = t.number AND n.parts = t.parts
+), attempt AS (
+    UPDATE attempts a
+    SET status = w.status, settled_at = :at, error_class = w.error_class,
+        code = coalesce(w.code, a.code), retry_after = w.retry_after,
+        receipt_by = CASE WHEN w.status = 'unknown' THEN least(a.receipt_by, :doubt_until)
+                          ELSE a.receipt_by END,
+        bind = CASE WHEN w.bind = '' THEN a.bind ELSE w.bind END
+    FROM whole w
+    WHERE a.message_id = w.message_id AND a.number = w.number AND a.message_id = ANY(:ids)
+      AND a.status = 'submitting' AND NOT a.expired
+    RETURNING a.message_id, a.number, a.epoch, a.provider, a.code, a.status
+), moved AS (
+    UPDATE messages m
+    SET status = CASE a.status WHEN 'accepted' THEN 'sent' WHEN 'unknown' THEN 'unknown'
+                               ELSE 'retried' END,
+        moved_at = :at,
+        check_by = CASE
+            WHEN CAST(:check_by AS timestamptz) IS NULL OR starts_with(m.owner, 'bulk/')
+            THEN m.check_by ELSE :check_by END
+    FROM attempt a
+    WHERE m.id = a.message_id AND m.id = ANY(:ids) AND m.status = 'sending'
+      AND m.verdict IS NULL AND m.epoch = a.epoch
+    RETURNING {MOVED}, 'sending' AS previous, a.number AS attempt, a.provider, a.code
+), {TELL}
+""")
+
 _DOUBT = sql("""
 UPDATE parts p SET status = 'unknown'
 FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[])) AS t (message_id, number)
@@ -223,6 +276,55 @@ def record(
         },
     )
     refold(connection, changes, at=at, doubt_until=doubt_until)
+
+
+async def record_and_settle(
+    connection: Connection,
+    changes: Sequence[AttemptChange],
+    *,
+    actor: str,
+    at: datetime,
+    check_by: datetime | None,
+    doubt_until: datetime,
+) -> list[Transition]:
+    """Write the outcomes of attempts, each with all its parts, and move their messages.
+
+    The rows of the messages are locked. Arguments as those of `record` and `settle`.
+    """
+    parts = [(change, part) for change in changes for part in change.parts]
+    moved = await move(
+        connection,
+        _RECORD_ALL,
+        [change.message_id for change in changes],
+        actor=actor,
+        at=at,
+        check_by=check_by,
+        doubt_until=doubt_until,
+        message_ids=[change.message_id for change, _ in parts],
+        attempts=[change.number for change, _ in parts],
+        numbers=[part.number for _, part in parts],
+        statuses=[part.status for _, part in parts],
+        provider_ids=[part.provider_message_id for _, part in parts],
+        classes=[part.error_class for _, part in parts],
+        codes=[part.code for _, part in parts],
+        of_attempts=[change.number for change in changes],
+        counts=[len(change.parts) for change in changes],
+        of_statuses=[
+            fold_attempt([PartStatus(part.status) for part in change.parts]).value
+            for change in changes
+        ],
+        of_classes=[change.error_class for change in changes],
+        of_codes=[change.code for change in changes],
+        rests=[change.retry_after for change in changes],
+        binds=[change.bind for change in changes],
+    )
+    done = {message_id for each in moved for message_id in each.ids}
+    left = [change for change in changes if change.message_id not in done]
+    if left:
+        record(connection, left, at=at, doubt_until=doubt_until)
+        ids = [change.message_id for change in left]
+        moved += await settle(connection, ids, actor=actor, at=at, check_by=check_by)
+    return moved
 
 
 def refold(

@@ -1,12 +1,18 @@
 """Bulks: messages that one runner takes to their ends; read, claimed and judged many at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
+
+from psycopg.types.json import Jsonb
 
 from domain.states import Verdict
 from store.database import Answer, Connection, Row, sql
+from store.transitions import MOVED, TELL, Moving, Transition, move
+
+_OF_MOVE = frozenset({"ids", "at"})
 
 _INSERT = sql("""
 INSERT INTO bulks (id, first_id, last_id, messages, created_at)
@@ -106,14 +112,15 @@ FROM attempts WHERE message_id = ANY(:ids) ORDER BY message_id, number
 
 # As `store.attempts.claim`, for many: the last look at everything that could forbid a submit, and
 # the attempts, in one statement.
-_CLAIM = sql("""
+_CLAIM = Moving.of(f"""
 WITH wanted AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:epochs AS integer[]),
                          CAST(:numbers AS smallint[]), CAST(:parts AS smallint[]),
-                         CAST(:refs AS integer[]), CAST(:receipt_bys AS timestamptz[]))
-         AS w (id, epoch, number, parts, reference, receipt_by)
+                         CAST(:refs AS integer[]), CAST(:receipt_bys AS timestamptz[]),
+                         CAST(:kinds AS integer[]))
+         AS w (id, epoch, number, parts, reference, receipt_by, kind)
 ), allowed AS (
-    SELECT w.* FROM wanted w JOIN messages m ON m.id = w.id AND m.epoch = w.epoch
+    SELECT w.*, m.status AS previous FROM wanted w JOIN messages m ON m.id = w.id AND m.epoch = w.epoch
     WHERE m.id = ANY(:ids) AND m.owner = :owner AND m.verdict IS NULL
       AND m.cancel_requested_at IS NULL AND m.valid_until > :at
       AND (m.scheduled_at IS NULL OR m.scheduled_at <= :at)
@@ -135,8 +142,25 @@ WITH wanted AS (
     SELECT a.id, a.number, part, :provider, 'submitting', (a.reference + part - 1) % 65536, :at
     FROM allowed a JOIN attempt ON attempt.message_id = a.id
     CROSS JOIN LATERAL generate_series(1, a.parts) AS part
-)
-SELECT message_id FROM attempt
+), claimed AS (
+    UPDATE messages m SET status = 'sending', moved_at = :at, waiting_for = NULL
+    FROM allowed a JOIN attempt ON attempt.message_id = a.id
+    WHERE m.id = a.id AND m.id = ANY(:ids)
+    RETURNING {MOVED}, a.previous, a.number AS attempt, CAST(:provider AS text) AS provider,
+              '' AS code, a.kind
+), decided AS (
+    INSERT INTO events_of_many (bulk_id, message_ids, at, kind, actor, attempt, provider, reason,
+                                detail)
+    SELECT c.bulk_id, array_agg(c.id), :at, 'decided', :actor, c.attempt, c.provider, 'submit',
+           d.detail
+    FROM claimed c
+    JOIN unnest(CAST(:details AS jsonb[])) WITH ORDINALITY AS d (detail, kind) ON d.kind = c.kind
+    GROUP BY c.bulk_id, c.attempt, c.provider, d.kind, d.detail
+    RETURNING 1
+), moved AS (
+    -- Told of only when the decisions were.
+    SELECT * FROM claimed WHERE (SELECT count(*) FROM decided) > 0
+), {TELL}
 """)
 
 _JUDGE = sql("""
@@ -194,7 +218,8 @@ class Extent:
 class ClaimOfMany:
     """The right to hand messages to one provider; the lists are of equal length.
 
-    What is not a list is as in `store.attempts.Claim`.
+    What is not a list is as in `store.attempts.Claim`. `kinds` says by which of `details` each was
+    decided, from 1.
     """
 
     bulk_id: UUID
@@ -210,6 +235,8 @@ class ClaimOfMany:
     parts: Sequence[int]
     refs: Sequence[int]
     receipt_bys: Sequence[datetime]
+    kinds: Sequence[int]
+    details: Sequence[Mapping[str, Any]]
 
 
 def insert(connection: Connection, extent: Extent, messages: int, at: datetime) -> None:
@@ -300,10 +327,19 @@ async def attempts_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID,
     return found
 
 
-async def claim(connection: Connection, wanted: ClaimOfMany) -> set[UUID]:
-    """Write the attempts that nothing forbids; whose they are."""
-    values = {name: getattr(wanted, name) for name in ClaimOfMany.__slots__}
-    return {row["message_id"] for row in await connection.rows(_CLAIM, values)}
+def claim(connection: Connection, wanted: ClaimOfMany, *, actor: str) -> Answer[list[Transition]]:
+    """Write the attempts that nothing forbids, and the decisions for them; what moved may be sent."""
+    values = {name: getattr(wanted, name) for name in ClaimOfMany.__slots__ if name not in _OF_MOVE}
+    values["details"] = [Jsonb(detail) for detail in wanted.details]
+    return move(
+        connection,
+        _CLAIM,
+        wanted.ids,
+        actor=actor,
+        at=wanted.at,
+        check_by=None,
+        **values,
+    )
 
 
 def judge(

@@ -11,8 +11,9 @@ SQLAlchemy keeps the pool; statements run on psycopg directly (docs/decisions/00
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final, Generic, NewType, Self, TypeVar
+from uuid import UUID
 
 import psycopg
 import sqlalchemy.exc
@@ -272,7 +273,36 @@ async def _run(driver: psycopg.AsyncConnection[Any], sent: Sequence[_Sent]) -> N
 
 async def _execute(driver: psycopg.AsyncConnection[Any], sent: _Sent) -> psycopg.AsyncCursor[Row]:
     cursor = driver.cursor(row_factory=dict_row)
-    return await cursor.execute(sent.statement, sent.parameters)
+    parameters = {name: _as_array(value) for name, value in sent.parameters.items()}
+    return await cursor.execute(sent.statement, parameters)
+
+
+def _as_array(value: object) -> object:
+    """A list as Postgres writes it (manual, 8.15.2); everything else as it is.
+
+    The driver's own way takes three times as long, which was an eighth of a worker's time.
+    """
+    if not isinstance(value, list | tuple):
+        return value
+    kind = next((type(each) for each in value if each is not None), None)
+    write = None if kind is None else _WRITTEN.get(kind)
+    if write is None and kind is not None:
+        return value
+    return "{" + ",".join("NULL" if e is None or write is None else write(e) for e in value) + "}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+_WRITTEN: Final[Mapping[type, Callable[[Any], str]]] = {
+    UUID: str,
+    int: str,
+    str: _quoted,
+    bytes: lambda octets: f'"\\\\x{octets.hex()}"',
+    datetime: lambda moment: f'"{moment.isoformat()}"',
+    date: date.isoformat,
+}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from domain.receipts import ReceiptState
 from store.attempts import AttemptChange, refold
 from store.database import Answer, Connection, Row, sql
 from store.events import append
-from store.transitions import Transition, lock, settle
+from store.transitions import MOVED, TELL, Moving, Transition, lock, move, settle
 
 # Ids of providers recycle: older parts with the same id are somebody else's.
 _ID_LIFE = timedelta(days=14)
@@ -80,10 +80,10 @@ DO UPDATE SET copies = receipts.copies + excluded.copies
 
 _BY_ID = sql("""
 SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.received_at,
-       p.message_id, p.attempt, p.number
+       p.message_id, p.attempt, p.number, p.answered_at
 FROM receipts r
 JOIN LATERAL (
-    SELECT message_id, attempt, number FROM parts
+    SELECT message_id, attempt, number, answered_at FROM parts
     WHERE provider = r.provider AND provider_message_id = r.provider_message_id
       AND submitted_at > r.received_at - CAST(:id_life AS interval)
     ORDER BY submitted_at DESC LIMIT 1
@@ -187,6 +187,64 @@ FROM best b
 WHERE p.message_id = b.message_id AND p.attempt = b.attempt AND p.number = b.number
   AND p.message_id = ANY(:message_ids)
 RETURNING p.message_id, p.attempt, p.number, p.answered_at
+""")
+
+# The usual case in one statement: the only part of the attempt that is under way is delivered. What
+# is not as it usually is stays as it is, and is applied step by step.
+_DELIVER = Moving.of(f"""
+WITH pairs AS (
+    SELECT * FROM unnest(CAST(:days AS date[]), CAST(:receipt_ids AS bigint[]),
+                         CAST(:ids AS uuid[]), CAST(:attempts AS smallint[]),
+                         CAST(:codes AS text[]), CAST(:networks AS text[]),
+                         CAST(:received AS timestamptz[]))
+         AS p (day, id, message_id, attempt, code, network, received_at)
+), part AS (
+    UPDATE parts p
+    SET status = 'delivered', receipt_state = 'delivered', receipt_code = r.code,
+        receipt_at = r.received_at
+    FROM pairs r
+    WHERE p.message_id = r.message_id AND p.attempt = r.attempt AND p.number = 1
+      AND p.message_id = ANY(:ids) AND p.status = 'accepted'
+      AND NOT EXISTS (SELECT FROM parts q WHERE q.message_id = p.message_id
+                      AND q.attempt = p.attempt AND q.number = 2
+                      AND q.message_id = ANY(:ids))
+    RETURNING p.message_id, p.attempt
+), attempt AS (
+    UPDATE attempts a SET status = 'delivered', settled_at = :at, error_class = NULL
+    FROM part p
+    WHERE a.message_id = p.message_id AND a.number = p.attempt AND a.message_id = ANY(:ids)
+    RETURNING a.message_id, a.number, a.provider, a.code
+), arrived AS (
+    UPDATE messages m
+    SET status = 'delivered', reason = 'delivered', moved_at = :at, check_by = NULL,
+        waiting_for = NULL
+    FROM attempt a
+    WHERE m.id = a.message_id AND m.id = ANY(:ids) AND m.status = 'sent'
+    RETURNING {MOVED}, 'sent' AS previous, a.number AS attempt, a.provider, a.code
+), assigned AS (
+    UPDATE receipts r SET message_id = p.message_id, attempt = p.attempt, part = 1
+    FROM pairs p JOIN arrived m ON m.id = p.message_id
+    WHERE r.day = p.day AND r.id = p.id
+), received AS (
+    INSERT INTO events (message_id, at, kind, actor, status, attempt, provider, network, code,
+                        detail)
+    SELECT p.message_id, :at, 'receipt', 'provider', 'delivered', p.attempt, :provider, p.network,
+           p.code, '{{"part": 1}}'
+    FROM pairs p JOIN arrived m ON m.id = p.message_id WHERE m.bulk_id IS NULL
+    RETURNING 1
+), received_by_many AS (
+    INSERT INTO events_of_many (bulk_id, message_ids, at, kind, actor, status, attempt, provider,
+                                network, code, detail)
+    SELECT m.bulk_id, array_agg(p.message_id), :at, 'receipt', 'provider', 'delivered', p.attempt,
+           :provider, p.network, p.code, '{{"part": 1}}'
+    FROM pairs p JOIN arrived m ON m.id = p.message_id WHERE m.bulk_id IS NOT NULL
+    GROUP BY m.bulk_id, p.attempt, p.network, p.code
+    RETURNING 1
+), moved AS (
+    -- Told of only when the receipts were.
+    SELECT * FROM arrived
+    WHERE (SELECT count(*) FROM received) + (SELECT count(*) FROM received_by_many) > 0
+), {TELL}
 """)
 
 # News that it is on its way moves the deadline on, within the message's validity.
@@ -315,6 +373,57 @@ async def match(
     if not pairs:
         return Matched()
     lock(connection, sorted({r["message_id"] for r, _ in pairs}))
+    delivered = await _deliver(connection, provider, pairs, at)
+    arrived = {message_id for each in delivered for message_id in each.ids}
+    done = [receipt for receipt, _ in pairs if receipt["message_id"] in arrived]
+    met = tuple(_met(receipt, receipt["answered_at"]) for receipt in done)
+    left = [pair for pair in pairs if pair[0]["message_id"] not in arrived]
+    rest = await _apply_all(connection, provider, left, at=at, errors=errors, recheck=recheck)
+    return Matched((*met, *rest.met), (*delivered, *rest.transitions))
+
+
+async def _deliver(
+    connection: Connection, provider: str, pairs: Sequence[tuple[Row, int | None]], at: datetime
+) -> list[Transition]:
+    """Move the messages that are delivered by their only receipt, as most are."""
+    told = Counter(receipt["message_id"] for receipt, _ in pairs)
+    usual = [
+        receipt
+        for receipt, number in pairs
+        if receipt["state"] == ReceiptState.DELIVERED
+        and number == 1
+        and receipt["network"] is None
+        and told[receipt["message_id"]] == 1
+    ]
+    if not usual:
+        return []
+    return await move(
+        connection,
+        _DELIVER,
+        [receipt["message_id"] for receipt in usual],
+        actor="receipt",
+        at=at,
+        check_by=None,
+        provider=provider,
+        days=[receipt["day"] for receipt in usual],
+        receipt_ids=[receipt["id"] for receipt in usual],
+        attempts=[receipt["attempt"] for receipt in usual],
+        codes=[receipt["code"] for receipt in usual],
+        networks=[receipt["network"] for receipt in usual],
+        received=[receipt["received_at"] for receipt in usual],
+    )
+
+
+async def _apply_all(
+    connection: Connection,
+    provider: str,
+    pairs: Sequence[tuple[Row, int | None]],
+    *,
+    at: datetime,
+    errors: ReceiptErrors,
+    recheck: timedelta,
+) -> Matched:
+    """Apply receipts step by step: to their parts, those to their attempts, those to their messages."""
     found = [
         (receipt, number or await _part_in_doubt(connection, receipt)) for receipt, number in pairs
     ]

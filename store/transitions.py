@@ -9,20 +9,21 @@ rows, so that forgetting to settle cannot be committed.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from domain.callbacks import TOLD
 from domain.states import MessageStatus
-from store.database import Answer, Connection, Row, sql
+from store.database import Answer, Connection, Row, Statement, sql
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
     """A message that moved, or several of one bulk that made the same move.
 
-    `message_id` is None for those of a bulk, and `messages` tells how many they are. `owner` and
+    `message_id` is None for those of a bulk; `ids` are all of them. `owner` and
     `epoch` name the runner that should hear of it; `callback_lane_id` is the lane whose outbox got
     an event; `final` tells that they go no further.
     """
@@ -40,7 +41,12 @@ class Transition:
     epoch: int
     callback_lane_id: UUID | None
     traceparent: str | None
-    messages: int = 1
+    ids: tuple[UUID, ...] = ()
+
+    @property
+    def messages(self) -> int:
+        """How many moved."""
+        return len(self.ids)
 
     @property
     def final(self) -> bool:
@@ -61,11 +67,73 @@ _TOLD = [status.value for status in TOLD]
 
 _LOCK = sql("SELECT id FROM messages WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
 
-# Rows that did not move are not touched. Those that a bulk runs are told of together: one event,
-# one row of the answer for all that made the same move; a message that has left its bulk for a runner
-# of its own is told of by itself. The latest attempt tells which provider and code an event
+# What every statement that moves messages returns of those that moved, for `TELL`. Of which bulk a
+# message is counts only while the bulk runs it; one that has left it is told of by itself.
+MOVED = """
+m.id, CASE WHEN starts_with(m.owner, 'bulk/') THEN m.bulk_id END AS bulk_id, m.status, m.reason,
+m.mode, m.account_id, m.environment, m.network, m.owner, m.epoch, m.traceparent, m.callback_lane_id,
+m.callback_url
+"""
+
+# Follows `moved`, which has `MOVED`, `previous`, and the `attempt`, `provider` and `code` that the
+# move is about. Those of one bulk that made the same move are told of together: one event, one row.
+TELL = """
+told AS (
+    INSERT INTO events (message_id, at, kind, actor, previous, status, attempt, provider, network,
+                        code, reason)
+    SELECT id, :at, 'moved', :actor, previous, status, attempt, provider, network, code, reason
+    FROM moved WHERE bulk_id IS NULL
+), told_of_many AS (
+    INSERT INTO events_of_many (bulk_id, message_ids, at, kind, actor, previous, status, attempt,
+                                provider, network, code, reason)
+    SELECT bulk_id, array_agg(id), :at, 'moved', :actor, previous, status, attempt, provider,
+           network, code, reason
+    FROM moved WHERE bulk_id IS NOT NULL
+    GROUP BY bulk_id, previous, status, attempt, provider, network, code, reason
+), outbox AS (
+    INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
+                                 provider_code, occurred_at, next_at)
+    SELECT fresh.id, moved.callback_lane_id, moved.account_id, moved.environment, moved.id,
+           moved.callback_url, moved.status, coalesce(moved.code, ''), :at, :at
+    FROM moved
+    JOIN unnest(CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[])) AS fresh (message_id, id)
+      ON fresh.message_id = moved.id
+    WHERE moved.callback_lane_id IS NOT NULL AND moved.status = ANY(:told)
+)
+SELECT CASE WHEN bulk_id IS NULL THEN id END AS id,
+       CASE WHEN bulk_id IS NULL THEN traceparent END AS traceparent,
+       bulk_id, previous, status, reason, mode, provider, code, account_id, owner, epoch,
+       CASE WHEN status = ANY(:told) THEN callback_lane_id END AS callback_lane_id,
+       array_agg(id) AS ids
+FROM moved
+GROUP BY 1, 2, bulk_id, previous, status, reason, mode, provider, code, account_id, owner, epoch, 13
+"""
+
+_FEW = 20
+_BY_HASH = sql("SET LOCAL enable_nestloop = off")
+_AS_USUAL = sql("SET LOCAL enable_nestloop = on")
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """A statement that ends with `TELL`, prepared twice: for a few messages and for many.
+
+    Nobody tells the planner how long the arrays of a prepared statement are; it takes them for
+    short, and compares each row of one with each row of the other. For many it is told not to.
+    """
+
+    few: Statement
+    many: Statement
+
+    @classmethod
+    def of(cls, statement: str) -> Self:
+        """Both statements of a text; a comment keeps their plans apart."""
+        return cls(sql(statement), sql(statement + "\n-- many"))
+
+
+# Rows that did not move are not touched. The latest attempt tells which provider and code an event
 # is about; a final message needs no check any more.
-_SETTLE = sql("""
+_SETTLE = Moving.of(f"""
 WITH folded AS (
     SELECT m.id, m.status AS previous, fold.status,
            latest.number AS attempt, latest.provider, latest.code
@@ -93,38 +161,8 @@ WITH folded AS (
             THEN NULL ELSE m.waiting_for END
     FROM folded f
     WHERE m.id = f.id AND m.id = ANY(:ids)
-    RETURNING m.id, CASE WHEN starts_with(m.owner, 'bulk/') THEN m.bulk_id END AS bulk_id,
-              f.previous, m.status, m.reason, m.mode, f.attempt, f.provider, f.code, m.account_id, m.environment, m.network, m.owner, m.epoch, m.traceparent,
-              m.callback_lane_id, m.callback_url
-), told AS (
-    INSERT INTO events (message_id, at, kind, actor, previous, status, attempt, provider, network,
-                        code, reason)
-    SELECT id, :at, 'moved', :actor, previous, status, attempt, provider, network, code, reason
-    FROM moved WHERE bulk_id IS NULL
-), told_of_many AS (
-    INSERT INTO events_of_many (bulk_id, message_ids, at, kind, actor, previous, status, attempt,
-                                provider, network, code, reason)
-    SELECT bulk_id, array_agg(id), :at, 'moved', :actor, previous, status, attempt, provider,
-           network, code, reason
-    FROM moved WHERE bulk_id IS NOT NULL
-    GROUP BY bulk_id, previous, status, attempt, provider, network, code, reason
-), outbox AS (
-    INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
-                                 provider_code, occurred_at, next_at)
-    SELECT fresh.id, moved.callback_lane_id, moved.account_id, moved.environment, moved.id,
-           moved.callback_url, moved.status, coalesce(moved.code, ''), :at, :at
-    FROM moved
-    JOIN unnest(CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[])) AS fresh (message_id, id)
-      ON fresh.message_id = moved.id
-    WHERE moved.callback_lane_id IS NOT NULL AND moved.status = ANY(:told)
-)
-SELECT CASE WHEN bulk_id IS NULL THEN id END AS id,
-       CASE WHEN bulk_id IS NULL THEN traceparent END AS traceparent,
-       bulk_id, previous, status, reason, mode, provider, code, account_id, owner, epoch,
-       CASE WHEN status = ANY(:told) THEN callback_lane_id END AS callback_lane_id,
-       count(*) AS messages
-FROM moved
-GROUP BY 1, 2, bulk_id, previous, status, reason, mode, provider, code, account_id, owner, epoch, 13
+    RETURNING {MOVED}, f.previous, f.attempt, f.provider, f.code
+), {TELL}
 """)
 
 
@@ -151,15 +189,36 @@ def settle(
         check_by: when the reconciler should look at those that moved and are not final.
     """
     unique = list(dict.fromkeys(ids))
+    return move(connection, _SETTLE, unique, actor=actor, at=at, check_by=check_by)
+
+
+def move(
+    connection: Connection,
+    moving: Moving,
+    ids: Sequence[UUID],
+    *,
+    actor: str,
+    at: datetime,
+    check_by: datetime | None,
+    **more: object,
+) -> Answer[list[Transition]]:
+    """Run a statement that moves messages; arguments as those of `settle`, `more` are its own."""
     values = {
-        "ids": unique,
-        "event_ids": [uuid7() for _ in unique],
+        "ids": ids,
+        "event_ids": [uuid7() for _ in ids],
         "told": _TOLD,
         "actor": actor,
         "at": at,
         "check_by": check_by,
+        **more,
     }
-    return connection.rows(_SETTLE, values).then(lambda found: [_transition(row) for row in found])
+    if len(ids) <= _FEW:
+        moved = connection.rows(moving.few, values)
+    else:
+        connection.send(_BY_HASH)
+        moved = connection.rows(moving.many, values)
+        connection.send(_AS_USUAL)
+    return moved.then(lambda found: [_transition(row) for row in found])
 
 
 def _transition(moved: Row) -> Transition:
@@ -177,5 +236,5 @@ def _transition(moved: Row) -> Transition:
         epoch=moved["epoch"],
         callback_lane_id=moved["callback_lane_id"],
         traceparent=moved["traceparent"],
-        messages=moved["messages"],
+        ids=tuple(moved["ids"]),
     )

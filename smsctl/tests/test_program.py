@@ -126,6 +126,8 @@ def test_completion_can_be_had_for_the_shells(shell, mark, smsctl, monkeypatch):
         ("smsctl mes", "message"),
         ("smsctl dlq ", "replay"),
         ("smsctl message list --status deliv", "delivered"),
+        ("smsctl batch ", "resume"),
+        ("smsctl batch send --mode al", "alert"),
         ("smsctl --profile la", "lab"),
         ("smsctl profile use la", "lab"),
         ("smsctl key create --scope messages:s", "messages:send"),

@@ -7,12 +7,15 @@ from sdks.python.tests.fakes.gateway import Fault
 
 from smsgateway import (
     AsyncClient,
+    BatchStatus,
     CallbackState,
     Client,
+    Conflict,
     Environment,
     MessageStatus,
     Mode,
     Priority,
+    Recipient,
     UnexpectedAnswer,
     ValidationFailed,
     __version__,
@@ -21,6 +24,7 @@ from smsgateway import (
 
 TO = "+447700900123"
 DEAD = "+447700900199"
+TABLE = "Hello {name}, your table is ready."
 
 
 def send(client, to=TO, **more):
@@ -161,6 +165,117 @@ def test_an_explanation_holds_attempts_parts_receipts_callbacks_and_sentences(cl
 def test_a_message_that_has_not_left_can_be_canceled(client):
     message_id = send(client, scheduled_at=datetime.now(UTC) + timedelta(days=1)).message_id
     assert client.cancel(message_id).status is MessageStatus.CANCELED
+
+
+ANN = Recipient(TO, {"name": "Ann"})
+BEN = Recipient("+447700900124", {"name": "Ben"})
+
+
+def send_batch(client, *recipients, **more):
+    return client.send_batch(sender="Acme", body=TABLE, recipients=recipients, **more)
+
+
+def test_a_batch_is_accepted_with_a_message_for_each_recipient_and_then_finished(client):
+    accepted = send_batch(client, ANN, BEN)
+    assert accepted.batch_id.startswith("bat_")
+    assert (accepted.recipients, accepted.accepted, accepted.refused) == (2, 2, 0)
+    assert [result.index for result in accepted.results] == [0, 1]
+    assert not accepted.replayed
+    bodies = [client.message(result.message_id).body for result in accepted.results]
+    assert bodies == ["Hello Ann, your table is ready.", "Hello Ben, your table is ready."]
+    while not (batch := client.batch(accepted.batch_id)).has_ended:
+        pass
+    assert batch.status is BatchStatus.FINISHED
+    assert (batch.sender, batch.open, batch.by_status) == ("Acme", 0, {"delivered": 2})
+
+
+def test_everything_that_a_batch_can_say_reaches_the_gateway(client, gateway):
+    at = datetime.now(UTC) + timedelta(hours=1)
+    send_batch(
+        client,
+        ANN,
+        Recipient(BEN.to, body="{A} text of its own", metadata={"order": "17"}),
+        mode=Mode.PROMOTIONAL,
+        priority=Priority.LOW,
+        callback_url="https://shop.example.com/sms",
+        validity_period=600,
+        scheduled_at=at,
+        smart_encoding=False,
+        idempotency_key="news-17",
+    )
+    sent = gateway.exchanges[-1]
+    assert json.loads(sent.body) == {
+        "from": "Acme",
+        "body": TABLE,
+        "recipients": [
+            {"to": TO, "variables": {"name": "Ann"}},
+            {"to": BEN.to, "body": "{A} text of its own", "metadata": {"order": "17"}},
+        ],
+        "mode": "promotional",
+        "priority": "low",
+        "callback_url": "https://shop.example.com/sms",
+        "validity_period": 600,
+        "scheduled_at": at.isoformat(),
+        "smart_encoding": False,
+    }
+    assert sent.headers["idempotency-key"] == "news-17"
+
+
+def test_a_recipient_that_is_refused_keeps_nobody_else_from_the_message(client):
+    nameless = Recipient("+447700900125")
+    accepted = send_batch(client, Recipient("4477", {"name": "Cy"}), nameless, ANN, ANN)
+    reasons = [result.error and result.error.reason for result in accepted.results]
+    assert reasons == ["invalid_number", "missing_variable", None, "duplicate_recipient"]
+    assert (accepted.accepted, accepted.refused) == (1, 3)
+    assert accepted.results[0].message_id is None
+    assert accepted.results[2].segments == 1
+
+
+def test_a_batch_of_which_nothing_can_be_sent_is_refused_and_names_the_recipients(client, gateway):
+    with pytest.raises(ValidationFailed) as refused:
+        send_batch(client, Recipient("4477", {"name": "Cy"}))
+    assert [error.field for error in refused.value.errors] == ["recipients.0.to"]
+    assert not gateway.batches
+
+
+def test_a_repeated_idempotency_key_is_one_batch(client, gateway):
+    first = send_batch(client, ANN, idempotency_key="news-17")
+    again = send_batch(client, ANN, idempotency_key="news-17")
+    assert again.replayed
+    assert (again.batch_id, again.results) == (first.batch_id, first.results)
+    assert len(gateway.messages) == 1
+
+
+def test_a_batch_makes_its_own_idempotency_key_unless_told_otherwise(client, gateway):
+    send_batch(client, ANN)
+    send_batch(client, ANN, idempotency_key=None)
+    first, second = (e.headers.get("idempotency-key") for e in gateway.exchanges)
+    assert first
+    assert second is None
+
+
+def test_the_results_of_a_batch_can_be_had_again(client):
+    accepted = send_batch(client, ANN, Recipient("4477", {"name": "Cy"}))
+    assert client.batch_results(accepted.batch_id).results == accepted.results
+
+
+def test_batches_are_listed_over_all_pages_the_newest_first(client):
+    sent = [send_batch(client, ANN).batch_id for _ in range(3)]
+    assert [batch.batch_id for batch in client.each_batch(limit=2)] == sent[::-1]
+    assert [batch.batch_id for batch in client.batches(limit=1).items] == sent[:1:-1]
+
+
+def test_a_batch_is_paused_resumed_and_canceled(client):
+    at = datetime.now(UTC) + timedelta(days=1)
+    batch_id = send_batch(client, ANN, BEN, scheduled_at=at).batch_id
+    paused = client.pause_batch(batch_id)
+    assert (paused.status, paused.open, paused.has_ended) == (BatchStatus.PAUSED, 2, False)
+    assert client.resume_batch(batch_id).status is BatchStatus.RUNNING
+    canceled = client.cancel_batch(batch_id)
+    assert (canceled.status, canceled.has_ended) == (BatchStatus.CANCELED, True)
+    assert canceled.by_status == {"canceled": 2}
+    with pytest.raises(Conflict):
+        client.resume_batch(batch_id)
 
 
 def dead_letter(client, gateway):
@@ -337,6 +452,8 @@ async def test_the_awaiting_client_does_the_same(async_client, gateway):
     assert len([m async for m in async_client.each_message(limit=1)]) == 3
     with pytest.raises(ValidationFailed):
         await send(async_client, to="nobody")
+    batch_id = (await send_batch(async_client, ANN)).batch_id
+    assert [batch.batch_id async for batch in async_client.each_batch()] == [batch_id]
 
 
 def test_both_clients_offer_the_same_calls_with_the_same_arguments():
@@ -348,7 +465,7 @@ def test_both_clients_offer_the_same_calls_with_the_same_arguments():
         }
 
     assert offered(Client) == offered(AsyncClient)
-    assert len(offered(Client)) == 25
+    assert len(offered(Client)) == 33
 
 
 def test_help_shows_arguments_and_answer(client):

@@ -1,18 +1,12 @@
-"""Clients and the fake gateway held against the OpenAPI document of a gateway.
-
-`SMSGATEWAY_OPENAPI` names one, by path or address; else it is that of the gateway of this checkout.
-"""
+"""Clients and the fake gateway held against the OpenAPI document of a gateway."""
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
-from importlib.util import find_spec
-from types import SimpleNamespace
 
 import pytest
-from sdks.python.tests.fakes.openapi import WHERE, breaches, given_document
+from sdks.python.tests.fakes.openapi import WHERE, breaches, document_of_a_gateway, operations, used
 
-from smsgateway import GatewayError
+from smsgateway import GatewayError, Recipient
 
 TO = "+447700900123"
 DEAD = "+447700900199"
@@ -32,6 +26,7 @@ def use_everything(client, gateway):
         smart_encoding=False,
     ).message_id
     scheduled = client.send(to=TO, sender="Acme", body="Hello", scheduled_at=later).message_id
+    use_batches(client, later)
     dead = client.send(to=DEAD, sender="Acme", body="Hello").message_id
     while not client.message(dead).has_ended:
         pass
@@ -79,19 +74,50 @@ def use_everything(client, gateway):
             refused()
 
 
+def use_batches(client, later):
+    batch = client.send_batch(
+        sender="Acme",
+        body="Hello {name}",
+        recipients=[
+            Recipient(TO, {"name": "Ann"}),
+            Recipient("+447700900124", body="Hello", metadata={"order": "17"}),
+            Recipient("4477", {"name": "Ben"}),
+        ],
+        mode="promotional",
+        priority="low",
+        callback_url="https://shop.example.com/sms",
+        validity_period=600,
+        scheduled_at=later,
+        smart_encoding=False,
+    )
+    for _ in range(2):
+        client.send_batch(
+            sender="Acme", body="Hello", recipients=[Recipient(TO)], idempotency_key="news"
+        )
+    client.batches(limit=1)
+    list(client.each_batch(limit=1))
+    client.batch_results(batch.batch_id)
+    for change in (client.pause_batch, client.resume_batch, client.cancel_batch, client.batch):
+        change(batch.batch_id)
+    while not (batch := client.batches(limit=1).items[0]).has_ended:
+        pass
+    for refused in (
+        lambda: client.batch("bat_none"),
+        lambda: client.pause_batch(list(client.each_batch())[-1].batch_id),
+        lambda: client.send_batch(sender="Acme", body="{", recipients=[Recipient(TO)]),
+        lambda: client.send_batch(sender="Acme", recipients=[Recipient(TO)]),
+    ):
+        with pytest.raises(GatewayError):
+            refused()
+
+
 def test_all_that_the_client_and_the_fake_say_is_allowed_by_the_gateways_document(client, gateway):
-    document = given_document() or document_of_this_checkout()
+    document = document_of_a_gateway()
+    if document is None:
+        pytest.skip(f"there is no gateway beside the client, and {WHERE} names none")
     use_everything(client, gateway)
     assert breaches(document, gateway.exchanges) == []
-
-
-def document_of_this_checkout():
-    if find_spec("api") is None:
-        pytest.skip(f"there is no gateway beside the client, and {WHERE} names none")
-    application = import_module("api.app").create_app(
-        SimpleNamespace(settings=SimpleNamespace(max_body_bytes=1 << 20))
-    )
-    return application.openapi()
+    assert operations(document) - used(document, gateway.exchanges) == set()
 
 
 DOCUMENT = {
@@ -183,6 +209,11 @@ def test_what_the_document_allows_is_no_breach(sent):
 def test_what_the_document_does_not_allow_is_found(sent, change, sentence):
     found = breaches(DOCUMENT, [dataclasses.replace(sent[0], **change)])
     assert any(sentence in breach for breach in found), found
+
+
+def test_an_operation_that_nobody_used_is_found(sent):
+    assert operations(DOCUMENT) == {"POST /api/v1/sms/send", "GET /api/v1/sms"}
+    assert used(DOCUMENT, sent[1:]) == {"GET /api/v1/sms"}
 
 
 def test_a_query_parameter_out_of_bounds_is_found(sent):

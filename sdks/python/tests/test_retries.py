@@ -15,6 +15,7 @@ from smsgateway import (
     Client,
     ConnectionFailed,
     RateLimited,
+    Recipient,
     Retries,
     Unavailable,
     calls,
@@ -27,6 +28,8 @@ TO = "+447700900123"
 UNKEYED = calls.send(to=TO, sender="Acme", body="Hello", idempotency_key=None)
 KEYED = calls.send(to=TO, sender="Acme", body="Hello")
 READING = calls.message("msg_1")
+UNKEYED_BATCH = calls.send_batch(sender="Acme", recipients=[], idempotency_key=None)
+KEYED_BATCH = calls.send_batch(sender="Acme", recipients=[])
 
 
 def send(client, **more):
@@ -63,6 +66,14 @@ def test_a_lost_answer_to_a_send_with_a_key_leads_to_one_message(relay, gateway)
     assert accepted.replayed
     assert list(gateway.messages) == [accepted.message_id]
     assert len(gateway.exchanges) == 3
+
+
+def test_a_lost_answer_to_a_batch_with_a_key_leads_to_one_batch(relay, gateway):
+    with Client(relay.url, gateway.key, retries=IMPATIENT) as client:
+        relay.lose_answers(1)
+        accepted = client.send_batch(sender="Acme", body="Hello", recipients=[Recipient(TO)])
+    assert accepted.replayed
+    assert list(gateway.batches) == [accepted.batch_id]
 
 
 def test_a_lost_answer_to_a_send_without_a_key_is_told_as_doubt(relay, gateway):
@@ -218,6 +229,13 @@ REFUSED, LOST = NeverSent("refused"), Lost("cut")
         (calls.replay_dead_letters(limit=1), LOST, False),
         (calls.replay_dead_letters(limit=1), REFUSED, True),
         (calls.cancel("msg_1"), LOST, False),
+        (KEYED_BATCH, LOST, True),
+        (KEYED_BATCH, answered(409), True),
+        (UNKEYED_BATCH, LOST, False),
+        (calls.pause_batch("bat_1"), LOST, True),
+        (calls.resume_batch("bat_1"), answered(503), True),
+        (calls.cancel_batch("bat_1"), LOST, True),
+        (calls.cancel_batch("bat_1"), answered(409), False),
         (calls.create_key(name="k", environment="test", scopes=["admin"]), LOST, False),
         (calls.revoke_key("key_1"), LOST, False),
         (calls.readiness(), answered(503), False),

@@ -25,8 +25,8 @@ class ExitCode(IntEnum):
 
     OK = 0
     FAILED = 1
-    """It did not work out: a message that was waited for ended otherwise than delivered, a named
-    message was not replayed, or the gateway itself failed."""
+    """It did not work out: a message that was waited for ended otherwise than delivered, some of a
+    file were refused, a named message was not replayed, or the gateway itself failed."""
     REFUSED = 2
     """The command line or what it asks for is not acceptable; a configuration has mistakes."""
     UNAUTHORIZED = 3
@@ -39,7 +39,7 @@ class ExitCode(IntEnum):
     LIMITED = 7
     """Too many requests."""
     STILL_GOING = 8
-    """The message that was waited for had not ended in time; it goes on."""
+    """What was waited for had not ended in time; it goes on."""
     INTERRUPTED = 130
 
 

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from smsctl import __version__
 from smsctl.command import ApiOption, General, KeyOption, OutputOption, ProfileOption
-from smsctl.commands import callback, config, dlq, key, message, profile, provider, send
+from smsctl.commands import batch, callback, config, dlq, key, message, profile, provider, send
 from smsctl.failures import ExitCode, Failure
 from smsctl.screen import OutputFormat, Screen
 
@@ -96,6 +96,7 @@ def general(
 send.add_to(app)
 for name, group in {
     "message": message.app,
+    "batch": batch.app,
     "dlq": dlq.app,
     "provider": provider.app,
     "config": config.app,

@@ -13,7 +13,10 @@ from rich.table import Table
 from rich.text import Text
 from smsgateway import (
     Accepted,
+    AcceptedBatch,
     Attempt,
+    Batch,
+    BatchCount,
     Callback,
     Event,
     Explanation,
@@ -22,6 +25,7 @@ from smsgateway import (
     Part,
     Provider,
     Receipt,
+    RecipientResult,
 )
 
 from smsctl.profiles import Profiles
@@ -33,15 +37,18 @@ Cell = str | int | float | bool | datetime | None
 _STYLES: Mapping[str, str] = {
     "delivered": "green",
     "up": "green",
+    "finished": "green",
     "sent": "cyan",
     "accepted": "cyan",
     "sending": "cyan",
     "submitting": "cyan",
     "pending": "cyan",
+    "running": "cyan",
     "unknown": "yellow",
     "retried": "yellow",
     "partial": "yellow",
     "throttled": "yellow",
+    "paused": "yellow",
     "failed": "red",
     "refused": "red",
     "undelivered": "red",
@@ -131,6 +138,11 @@ def _width(console: Console, table: Table) -> int:
     return Measurement.get(console, console.options.update(width=_UNBOUND), table).minimum
 
 
+def style_of(status: str) -> str:
+    """The colour of a status; empty for one that has none."""
+    return _STYLES.get(status, "")
+
+
 def text_of(value: Cell) -> str:
     """A value as it is read by people; times are UTC."""
     match value:
@@ -156,12 +168,12 @@ def _cell(column: Column[T], thing: T) -> Text:
 
 def _styled(value: Cell, *, is_status: bool) -> Text:
     text = text_of(value)
-    return Text(text, style=_STYLES.get(text, "") if is_status else "")
+    return Text(text, style=style_of(text) if is_status else "")
 
 
-def counted(count: int, thing: str) -> str:
-    """`1 part`, `2 parts`."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+def counted(count: int, thing: str, things: str = "") -> str:
+    """`1 part`, `2 parts`, `2 batches`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {things or thing + 's'}"
 
 
 def details(rows: Iterable[tuple[str, Cell | Text]]) -> Table:
@@ -236,6 +248,54 @@ def message_details(message: Message) -> Table:
             *((f"metadata {name}", value) for name, value in message.metadata.items()),
         ]
     )
+
+
+BATCH_COLUMNS: Sequence[Column[Batch]] = (
+    Column("batch", lambda b: b.batch_id),
+    Column("accepted at", lambda b: b.created_at),
+    Column("status", lambda b: b.status, is_status=True),
+    Column("recipients", lambda b: b.recipients),
+    Column("accepted", lambda b: b.accepted),
+    Column("refused", lambda b: b.refused),
+    Column("open", lambda b: b.open),
+    Column("from", lambda b: b.sender),
+    Column("mode", lambda b: b.mode),
+)
+COUNT_COLUMNS: Sequence[Column[BatchCount]] = (
+    Column("messages", lambda c: c.messages),
+    Column("status", lambda c: c.status, is_status=True),
+    Column("reason", lambda c: c.reason),
+)
+RESULT_COLUMNS: Sequence[Column[RecipientResult]] = (
+    Column("recipient", lambda r: r.index),
+    Column("message", lambda r: r.message_id),
+    Column("encoding", lambda r: r.encoding),
+    Column("segments", lambda r: r.segments),
+    Column("refused", lambda r: r.error.reason if r.error else None),
+    Column("why", lambda r: r.error.detail if r.error else None, is_sentence=True),
+)
+
+
+def batch_details(batch: Batch) -> Group:
+    """All of a batch, with its messages counted; and what became of each recipient, if known."""
+    about = details(
+        [
+            ("batch", batch.batch_id),
+            ("status", batch.status),
+            ("recipients", batch.recipients),
+            ("accepted", batch.accepted),
+            ("refused", batch.refused),
+            ("open", batch.open),
+            ("from", batch.sender),
+            ("mode", batch.mode),
+            ("environment", batch.environment),
+            ("accepted at", batch.created_at),
+        ]
+    )
+    shown: list[RenderableType] = [about, Text(), Grid(COUNT_COLUMNS, batch.counts)]
+    if isinstance(batch, AcceptedBatch):
+        shown += [Text(), Grid(RESULT_COLUMNS, batch.results)]
+    return Group(*shown)
 
 
 @dataclass(frozen=True, slots=True)

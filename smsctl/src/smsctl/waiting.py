@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -19,6 +20,8 @@ from smsgateway import (
 
 from smsctl.screen import Screen, visible
 from smsctl.tables import moment_line, moments, timeline
+
+T = TypeVar("T")
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 2.0
@@ -46,13 +49,34 @@ def wait(client: Client, message_id: str, timeout: float, watch: Watcher) -> See
     Raises:
         GatewayError: the message cannot be looked at.
     """
+
+    def look() -> Seen:
+        # In this order, so that the events of a message that has ended are all there.
+        return Seen(client.message(message_id), client.events(message_id))
+
+    return look_until_ended(look, lambda seen: seen.message.has_ended, timeout, watch)
+
+
+def look_until_ended(
+    look: Callable[[], T],
+    has_ended: Callable[[T], bool],
+    timeout: float,
+    watch: Callable[[T], None],
+) -> T:
+    """Look, more and more slowly, until it has ended or `timeout` seconds are over.
+
+    `watch` is called with whatever is seen. Outages in between are outwaited.
+
+    Raises:
+        GatewayError: it cannot be looked at.
+    """
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while True:
-        seen = _look(client, message_id)
-        if isinstance(seen, Seen):
+        seen = _seen(look)
+        if not isinstance(seen, GatewayError):
             watch(seen)
-            if seen.message.has_ended:
+            if has_ended(seen):
                 return seen
         left = deadline - time.monotonic()
         if left <= 0:
@@ -63,10 +87,9 @@ def wait(client: Client, message_id: str, timeout: float, watch: Watcher) -> See
         pause = min(_LONGEST_PAUSE, pause * _SLOWER_BY)
 
 
-def _look(client: Client, message_id: str) -> Seen | GatewayError:
+def _seen(look: Callable[[], T]) -> T | GatewayError:
     try:
-        # In this order, so that the events of a message that has ended are all there.
-        return Seen(client.message(message_id), client.events(message_id))
+        return look()
     except _PASSING as error:
         return error
 

@@ -99,6 +99,7 @@ RETURNS TABLE (message_id uuid, number smallint, status text) STABLE LANGUAGE sq
         ELSE 'unreachable'
     END
     FROM attempts a LEFT JOIN parts p ON p.message_id = a.message_id AND p.attempt = a.number
+                                     AND p.message_id = ANY(of_messages)
     WHERE a.message_id = ANY(of_messages)
     GROUP BY a.message_id, a.number
 $$;

@@ -7,7 +7,7 @@ with Client("https://sms.example.com", key) as gateway:
     print(gateway.message(accepted.message_id).status)
 """
 
-from smsgateway.calls import FRESH_KEY, FreshKey
+from smsgateway.calls import FRESH_KEY, FreshKey, Recipient
 from smsgateway.client import DEFAULT_TIMEOUT, AsyncClient, Client
 from smsgateway.errors import (
     AuthenticationError,
@@ -29,8 +29,12 @@ from smsgateway.models import (
     FINAL_STATUSES,
     NO_RECEIPTS,
     Accepted,
+    AcceptedBatch,
     AppliedConfiguration,
     Attempt,
+    Batch,
+    BatchCount,
+    BatchStatus,
     Callback,
     CallbackNotice,
     CallbackSecret,
@@ -53,6 +57,8 @@ from smsgateway.models import (
     ProviderFigures,
     Readiness,
     Receipt,
+    RecipientRefusal,
+    RecipientResult,
     Replacement,
     Replayed,
     ReplayedCallbacks,
@@ -67,10 +73,14 @@ __all__ = [
     "FRESH_KEY",
     "NO_RECEIPTS",
     "Accepted",
+    "AcceptedBatch",
     "AppliedConfiguration",
     "AsyncClient",
     "Attempt",
     "AuthenticationError",
+    "Batch",
+    "BatchCount",
+    "BatchStatus",
     "Callback",
     "CallbackNotice",
     "CallbackRefused",
@@ -105,6 +115,9 @@ __all__ = [
     "RateLimited",
     "Readiness",
     "Receipt",
+    "Recipient",
+    "RecipientRefusal",
+    "RecipientResult",
     "Replacement",
     "Replayed",
     "ReplayedCallbacks",

@@ -19,7 +19,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from smsgateway.errors import UnexpectedAnswer
 from smsgateway.models import (
     Accepted,
+    AcceptedBatch,
     AppliedConfiguration,
+    Batch,
     Callback,
     CallbackSecret,
     CallbackState,
@@ -45,6 +47,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 _MESSAGES = "/api/v1/sms"
+_BATCHES = f"{_MESSAGES}/batches"
 _DEAD_LETTERS = "/api/v1/dead-letters"
 _PROVIDERS = "/api/v1/providers"
 _KEYS = "/api/v1/keys"
@@ -151,18 +154,8 @@ def send(
         metadata=None if metadata is None else dict(metadata),
         smart_encoding=smart_encoding,
     )
-    key = uuid.uuid4().hex if idempotency_key is FRESH_KEY else idempotency_key
-    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise ValueError("An idempotency key is 1 to 255 visible ASCII characters.")
-    call = _post(f"{_MESSAGES}/send", _accepted, {**content, "from": sender})
-    if key is None:
-        return call
-    return replace(
-        call,
-        headers={**call.headers, "Idempotency-Key": key},
-        repeatable=True,
-        in_flight=True,
-    )
+    call = _post(f"{_MESSAGES}/send", _kept(Accepted), {**content, "from": sender})
+    return _keyed(call, idempotency_key)
 
 
 def message(message_id: str) -> Call[Message]:
@@ -208,6 +201,109 @@ def cancel(message_id: str) -> Call[Message]:
     has it. One that has ended is a Conflict.
     """
     return _post(f"{_MESSAGES}/{_segment(message_id)}/cancel", _model(Message))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One recipient of a batch.
+
+    Attributes:
+        to: the number, E.164.
+        variables: what stands in the places of the batch's text, by name.
+        body: a text of its own, taken as it is, in place of the batch's.
+        metadata: up to 20 pairs of your own, given back with the message.
+    """
+
+    to: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+    body: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in a request."""
+        return {
+            "to": self.to,
+            **({"variables": dict(self.variables)} if self.variables else {}),
+            **({} if self.body is None else {"body": self.body}),
+            **({"metadata": dict(self.metadata)} if self.metadata else {}),
+        }
+
+
+def send_batch(
+    *,
+    sender: str,
+    recipients: Iterable[Recipient],
+    body: str | None = None,
+    mode: Mode | str | None = None,
+    priority: Priority | str | None = None,
+    callback_url: str | None = None,
+    validity_period: int | None = None,
+    scheduled_at: datetime | None = None,
+    smart_encoding: bool | None = None,
+    idempotency_key: str | FreshKey | None = FRESH_KEY,
+) -> Call[AcceptedBatch]:
+    """Hand over up to 10,000 messages; those that can be sent are accepted together.
+
+    A recipient that cannot be sent to is refused with its reason (see `results`), and the others go
+    on; if none is left, it is ValidationFailed. What is not given is decided by the gateway.
+
+    Args:
+        sender: the sender ID.
+        recipients: 1 to 10,000.
+        body: the text; `{name}` is a place for each recipient's variable of that name, `{{` and
+            `}}` stand for braces. Not needed where each recipient has a text of its own.
+        mode: what the messages are for; `transactional` if not given.
+        priority: by default the mode's.
+        callback_url: told of what becomes of each message.
+        validity_period: seconds after which they are not to be delivered any more.
+        scheduled_at: when to send them, with its offset; at most 35 days ahead.
+        smart_encoding: whether characters that would make a message longer may be replaced by ones
+            that look alike.
+        idempotency_key: 1 to 255 visible ASCII characters; two requests with the same key are one
+            batch. Made afresh unless given, which makes it safe to send again when an answer is
+            lost; with None that is not done.
+    """
+    content = _given(
+        body=body,
+        mode=mode,
+        priority=priority,
+        callback_url=callback_url,
+        validity_period=validity_period,
+        scheduled_at=_moment(scheduled_at),
+        smart_encoding=smart_encoding,
+    )
+    content |= {"from": sender, "recipients": [each.as_json() for each in recipients]}
+    return _keyed(_post(_BATCHES, _kept(AcceptedBatch), content), idempotency_key)
+
+
+def batch(batch_id: str) -> Call[Batch]:
+    """A batch as it stands, with exact counts of its messages."""
+    return _get(f"{_BATCHES}/{_segment(batch_id)}", _model(Batch))
+
+
+def batches(*, limit: int | None = None, cursor: str | None = None) -> Call[Page[Batch]]:
+    """Batches, the newest first; `limit` is at most 200 a page."""
+    return _get(_BATCHES, _model(Page[Batch]), _given(limit=limit, cursor=cursor))
+
+
+def batch_results(batch_id: str) -> Call[AcceptedBatch]:
+    """What `send_batch` answered, once more: a message or a refusal for each recipient."""
+    return _get(f"{_BATCHES}/{_segment(batch_id)}/results", _model(AcceptedBatch))
+
+
+def pause_batch(batch_id: str) -> Call[Batch]:
+    """Let nothing more of a batch leave until it is resumed; a canceled one is a Conflict."""
+    return _steering(batch_id, "pause")
+
+
+def resume_batch(batch_id: str) -> Call[Batch]:
+    """Let a paused batch go on where it was; a canceled one is a Conflict."""
+    return _steering(batch_id, "resume")
+
+
+def cancel_batch(batch_id: str) -> Call[Batch]:
+    """End every message of a batch that no provider has; what has left goes its way."""
+    return _steering(batch_id, "cancel")
 
 
 def dead_letters(
@@ -350,6 +446,23 @@ def _post(
     )
 
 
+def _steering(batch_id: str, what: str) -> Call[Batch]:
+    """Says where a batch is to be, and not what is to be changed: twice is as good as once."""
+    call = _post(f"{_BATCHES}/{_segment(batch_id)}/{what}", _model(Batch))
+    return replace(call, repeatable=True)
+
+
+def _keyed(call: Call[T], idempotency_key: str | FreshKey | None) -> Call[T]:
+    """The call with its idempotency key, which makes it repeatable; with None it is left alone."""
+    if idempotency_key is None:
+        return call
+    key = uuid.uuid4().hex if isinstance(idempotency_key, FreshKey) else idempotency_key
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise ValueError("An idempotency key is 1 to 255 visible ASCII characters.")
+    headers = {**call.headers, "Idempotency-Key": key}
+    return replace(call, headers=headers, repeatable=True, in_flight=True)
+
+
 def _toml(path: str, read: Callable[[Answer], T], content: str) -> Call[T]:
     headers = {"Content-Type": "application/toml"}
     return Call("POST", path, read, headers=headers, body=content.encode())
@@ -404,9 +517,11 @@ def _nothing(_: Answer) -> None:
     return None
 
 
-def _accepted(answer: Answer) -> Accepted:
-    replayed = answer.headers.get("idempotency-replayed", "").lower() == "true"
-    return _parsed(answer, Accepted, replayed=replayed)
+def _kept(model: type[M]) -> Callable[[Answer], M]:
+    """Reads what stands in the body, and in a header whether it had been done before."""
+    return lambda answer: _parsed(
+        answer, model, replayed=answer.headers.get("idempotency-replayed", "").lower() == "true"
+    )
 
 
 def _ready(answer: Answer) -> Readiness:

@@ -4,6 +4,7 @@ Members that a newer gateway adds are kept, and values that it adds to a closed 
 plain text, so that an older client goes on working.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Generic, TypeVar
@@ -67,6 +68,15 @@ class Environment(StrEnum):
 
     LIVE = "live"
     TEST = "test"
+
+
+class BatchStatus(StrEnum):
+    """Where a batch is; it is finished when none of its messages is open any more."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    CANCELED = "canceled"
+    FINISHED = "finished"
 
 
 class CallbackState(StrEnum):
@@ -167,6 +177,74 @@ class Event(Answered):
     code: str | None = None
     reason: str | None = None
     detail: JsonValue = None
+
+
+class BatchCount(Answered):
+    """How many messages of a batch have this status for this reason."""
+
+    status: Status
+    reason: str | None = None
+    messages: int
+
+
+class Batch(Answered):
+    """A batch as it stands; of its `recipients`, those `accepted` became messages.
+
+    `open` counts the messages that go on, `counts` all of them.
+    """
+
+    batch_id: str
+    status: Annotated[BatchStatus | str, _Known]
+    recipients: int
+    accepted: int
+    refused: int
+    open: int
+    counts: tuple[BatchCount, ...] = ()
+    sender: str = Field(alias="from")
+    mode: Annotated[Mode | str, _Known]
+    environment: Annotated[Environment | str, _Known]
+    created_at: AwareDatetime
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more of it leaves; what left before a cancel may still be `open`."""
+        return self.status in {BatchStatus.FINISHED, BatchStatus.CANCELED}
+
+    @property
+    def by_status(self) -> Mapping[MessageStatus | str, int]:
+        """How many messages have each status, whatever the reason."""
+        counted: Counter[MessageStatus | str] = Counter()
+        for count in self.counts:
+            counted[count.status] += count.messages
+        return counted
+
+
+class RecipientRefusal(Answered):
+    """Why a recipient of a batch got no message."""
+
+    field: str = ""
+    reason: str | None = None
+    detail: str = ""
+
+
+class RecipientResult(Answered):
+    """What became of one recipient of a batch; `index` counts from 0, as in the request."""
+
+    index: int
+    message_id: str | None = None
+    encoding: str | None = None
+    segments: int | None = None
+    error: RecipientRefusal | None = None
+
+
+class AcceptedBatch(Batch):
+    """A batch that the gateway has taken on, with a result for each recipient, in order.
+
+    `replayed` tells that an earlier request with the same idempotency key had already done it.
+    """
+
+    results: tuple[RecipientResult, ...]
+    replayed: bool = False
 
 
 class Part(Answered):

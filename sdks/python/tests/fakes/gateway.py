@@ -14,6 +14,7 @@ import socket
 import threading
 import tomllib
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,9 @@ SCOPES = (
 )
 FINAL = {"delivered", "failed", "dead_letter", "expired", "canceled"}
 LONGEST_PAGE = 200
+MOST_RECIPIENTS = 10_000
+MOST_BATCH_BYTES = 8 * 1024 * 1024
+NUMBER = r"^\+[1-9][0-9]{6,14}$"
 PROBLEMS = {
     400: ("malformed-request", "The request cannot be read"),
     401: ("unauthorized", "The key is not valid"),
@@ -47,6 +51,7 @@ PROBLEMS = {
     404: ("not-found", "There is no such thing"),
     405: ("method-not-allowed", "This cannot be done here"),
     409: ("conflict", "Not in its present state"),
+    413: ("body-too-large", "The body is too large"),
     422: ("invalid-request", "The request is not acceptable"),
     429: ("too-many-requests", "Too many requests"),
     503: ("unavailable", "The gateway cannot answer now"),
@@ -105,14 +110,19 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-Number = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{6,14}$")]
+Number = Annotated[str, Field(pattern=NUMBER)]
 Limit = Annotated[int, Field(ge=1, le=1000)]
+Metadata = Annotated[
+    dict[
+        Annotated[str, Field(max_length=64)],
+        Annotated[str, Field(max_length=256, strict=True)],
+    ],
+    Field(max_length=20),
+]
 
 
-class SendBody(Strict):
-    to: Number
+class Shared(Strict):
     sender: Annotated[str, Field(alias="from", min_length=1, max_length=16)]
-    body: Annotated[str, Field(min_length=1, max_length=1530)]
     priority: Literal["low", "normal", "high", "critical"] | None = None
     callback_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     mode: Literal["transactional", "promotional", "alert", "two_way", "verification"] = (
@@ -120,14 +130,31 @@ class SendBody(Strict):
     )
     validity_period: Annotated[int, Field(strict=True, ge=5, le=259200)] | None = None
     scheduled_at: AwareDatetime | None = None
-    metadata: Annotated[
-        dict[
-            Annotated[str, Field(max_length=64)],
-            Annotated[str, Field(max_length=256, strict=True)],
-        ],
-        Field(max_length=20),
-    ] = {}
     smart_encoding: Annotated[bool, Field(strict=True)] = True
+
+
+class SendBody(Shared):
+    to: Number
+    body: Annotated[str, Field(min_length=1, max_length=1530)]
+    metadata: Metadata = {}
+
+
+class RecipientBody(Strict):
+    to: Annotated[str, Field(max_length=64)]
+    variables: Annotated[
+        dict[
+            Annotated[str, Field(min_length=1, max_length=64)],
+            Annotated[str, Field(max_length=1000, strict=True)],
+        ],
+        Field(max_length=50),
+    ] = {}
+    body: str | None = None
+    metadata: Metadata = {}
+
+
+class BatchBody(Shared):
+    body: str | None = None
+    recipients: Annotated[list[RecipientBody], Field(min_length=1, max_length=MOST_RECIPIENTS)]
 
 
 class ReplayBody(Strict):
@@ -180,6 +207,7 @@ class StoredMessage:
     accepted_at: datetime
     fate: tuple[Step, ...]
     canceled_at: datetime | None = None
+    stopped_at: datetime | None = None
     began_at: datetime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -188,7 +216,7 @@ class StoredMessage:
     def past(self) -> list[tuple[datetime, Step]]:
         """What has happened by now."""
         now = datetime.now(UTC)
-        until = min(now, self.canceled_at or now)
+        until = min(now, self.canceled_at or now, self.stopped_at or now)
         steps = [(self.began_at + timedelta(seconds=step.after), step) for step in self.fate]
         past = [(at, step) for at, step in steps if at <= until]
         if self.canceled_at:
@@ -198,6 +226,24 @@ class StoredMessage:
     @property
     def last(self) -> Step:
         return self.past()[-1][1]
+
+    @property
+    def has_left(self) -> bool:
+        return self.last.status not in {"queued", "scheduled"}
+
+    @property
+    def is_open(self) -> bool:
+        return self.last.status not in FINAL and self.last.kind != "ended"
+
+    def stop(self) -> None:
+        """Stays where it is, unless a provider has it."""
+        if not self.has_left:
+            self.stopped_at = self.stopped_at or datetime.now(UTC)
+
+    def go_on(self) -> None:
+        if self.stopped_at:
+            self.began_at += datetime.now(UTC) - self.stopped_at
+            self.stopped_at = None
 
     def shown(self) -> dict[str, Any]:
         past = self.past()
@@ -253,6 +299,45 @@ class StoredMessage:
         return shown
 
 
+@dataclass
+class StoredBatch:
+    id: str
+    asked: BatchBody
+    environment: str
+    created_at: datetime
+    results: list[dict[str, Any]]
+    messages: list[StoredMessage]
+    paused: bool = False
+    canceled: bool = False
+
+    @property
+    def status(self) -> str:
+        if self.canceled:
+            return "canceled"
+        if not any(message.is_open for message in self.messages):
+            return "finished"
+        return "paused" if self.paused else "running"
+
+    def shown(self) -> dict[str, Any]:
+        counted = Counter((m.last.status, m.last.reason) for m in self.messages)
+        return {
+            "batch_id": self.id,
+            "status": self.status,
+            "recipients": len(self.results),
+            "accepted": len(self.messages),
+            "refused": len(self.results) - len(self.messages),
+            "open": sum(message.is_open for message in self.messages),
+            "counts": [
+                {"status": status, "reason": reason, "messages": messages}
+                for (status, reason), messages in counted.items()
+            ],
+            "from": self.asked.sender,
+            "mode": self.asked.mode,
+            "environment": self.environment,
+            "created_at": stamp(self.created_at),
+        }
+
+
 @dataclass(frozen=True)
 class Exchange:
     """A request that came and the answer that was given."""
@@ -305,6 +390,8 @@ class FakeGateway:
             StoredKey("key_1", self.key, "admin", "live", ("admin",), datetime.now(UTC)),
         ]
         self.messages: dict[str, StoredMessage] = {}
+        self.batches: dict[str, StoredBatch] = {}
+        self.most_batch_bytes = MOST_BATCH_BYTES
         self.idempotent: dict[str, tuple[bytes, dict[str, Any]]] = {}
         self.in_flight: set[str] = set()
         self.callbacks: list[dict[str, Any]] = []
@@ -488,10 +575,9 @@ def only_known(request: Request, *names: str) -> None:
         raise Refusal(422, f"Unknown parameters: {sorted(unknown)}.")
 
 
-@route("POST", "/api/v1/sms/send", "messages:send")
-async def send(gateway: FakeGateway, request: Request) -> Response:
+async def remembered(gateway: FakeGateway, request: Request) -> dict[str, Any] | None:
+    """What was kept of the request with the same key, if there was one."""
     key = request.headers.get("idempotency-key")
-    body = await request.body()
     if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
         raise Refusal(
             400, "The Idempotency-Key is not usable.", [{"field": "Idempotency-Key", "detail": ""}]
@@ -500,32 +586,56 @@ async def send(gateway: FakeGateway, request: Request) -> Response:
         gateway.in_flight.discard(key)
         raise Refusal(409, "A request with this Idempotency-Key is being carried out.")
     if key in gateway.idempotent:
-        first, answer = gateway.idempotent[key]
-        if first != body:
+        first, kept = gateway.idempotent[key]
+        if first != await request.body():
             raise Refusal(422, "The Idempotency-Key was used with another body.")
-        return JSONResponse(
-            answer,
-            202,
-            {"Idempotency-Replayed": "true", "Location": f"/api/v1/sms/{answer['message_id']}"},
-        )
-    asked = await read(SendBody, request)
-    now = datetime.now(UTC)
-    if asked.scheduled_at and asked.scheduled_at > now + timedelta(days=35):
+        return kept
+    return None
+
+
+async def remember(gateway: FakeGateway, request: Request, kept: dict[str, Any]) -> None:
+    key = request.headers.get("idempotency-key")
+    if key is not None:
+        gateway.idempotent[key] = (await request.body(), kept)
+
+
+def accepted(answer: dict[str, Any], location: str, *, again: bool) -> Response:
+    headers = {"Idempotency-Replayed": "true"} if again else {}
+    return JSONResponse(answer, 202, {"Location": location, **headers})
+
+
+def not_too_far_ahead(asked: Shared) -> None:
+    if asked.scheduled_at and asked.scheduled_at > datetime.now(UTC) + timedelta(days=35):
         raise Refusal(
             422,
             "The request is not acceptable.",
             [{"field": "scheduled_at", "detail": "at most 35 days ahead"}],
         )
+
+
+def store(gateway: FakeGateway, request: Request, asked: SendBody) -> StoredMessage:
     message_id = f"msg_{uuid.uuid4().hex}"
     fate = FATES.get(asked.to[-2:], DELIVERED)
     if asked.scheduled_at:
         fate = (Step(0, "accepted", "scheduled"),)
-    message = StoredMessage(message_id, asked, request.state.key.environment, now, fate)
+    environment = request.state.key.environment
+    message = StoredMessage(message_id, asked, environment, datetime.now(UTC), fate)
     gateway.messages[message_id] = message
+    return message
+
+
+@route("POST", "/api/v1/sms/send", "messages:send")
+async def send(gateway: FakeGateway, request: Request) -> Response:
+    known = await remembered(gateway, request)
+    if known is not None:
+        return accepted(known, f"/api/v1/sms/{known['message_id']}", again=True)
+    asked = await read(SendBody, request)
+    not_too_far_ahead(asked)
+    message = store(gateway, request, asked)
     shown = message.shown()
     quotes = asked.body.count("\u2019")
     answer = {
-        "message_id": message_id,
+        "message_id": message.id,
         "status": shown["status"],
         "encoding": shown["encoding"],
         "segments": shown["segments"],
@@ -536,9 +646,158 @@ async def send(gateway: FakeGateway, request: Request) -> Response:
         ),
         "warnings": ["The number is one for tests."] if asked.to.startswith("+447700") else [],
     }
-    if key is not None:
-        gateway.idempotent[key] = (body, answer)
-    return JSONResponse(answer, 202, {"Location": f"/api/v1/sms/{message_id}"})
+    await remember(gateway, request, answer)
+    return accepted(answer, f"/api/v1/sms/{message.id}", again=False)
+
+
+PLACE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
+
+
+def filled(text: str, variables: Mapping[str, str]) -> str:
+    """The text with the variables in its places; KeyError where one is missing."""
+    return PLACE.sub(lambda place: variables[place[1]] if place[1] else place[0][0], text)
+
+
+def no_lone_braces(text: str) -> None:
+    for place in PLACE.finditer(text):
+        if place[0] in {"{", "}"}:
+            detail = f"The brace at character {place.start() + 1} begins or ends no {{name}}."
+            reason = "invalid_template"
+            errors = [{"field": "body", "reason": reason, "detail": detail}]
+            raise Refusal(422, "The request is not acceptable.", errors)
+
+
+def fault_of(recipient: RecipientBody, text: str | None) -> dict[str, str] | None:
+    """Why a recipient cannot be sent to."""
+    found = None
+    if recipient.body is None and text is None:
+        found = ("body", "missing_body", "There is no text for this recipient: give it one.")
+    elif recipient.body is None and any(
+        place[1] and place[1] not in recipient.variables for place in PLACE.finditer(text or "")
+    ):
+        found = ("variables", "missing_variable", "The text has a place without a variable.")
+    elif not re.match(NUMBER, recipient.to):
+        found = ("to", "invalid_number", "This is no number: write it as +447700900123.")
+    elif recipient.body == "":
+        found = ("body", "invalid_body", "There is nothing to send.")
+    return dict(zip(("field", "reason", "detail"), found, strict=True)) if found else None
+
+
+def new_batch(gateway: FakeGateway, request: Request, asked: BatchBody) -> StoredBatch:
+    results: list[dict[str, Any]] = []
+    wanted: dict[tuple[str, str], RecipientBody] = {}
+    for index, each in enumerate(asked.recipients):
+        error = fault_of(each, asked.body)
+        text = "" if error else each.body or filled(asked.body or "", each.variables)
+        if error is None and (each.to, text) in wanted:
+            detail = "Another one has the same number and the same text."
+            error = {"field": "to", "reason": "duplicate_recipient", "detail": detail}
+        if error is None:
+            wanted[each.to, text] = each
+        nothing = dict.fromkeys(("message_id", "encoding", "segments"))
+        results.append({"index": index, **nothing, "error": error})
+    if not wanted:
+        errors = [
+            {**result["error"], "field": f"recipients.{result['index']}.{result['error']['field']}"}
+            for result in results[:20]
+        ]
+        raise Refusal(422, "The request is not acceptable.", errors)
+    shared = {name: getattr(asked, name) for name in Shared.model_fields if name != "sender"}
+    messages = [
+        store(
+            gateway,
+            request,
+            SendBody(to=to, body=text, metadata=each.metadata, **{"from": asked.sender}, **shared),
+        )
+        for (to, text), each in wanted.items()
+    ]
+    without_error = [result for result in results if result["error"] is None]
+    for result, message in zip(without_error, messages, strict=True):
+        shown = message.shown()
+        result |= {"message_id": message.id}
+        result |= {name: shown[name] for name in ("encoding", "segments")}
+    name = f"bat_{uuid.uuid4().hex}"
+    environment = request.state.key.environment
+    return StoredBatch(name, asked, environment, datetime.now(UTC), results, messages)
+
+
+@route("POST", "/api/v1/sms/batches", "messages:send")
+async def send_batch(gateway: FakeGateway, request: Request) -> Response:
+    if len(await request.body()) > gateway.most_batch_bytes:
+        raise Refusal(413, f"The gateway reads bodies of at most {gateway.most_batch_bytes} bytes.")
+    known = await remembered(gateway, request)
+    if known is not None:
+        return accepted_batch(gateway.batches[known["batch_id"]], again=True)
+    asked = await read(BatchBody, request)
+    not_too_far_ahead(asked)
+    no_lone_braces(asked.body or "")
+    batch = new_batch(gateway, request, asked)
+    gateway.batches[batch.id] = batch
+    await remember(gateway, request, {"batch_id": batch.id})
+    return accepted_batch(batch, again=False)
+
+
+def accepted_batch(batch: StoredBatch, *, again: bool) -> Response:
+    answer = {**batch.shown(), "results": batch.results}
+    return accepted(answer, f"/api/v1/sms/batches/{batch.id}", again=again)
+
+
+def batch_named(gateway: FakeGateway, request: Request) -> StoredBatch:
+    batch = gateway.batches.get(request.state.values["batch_id"])
+    if batch is None or batch.environment != request.state.key.environment:
+        raise Refusal(404, "There is no such batch for this key.")
+    return batch
+
+
+@route("GET", "/api/v1/sms/batches", "messages:read")
+async def batches(gateway: FakeGateway, request: Request) -> Response:
+    only_known(request)
+    environment = request.state.key.environment
+    shown = [b.shown() for b in gateway.batches.values() if b.environment == environment]
+    return page_of(request, shown[::-1])
+
+
+@route("GET", "/api/v1/sms/batches/{batch_id}", "messages:read")
+async def batch(gateway: FakeGateway, request: Request) -> Response:
+    return JSONResponse(batch_named(gateway, request).shown())
+
+
+@route("GET", "/api/v1/sms/batches/{batch_id}/results", "messages:read")
+async def batch_results(gateway: FakeGateway, request: Request) -> Response:
+    found = batch_named(gateway, request)
+    return JSONResponse({**found.shown(), "results": found.results})
+
+
+@route("POST", "/api/v1/sms/batches/{batch_id}/pause", "messages:send")
+async def pause_batch(gateway: FakeGateway, request: Request) -> Response:
+    return steered(batch_named(gateway, request), paused=True)
+
+
+@route("POST", "/api/v1/sms/batches/{batch_id}/resume", "messages:send")
+async def resume_batch(gateway: FakeGateway, request: Request) -> Response:
+    return steered(batch_named(gateway, request), paused=False)
+
+
+def steered(batch: StoredBatch, *, paused: bool) -> Response:
+    if batch.canceled:
+        raise Refusal(409, "There is nothing left of it to pause or resume.")
+    batch.paused = paused
+    for message in batch.messages:
+        if paused:
+            message.stop()
+        else:
+            message.go_on()
+    return JSONResponse(batch.shown())
+
+
+@route("POST", "/api/v1/sms/batches/{batch_id}/cancel", "messages:send")
+async def cancel_batch(gateway: FakeGateway, request: Request) -> Response:
+    batch = batch_named(gateway, request)
+    batch.canceled = True
+    for message in batch.messages:
+        if not message.has_left:
+            message.canceled_at = message.canceled_at or datetime.now(UTC)
+    return JSONResponse(batch.shown())
 
 
 @route("GET", "/api/v1/sms", "messages:read")

@@ -1,11 +1,17 @@
-"""Whether what clients and fakes say to each other is what an OpenAPI 3.1 document allows."""
+"""Whether what clients and fakes say to each other is what an OpenAPI 3.1 document allows.
+
+`SMSGATEWAY_OPENAPI` names one, by path or address; else it is that of the gateway of this checkout.
+"""
 
 import json
 import os
 import re
 import urllib.request
 from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -16,13 +22,15 @@ from sdks.python.tests.fakes.gateway import Exchange
 
 WHERE = "SMSGATEWAY_OPENAPI"
 _DOCUMENT = "urn:openapi"
+_FOR_CLIENTS = "/api/"
+_METHODS = frozenset({"get", "put", "post", "delete", "patch"})
 
 
-def given_document() -> dict[str, Any] | None:
-    """The document that the environment names, by path or address; None if it names none."""
+def document_of_a_gateway() -> dict[str, Any] | None:
+    """The document that the environment names, or of this checkout; None if there is neither."""
     place = os.environ.get(WHERE)
     if not place:
-        return None
+        return _document_of_this_checkout() if find_spec("api") else None
     if place.startswith(("http://", "https://")):
         with urllib.request.urlopen(place, timeout=10) as answer:  # noqa: S310  # http(s) only
             document: dict[str, Any] = json.load(answer)
@@ -31,9 +39,43 @@ def given_document() -> dict[str, Any] | None:
     return document
 
 
+def _document_of_this_checkout() -> dict[str, Any]:
+    settings = SimpleNamespace(max_body_bytes=1 << 20, max_batch_bytes=1 << 23)
+    application = import_module("api.app").create_app(SimpleNamespace(settings=settings))
+    document: dict[str, Any] = application.openapi()
+    return document
+
+
 def breaches(document: Mapping[str, Any], exchanges: Iterable[Exchange]) -> list[str]:
     """Where requests, or the answers to them, are not as the document says; empty is good."""
     return [sentence for exchange in exchanges for sentence in _Check(document, exchange).all()]
+
+
+def operations(document: Mapping[str, Any]) -> set[str]:
+    """All that the API offers to clients, as `METHOD path`."""
+    return {
+        f"{method.upper()} {path}"
+        for path, item in document["paths"].items()
+        for method in item
+        if path.startswith(_FOR_CLIENTS) and method in _METHODS
+    }
+
+
+def used(document: Mapping[str, Any], exchanges: Iterable[Exchange]) -> set[str]:
+    """Those of the operations that the exchanges are of."""
+    found = (_place(document, exchange) for exchange in exchanges)
+    return {f"{method.upper()} {path}" for path, method in filter(None, found)}
+
+
+def _place(document: Mapping[str, Any], exchange: Exchange) -> tuple[str, str] | None:
+    """The path and the method under which an exchange's operation stands in the document."""
+    # A path without parameters stands before one with them (OpenAPI 3.1, 4.8.8.1).
+    for template in sorted(document["paths"], key=lambda path: path.count("{")):
+        pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template))
+        method = exchange.method.lower()
+        if re.fullmatch(pattern, exchange.path) and method in document["paths"][template]:
+            return template, method
+    return None
 
 
 class _Check:
@@ -57,16 +99,13 @@ class _Check:
         return [f"{exchange.method} {exchange.path}: {sentence}" for sentence in sentences]
 
     def _operation(self) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]] | None:
-        # A path without parameters stands before one with them (OpenAPI 3.1, 4.8.8.1).
-        for template in sorted(self.document["paths"], key=lambda path: path.count("{")):
-            pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template))
-            item = self.document["paths"][template]
-            method = self.exchange.method.lower()
-            if re.fullmatch(pattern, self.exchange.path) and method in item:
-                operation = item[method]
-                both = [*item.get("parameters", []), *operation.get("parameters", [])]
-                return operation, [self._resolved(parameter) for parameter in both]
-        return None
+        place = _place(self.document, self.exchange)
+        if place is None:
+            return None
+        path, method = place
+        item = self.document["paths"][path]
+        both = [*item.get("parameters", []), *item[method].get("parameters", [])]
+        return item[method], [self._resolved(parameter) for parameter in both]
 
     def _parameters(self, parameters: list[Mapping[str, Any]]) -> list[str]:
         sentences = []

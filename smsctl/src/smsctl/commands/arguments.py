@@ -1,14 +1,18 @@
 """What people write on the command line, and what is meant."""
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, TypeVar
+from tempfile import TemporaryFile
+from typing import Annotated, BinaryIO, TextIO, TypeVar
 
 import typer
 from pydantic import BaseModel
 from rich.text import Text
-from smsgateway import Page
+from smsgateway import Mode, Page, Priority
 
 from smsctl.failures import Mistake
 from smsctl.screen import Screen
@@ -60,6 +64,13 @@ def stdin_text() -> str:
         raise Mistake("Standard input is not text in UTF-8.") from None
 
 
+def body_text(given: str) -> str:
+    """The text of a message; `-` is standard input, less one last newline."""
+    if given != "-":
+        return given
+    return stdin_text().removesuffix("\n").removesuffix("\r")
+
+
 def file_text(path: Path) -> str:
     """A file's text; `-` is standard input."""
     if str(path) == "-":
@@ -70,6 +81,37 @@ def file_text(path: Path) -> str:
         raise Mistake(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError:
         raise Mistake(f"{path} is not text in UTF-8.") from None
+
+
+@contextmanager
+def rereadable(path: Path) -> Iterator[TextIO]:
+    """A file's text, which can be gone back to the beginning of; `-` is standard input.
+
+    Bytes that are not UTF-8 are in it as lone surrogates, so that whoever reads can tell the line.
+    """
+    with ExitStack() as opened:
+        try:
+            content = _opened(path, opened)
+        except OSError as error:
+            raise Mistake(f"{path} cannot be read: {error.strerror}.") from error
+        text = TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        try:
+            yield text
+        finally:
+            # The text would close what it does not own.
+            text.detach()
+
+
+def _opened(path: Path, opened: ExitStack) -> BinaryIO:
+    if str(path) == "-":
+        content = typer.get_binary_stream("stdin")
+    else:
+        content = opened.enter_context(path.open("rb"))
+    if content.seekable():
+        return content
+    copy = opened.enter_context(TemporaryFile())  # noqa: SIM115  # as all that is opened here
+    shutil.copyfileobj(content, copy)
+    return copy
 
 
 def gathered(
@@ -96,5 +138,32 @@ def show_page(screen: Screen, page: Page[M], columns: Sequence[Column[M]]) -> No
 LimitOption = Annotated[int, typer.Option(min=1, help="How many at most.")]
 CursorOption = Annotated[
     str | None, typer.Option(help="Where the listing before said that it goes on.")
+]
+SenderOption = Annotated[str, typer.Option("--from", help="The sender ID.")]
+PriorityOption = Annotated[
+    Priority | None, typer.Option(help="By default the priority of the mode.")
+]
+ModeOption = Annotated[Mode | None, typer.Option(help="The purpose; transactional if not said.")]
+CallbackUrlOption = Annotated[
+    str | None, typer.Option(metavar="URL", help="Told of what becomes of each message.")
+]
+ValidityOption = Annotated[
+    int | None,
+    typer.Option(metavar="SECONDS", help="After which a message is not to be delivered any more."),
+]
+AtOption = Annotated[
+    datetime | None,
+    typer.Option(parser=moment, metavar="TIME", help="When to send: RFC 3339, with offset."),
+]
+MetadataOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Your own, given back with the message; repeatable."),
+]
+SmartEncodingOption = Annotated[
+    bool, typer.Option(help="Replace characters that would make a message longer by like ones.")
+]
+BatchId = Annotated[str, typer.Argument(parser=not_empty, metavar="BATCH_ID", help="bat_…")]
+BatchIds = Annotated[
+    list[str], typer.Argument(parser=not_empty, metavar="BATCH_ID…", help="bat_…, one or more.")
 ]
 MessageId = Annotated[str, typer.Argument(parser=not_empty, metavar="MESSAGE_ID", help="msg_…")]

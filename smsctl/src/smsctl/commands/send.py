@@ -1,15 +1,25 @@
 """`smsctl send`."""
 
 import uuid
-from datetime import datetime
 from typing import Annotated
 
 import typer
 from rich.text import Text
-from smsgateway import ConnectionFailed, MessageStatus, Mode, Priority, Unavailable
+from smsgateway import ConnectionFailed, MessageStatus, Unavailable
 
 from smsctl.command import Session, command, ended
-from smsctl.commands.arguments import moment, pairs, stdin_text
+from smsctl.commands.arguments import (
+    AtOption,
+    CallbackUrlOption,
+    MetadataOption,
+    ModeOption,
+    PriorityOption,
+    SenderOption,
+    SmartEncodingOption,
+    ValidityOption,
+    body_text,
+    pairs,
+)
 from smsctl.failures import ExitCode, Mistake
 from smsctl.screen import visible
 from smsctl.tables import accepted_lines
@@ -26,32 +36,15 @@ def add_to(app: typer.Typer) -> None:
 def send(
     session: Session,
     to: Annotated[str, typer.Option(help="The recipient's number, such as +447700900123.")],
-    sender: Annotated[str, typer.Option("--from", help="The sender ID.")],
+    sender: SenderOption,
     body: Annotated[str, typer.Option(help="The text; - reads it from standard input.")],
-    priority: Annotated[
-        Priority | None, typer.Option(help="By default the priority of the mode.")
-    ] = None,
-    mode: Annotated[
-        Mode | None, typer.Option(help="What it is for; transactional if not said.")
-    ] = None,
-    callback_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Told of what becomes of it.")
-    ] = None,
-    validity: Annotated[
-        int | None,
-        typer.Option(metavar="SECONDS", help="After which it is not to be delivered any more."),
-    ] = None,
-    at: Annotated[
-        datetime | None,
-        typer.Option(parser=moment, metavar="TIME", help="When to send it: RFC 3339, with offset."),
-    ] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Your own, given back with it; repeatable."),
-    ] = None,
-    smart_encoding: Annotated[
-        bool, typer.Option(help="Replace characters that would make it longer by like ones.")
-    ] = True,
+    priority: PriorityOption = None,
+    mode: ModeOption = None,
+    callback_url: CallbackUrlOption = None,
+    validity: ValidityOption = None,
+    at: AtOption = None,
+    metadata: MetadataOption = None,
+    smart_encoding: SmartEncodingOption = True,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Two sends with one key are one message.")
     ] = None,
@@ -65,7 +58,7 @@ def send(
     With --wait the exit code tells how it ended: 0 delivered, 1 otherwise, 8 not yet.
     """
     key = idempotency_key or uuid.uuid4().hex
-    text = _without_last_newline(stdin_text()) if body == "-" else body
+    text = body_text(body)
     gateway = session.gateway
     try:
         accepted = gateway.send(
@@ -110,10 +103,6 @@ def send(
         )
     if code is not ExitCode.OK:
         raise ended(code)
-
-
-def _without_last_newline(text: str) -> str:
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _exit_code(seen: Seen) -> ExitCode:
