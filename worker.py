@@ -49,6 +49,7 @@ from telemetry.logs import get_logger
 from telemetry.process import run, settings_or_exit
 from workflows.bulk import BulkSendWorkflow
 from workflows.callbacks import CALLBACKS, CallbackWorkflow
+from workflows.ports.bulk import share_queue
 from workflows.ports.send import SENDS, provider_queue
 from workflows.send import SendWorkflow
 from workflows.upkeep import UPKEEP, UPKEEP_WORKFLOW_ID, UpkeepWorkflow
@@ -61,6 +62,8 @@ _RETRY_AFTER = 2.0
 _STICKY = timedelta(seconds=5)
 """How long the next task of a workflow waits for the worker that has it in its cache, which may be
 dead, before any other one may have it."""
+# Bulks whose shares a provider sends side by side; they have its windows together.
+_SHARES_AT_ONCE = 8
 _FEWEST_AT_ONCE = 100
 _TIME_TO_PART = timedelta(seconds=5)
 """What a process may need to end beyond the grace that its work has."""
@@ -314,20 +317,27 @@ class ProviderPool:
         """Poll until no bind is up; raises what ends a poller, such as a Temporal that is away."""
         submitting = Submitting(self._services.delivery, {self._name: self._provider})
         sharing = SubmittingShares(self._services.bulks, self._provider)
-        worker = self._make_worker(
-            provider_queue(self._name),
-            activities=[submitting.submit, submitting.recall, sharing.submit_share],
-            max_concurrent_activities=self._most_at_once,
-        )
-        # Not as a context, which tells of a failure by cancelling the task that waits here.
-        polling = asyncio.create_task(worker.run())
+        workers = [
+            self._make_worker(
+                provider_queue(self._name),
+                activities=[submitting.submit, submitting.recall],
+                max_concurrent_activities=self._most_at_once,
+            ),
+            self._make_worker(
+                share_queue(self._name),
+                activities=[sharing.submit_share],
+                max_concurrent_activities=_SHARES_AT_ONCE,
+            ),
+        ]
+        # Not as contexts, which tell of a failure by cancelling the task that waits here.
+        polling = [asyncio.create_task(worker.run()) for worker in workers]
         down = asyncio.create_task(self._provider.wait_until(up=False))
         try:
-            await asyncio.wait({polling, down}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*polling, down}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             down.cancel()
-            await worker.shutdown()
-        await polling
+            await asyncio.gather(*(worker.shutdown() for worker in workers))
+        await asyncio.gather(*polling)
 
     async def _beat(self) -> None:
         """Say how many binds are up: every two seconds, and as soon as it changes."""

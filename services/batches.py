@@ -96,8 +96,9 @@ class BatchView:
 
     @property
     def status(self) -> str:
-        """canceled, paused, running, or finished."""
-        if self.batch["canceled_at"] is not None:
+        """Canceled (if that ended anything), paused, running, or finished."""
+        ended_early = any(row["status"] == MessageStatus.CANCELED for row in self.counts)
+        if self.batch["canceled_at"] is not None and (self.open or ended_early):
             return "canceled"
         if not self.open:
             return "finished"

@@ -8,7 +8,7 @@ come stands in its rows alone, so that whoever takes it up goes on from there.
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -119,6 +119,40 @@ class _Planned:
         self.priorities[provider] = min(rank, self.priorities.get(provider, rank))
 
 
+class _Room:
+    """How many messages may be claimed and not recorded, over all shares of one provider.
+
+    No more than the provider's windows hold, so that a crash leaves no more of them in doubt; and
+    no more at once than a second of its rate.
+    """
+
+    def __init__(self, provider: Provider, rate: Callable[[], float | None]) -> None:
+        self._provider = provider
+        self._rate = rate
+        self._taken = 0
+        self._changed = asyncio.Event()
+
+    async def take(self, wanted: int) -> int:
+        """Take room for so many messages, or for fewer; 0 if the provider is down."""
+        while self._provider.up:
+            most, rate = self._provider.capacity, self._rate()
+            if rate is not None:
+                most = min(most, max(1, int(rate)))
+            # A claim costs nearly the same for one message as for fifty.
+            if most - self._taken >= min(wanted, max(1, most // 4)):
+                room = min(most - self._taken, wanted)
+                self._taken += room
+                return room
+            self._changed.clear()
+            await self._changed.wait()
+        return 0
+
+    def give_back(self, room: int) -> None:
+        """So many messages are recorded, or were not claimed."""
+        self._taken -= room
+        self._changed.set()
+
+
 class Bulks:
     """What `activities.bulk` does between Temporal, the rows, and a provider."""
 
@@ -135,6 +169,7 @@ class Bulks:
         self._announcements = announcements
         self._orchestration = orchestration
         self._routes = routes
+        self._rooms: dict[str, tuple[Provider, _Room]] = {}
 
     async def plan(self, task: PlanTask) -> Plan:
         """Look at the rows, write what time has made of them, and say what can be sent."""
@@ -274,9 +309,17 @@ class Bulks:
             return 0
         return await _Sending(self, extent_of(bulk), provider).run(stop)
 
-    def rate_of(self, provider: Provider) -> float | None:
-        """Messages a second, over all that this process sends; None for as fast as it goes."""
-        return self._configurations.current.providers[provider.name].rate
+    def room_at(self, provider: Provider) -> _Room:
+        """The room that all shares of a provider have together, in this process."""
+        known = self._rooms.get(provider.name)
+        if known is None or known[0] is not provider:
+
+            def rate() -> float | None:
+                declared = self._configurations.current.providers.get(provider.name)
+                return declared.rate if declared is not None else None
+
+            known = self._rooms[provider.name] = (provider, _Room(provider, rate))
+        return known[1]
 
     async def ready(
         self, extent: Extent, provider: Provider, after: UUID, now: datetime
@@ -435,19 +478,13 @@ class _Chooser:
 
 
 class _Sending:
-    """One provider's share of a bulk, on its way.
-
-    No more messages are claimed and not recorded than the provider's windows hold, so that a crash
-    leaves no more of them in doubt; and no more at once than a second of its rate.
-    """
+    """One provider's share of a bulk, on its way."""
 
     def __init__(self, bulks_: Bulks, extent: Extent, provider: Provider) -> None:
         self._bulks = bulks_
         self._extent = extent
         self._provider = provider
-        self._rate = bulks_.rate_of(provider)
-        self._outstanding = 0
-        self._room = asyncio.Event()
+        self._room = bulks_.room_at(provider)
         self._learned: list[AttemptChange] = []
         self._recorder: asyncio.Task[None] | None = None
         self._submitting: set[asyncio.Task[None]] = set()
@@ -476,12 +513,12 @@ class _Sending:
     async def _send(self, found: list[_Ready], stop: asyncio.Event) -> int:
         sent = 0
         while sent < len(found):
-            room = await self._until_room(len(found) - sent)
-            if stop.is_set() or not room or self._failure is not None:
+            room = await self._room.take(len(found) - sent)
+            if not room:
                 break
             wanted = found[sent : sent + room]
-            taken = await self._bulks.claim(self._extent, self._provider, wanted, datetime.now(UTC))
-            self._outstanding += len(taken)
+            taken = await self._claimed(wanted, stop)
+            self._room.give_back(room - len(taken))
             for each in taken:
                 task = asyncio.create_task(self._submit(each))
                 self._submitting.add(task)
@@ -491,18 +528,15 @@ class _Sending:
             sent += len(wanted)
         return sent
 
-    async def _until_room(self, wanted: int) -> int:
-        """How many messages may be claimed now; 0 if the provider is down."""
-        while self._provider.up:
-            most = self._provider.capacity
-            if self._rate is not None:
-                most = min(most, max(1, int(self._rate)))
-            room = most - self._outstanding
-            if room >= min(wanted, max(1, most // 4)):
-                return min(room, wanted)
-            self._room.clear()
-            await self._room.wait()
-        return 0
+    async def _claimed(self, wanted: list[_Ready], stop: asyncio.Event) -> list[_Ready]:
+        """What may be sent of this; nothing any more once something went wrong."""
+        if stop.is_set() or self._failure is not None:
+            return []
+        try:
+            return await self._bulks.claim(self._extent, self._provider, wanted, datetime.now(UTC))
+        except BaseException:
+            self._room.give_back(len(wanted))
+            raise
 
     async def _submit(self, ready: _Ready) -> None:
         outbound = ready.outbound
@@ -543,8 +577,7 @@ class _Sending:
             except Exception as error:  # noqa: BLE001 - the rows become unknown by their deadline
                 _log.error("outcomes_not_recorded", error_type=type(error).__name__)
                 self._failure = error
-            self._outstanding -= len(changes)
-            self._room.set()
+            self._room.give_back(len(changes))
 
     async def _finished(self) -> None:
         while self._submitting or (self._recorder is not None and not self._recorder.done()):

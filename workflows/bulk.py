@@ -16,15 +16,16 @@ with workflow.unsafe.imports_passed_through():
         PlanTask,
         Share,
         SubmitShareTask,
+        share_queue,
     )
-    from workflows.ports.send import MessageChanged, provider_queue
+    from workflows.ports.send import MessageChanged
 
 _UNTIL_THE_DATABASE_ANSWERS = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)
 )
 # Where a share was left stands in the rows: another look at them is better than a repetition.
 _ONCE = RetryPolicy(maximum_attempts=1)
-_QUEUE_WITHIN = timedelta(seconds=10)
+_QUEUE_WITHIN = timedelta(minutes=2)
 _SHARE_WITHIN = timedelta(minutes=30)
 _HEARTBEAT = timedelta(seconds=10)
 # While nothing is known to be due the rows are looked at less and less often: receipts move them
@@ -79,7 +80,7 @@ class BulkSendWorkflow:
             done = await workflow.execute_activity_method(
                 BulkProviderActivities.submit_share,
                 SubmitShareTask(bulk, share.provider),
-                task_queue=provider_queue(share.provider),
+                task_queue=share_queue(share.provider),
                 schedule_to_start_timeout=_QUEUE_WITHIN,
                 start_to_close_timeout=_SHARE_WITHIN,
                 heartbeat_timeout=_HEARTBEAT,

@@ -23,18 +23,20 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-import services.delivery
+import services.routes
 from domain.modes import Mode
 from domain.receipts import ReceiptState
 from services.accept import Accepted
+from services.batches import BatchCommand, Recipient
 from simulator.behaviour import Answer, Behaviour, ReceiptStep
 from store import providers
 from telemetry.temporal import DATA_CONVERTER
 from tests.fakes.callback_receiver import CallbackReceiver
-from tests.gateway import Gateway, running_gateway, uuid_of
+from tests.gateway import CONFIGURATION, Gateway, running_gateway, uuid_of
 from tests.workflows.test_days import QuietSweeps
 from workflows import upkeep
 from workflows.callbacks import callback_workflow_id
+from workflows.ports.bulk import bulk_workflow_id
 from workflows.ports.send import send_workflow_id
 from workflows.upkeep import UPKEEP, SweepResult, UpkeepWorkflow
 
@@ -198,7 +200,7 @@ async def test_send_recalled_for_the_next_route(open_gateway):
 
 
 async def test_send_expired(gateway: Gateway, monkeypatch):
-    monkeypatch.setattr(services.delivery, "AFTER_VALIDITY", timedelta())
+    monkeypatch.setattr(services.routes, "AFTER_VALIDITY", timedelta())
     gateway.primary.set_default(Behaviour(receipts=()))
     message = await send(gateway, validity=timedelta(seconds=5))
     await keep_send(gateway, message, "expired_without_a_receipt", "expired")
@@ -299,6 +301,65 @@ async def began(gateway: Gateway, message: Accepted) -> None:
     handle = gateway.client.get_workflow_handle(send_workflow_id(message.message_id))
     while (await handle.describe()).history_length < 5:
         await asyncio.sleep(0.05)
+
+
+# --- many messages -----------------------------------------------------------------------------
+
+SMALL_WINDOWS = CONFIGURATION.replace("echoes_reference", "window = 5\nechoes_reference")
+
+
+async def send_batch(gateway: Gateway, count: int, **what: Any) -> str:
+    """Send a batch to numbers that are documented for tests; its id."""
+    command = BatchCommand(
+        sender="AbilIT",
+        body=BODY,
+        recipients=[Recipient(f"{NUMBER[:-3]}{n + 100}") for n in range(count)],
+        digest=b"",
+        **what,
+    )
+    accepted = await gateway.services.batches.accept(gateway.caller, command)
+    return f"bat_{accepted.view.batch['id'].hex}"
+
+
+async def keep_bulk(gateway: Gateway, batch: str, situation: str) -> None:
+    await keep(gateway.client, bulk_workflow_id(batch), f"bulk/{situation}")
+
+
+async def test_bulk(gateway: Gateway):
+    await keep_bulk(gateway, await send_batch(gateway, 50), "delivered")
+
+
+async def test_bulk_refused_then_delivered_by_the_next(gateway: Gateway):
+    gateway.primary.set_default(REFUSED)
+    batch = await send_batch(gateway, 20)
+    await keep_bulk(gateway, batch, "refused_then_delivered_by_the_next")
+
+
+async def test_bulk_paused_and_resumed(open_gateway):
+    gateway = await open_gateway(configuration=SMALL_WINDOWS)
+    gateway.primary.set_default(Behaviour(latency=0.2))
+    batch = await send_batch(gateway, 60)
+    await asyncio.sleep(0.5)
+    await gateway.services.batches.pause(gateway.caller, batch)
+    await asyncio.sleep(1.5)
+    await gateway.services.batches.resume(gateway.caller, batch)
+    await keep_bulk(gateway, batch, "paused_and_resumed")
+
+
+async def test_bulk_scheduled(gateway: Gateway):
+    batch = await send_batch(gateway, 5, scheduled_at=datetime.now(UTC) + timedelta(seconds=2))
+    await keep_bulk(gateway, batch, "scheduled_then_delivered")
+
+
+async def test_bulk_while_no_carrier_is_up(gateway: Gateway):
+    for smsc in (gateway.primary, gateway.backup):
+        await smsc.outage()
+    await gateway.providers_up()
+    batch = await send_batch(gateway, 5)
+    await asyncio.sleep(2)
+    for smsc in (gateway.primary, gateway.backup):
+        await smsc.outage(on=False)
+    await keep_bulk(gateway, batch, "outage_then_delivered")
 
 
 # --- callbacks ---------------------------------------------------------------------------------

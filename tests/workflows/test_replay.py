@@ -17,11 +17,17 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 from telemetry.temporal import DATA_CONVERTER
 from tests.histories import texts_of
 from tests.workflows.record_histories import BODY, HISTORIES, NUMBER, SECRETS
+from workflows.bulk import BulkSendWorkflow
 from workflows.callbacks import CallbackWorkflow
 from workflows.send import SendWorkflow
 from workflows.upkeep import UpkeepWorkflow
 
-WORKFLOWS = {"send": SendWorkflow, "callbacks": CallbackWorkflow, "upkeep": UpkeepWorkflow}
+WORKFLOWS = {
+    "send": SendWorkflow,
+    "bulk": BulkSendWorkflow,
+    "callbacks": CallbackWorkflow,
+    "upkeep": UpkeepWorkflow,
+}
 RECORDED = sorted(HISTORIES.glob("*/*.json"))
 each_recorded = pytest.mark.parametrize(
     "recorded", RECORDED, ids=lambda path: f"{path.parent.name}/{path.stem}"
@@ -98,6 +104,19 @@ MUTATIONS = {
         "does not wait": ("await self._until_news_or(until, seen)", "pass"),
         "does not end with the news of its end": ("if news.final:", "if not news.final:"),
         "recalls by a submit": ("ProviderActivities.recall,", "ProviderActivities.submit,"),
+    },
+    "bulk": {
+        "plans by a task of the server instead of by itself": (
+            "execute_local_activity_method(",
+            "execute_activity_method(",
+        ),
+        "sends no share": ("if share.provider not in self._shares:", "if False:"),
+        "does not wait": ("await self._until_something_happens(plan, seen)", "pass"),
+        "ends while messages are open": ("if plan.open == 0 and", "if"),
+        "does not hear of people's decisions": (
+            "lambda: self._news != seen or any(",
+            "lambda: any(",
+        ),
     },
     "callbacks": {
         "waits before it delivers": (

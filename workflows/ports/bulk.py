@@ -19,6 +19,14 @@ def is_bulk(owner: str) -> bool:
     return owner.startswith(_PREFIX)
 
 
+def share_queue(provider: str) -> str:
+    """Task queue of the workers that hold binds to a provider, for shares.
+
+    One of its own, since shares take long, and must not fill the places of single messages.
+    """
+    return f"provider/{provider}/shares"
+
+
 @dataclass(frozen=True, slots=True)
 class BulkRef:
     """Which bulk."""

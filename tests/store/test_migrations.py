@@ -1,0 +1,63 @@
+"""Migrations on a database with data: what was there is there afterwards, and goes on."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from psycopg import IntegrityError
+
+from store.database import Database, sql
+from store.schema import migrate, newest_version
+from store.transitions import settle
+from tests.store.test_folds import add_attempt, add_message
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+async def database(empty_database_url):
+    database = Database.connect(empty_database_url)
+    yield database
+    await database.close()
+
+
+async def status_of(database, message_id):
+    (row,) = await database.rows(
+        sql("SELECT status FROM messages WHERE id = :id"), {"id": message_id}
+    )
+    return row["status"]
+
+
+async def test_messages_of_the_first_schema_go_on_with_the_newest(database):
+    assert await migrate(database, "0001") == "0001"
+    async with database.begin() as connection:
+        sent = add_message(connection, status="sent")
+        add_attempt(connection, sent, 1, ["accepted"], "accepted")
+        queued = add_message(connection)
+        connection.send(
+            sql("INSERT INTO events (message_id, at, kind, actor) VALUES (:m, now(), 'x', 'x')"),
+            {"m": sent},
+        )
+    assert await migrate(database) == newest_version()
+    assert [await status_of(database, each) for each in (sent, queued)] == ["sent", "queued"]
+    async with database.begin() as connection:
+        connection.send(
+            sql("UPDATE parts SET status = 'delivered' WHERE message_id = :m"), {"m": sent}
+        )
+        connection.send(
+            sql("UPDATE attempts SET status = 'delivered' WHERE message_id = :m"), {"m": sent}
+        )
+        moved = await settle(connection, [sent, queued], actor="test", at=datetime.now(UTC))
+    assert [(move.message_id, move.status) for move in moved] == [(sent, "delivered")]
+    events = await database.rows(
+        sql("SELECT kind FROM events WHERE message_id = :m ORDER BY seq"), {"m": sent}
+    )
+    assert [event["kind"] for event in events] == ["x", "moved"]
+    with pytest.raises(IntegrityError, match="make it queued"):
+        async with database.begin() as connection:
+            connection.send(sql("UPDATE messages SET status = 'sent' WHERE id = :m"), {"m": queued})
+
+
+async def test_a_migration_that_is_done_already_does_nothing(database):
+    began = datetime.now(UTC)
+    assert await migrate(database) == await migrate(database) == newest_version()
+    assert datetime.now(UTC) - began < timedelta(minutes=1)
