@@ -148,7 +148,7 @@ async def _single_sends(stack: Stack, *, messages: int, undelivered: int) -> lis
         await watcher
         took = time.perf_counter() - began
     durations = _durations(stack, messages)
-    memory = _memory_mb(stack.child("worker").pid)
+    memory = memory_mb(stack.child("worker").pid)
     return [
         Figure(
             "single_sends_per_s",
@@ -206,7 +206,8 @@ def _durations(stack: Stack, newest: int) -> list[float]:
     return [float(row[0]) for row in rows]
 
 
-def _memory_mb(pid: int) -> float:
+def memory_mb(pid: int) -> float:
+    """What a process holds in memory."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024

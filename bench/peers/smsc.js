@@ -1,0 +1,39 @@
+"use strict";
+// An SMSC that nobody here wrote the protocol of: npm's smpp. It accepts everything at once, and
+// reports each delivery right after the answer. Argument: the port. SIGTERM ends it.
+const smpp = require("smpp");
+
+let submitted = 0;
+
+function report(session, pdu, id) {
+  session.deliver_sm({
+    source_addr: pdu.destination_addr,
+    destination_addr: pdu.source_addr,
+    esm_class: 4,
+    receipted_message_id: id,
+    message_state: 2,
+    short_message: `id:${id} sub:001 dlvrd:001 submit date:2601010000 done date:2601010000 stat:DELIVRD err:000 text:`,
+  });
+}
+
+const server = smpp.createServer((session) => {
+  session.on("error", () => {});
+  session.on("bind_transceiver", (pdu) => session.send(pdu.response()));
+  session.on("enquire_link", (pdu) => session.send(pdu.response()));
+  session.on("unbind", (pdu) => {
+    session.send(pdu.response());
+    session.close();
+  });
+  session.on("submit_sm", (pdu) => {
+    submitted += 1;
+    const id = submitted.toString(16).padStart(8, "0");
+    session.send(pdu.response({ message_id: id }));
+    report(session, pdu, id);
+  });
+});
+
+server.listen(Number(process.argv[2]), "127.0.0.1", () => console.log("listening"));
+process.on("SIGTERM", () => {
+  console.log(JSON.stringify({ submitted }));
+  process.exit(0);
+});
