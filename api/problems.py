@@ -8,7 +8,7 @@ its service may raise (`responses=raises(UnknownMessage)`).
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from uuid import uuid4
 
 import psycopg
@@ -449,15 +449,21 @@ async def _of_the_framework(_: Request, error: Exception) -> JSONResponse:
     return unexpected(error)
 
 
-def _known_names(route: object) -> list[str]:
-    """The names of the fields of the body and of the query that a route takes."""
+def _known_names(route: object) -> dict[str, list[str]]:
+    """The names of the fields that a route takes, under "", and of what these hold, under theirs."""
     if not isinstance(route, APIRoute):
-        return []
+        return {}
     fields = [route.body_field, *route.dependant.query_params]
-    models = [field.field_info.annotation for field in fields if field is not None]
-    return [
-        info.alias or name
-        for model in models
-        if isinstance(model, type) and issubclass(model, BaseModel)
-        for name, info in model.model_fields.items()
-    ]
+    known: dict[str, list[str]] = {"": []}
+    for model in [each.field_info.annotation for each in fields if each is not None]:
+        for name, annotation in _fields_of(model):
+            known[""].append(name)
+            for held in (annotation, *get_args(annotation)):
+                known.setdefault(name, []).extend(inner for inner, _ in _fields_of(held))
+    return known
+
+
+def _fields_of(model: object) -> list[tuple[str, object]]:
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return []
+    return [(info.alias or name, info.annotation) for name, info in model.model_fields.items()]

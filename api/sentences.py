@@ -5,7 +5,7 @@ A sentence never repeats what was sent: it may be a number, a body, or a secret 
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -73,24 +73,28 @@ _UNNAMED = "?"
 _PLACES = frozenset({"body", "query", "path", "header"})
 
 
-def faults_of(errors: Sequence[Mapping[str, Any]], known: Iterable[str]) -> list[Fault]:
+def faults_of(
+    errors: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[str]]
+) -> list[Fault]:
     """One fault for each error that pydantic reported.
 
     Args:
         errors: as `RequestValidationError.errors` has them.
-        known: the names of the fields that the endpoint knows.
+        known: the names of the fields that the endpoint knows: under "" those of the request
+            itself, under a field's name those of what it holds.
     """
-    names = sorted(known)
-    return [_fault(error, names) for error in errors]
+    return [_fault(error, known) for error in errors]
 
 
-def _fault(error: Mapping[str, Any], known: Sequence[str]) -> Fault:
+def _fault(error: Mapping[str, Any], known: Mapping[str, Sequence[str]]) -> Fault:
     kind = str(error["type"])
     field = _field(error["loc"])
     return Fault(field, _REASONS.get(kind, "invalid"), _sentence(kind, field, error, known))
 
 
-def _sentence(kind: str, field: str, error: Mapping[str, Any], known: Sequence[str]) -> str:
+def _sentence(
+    kind: str, field: str, error: Mapping[str, Any], known: Mapping[str, Sequence[str]]
+) -> str:
     context = error.get("ctx") or {}
     match kind:
         case "extra_forbidden":
@@ -109,11 +113,15 @@ def _sentence(kind: str, field: str, error: Mapping[str, Any], known: Sequence[s
             return _SENTENCES.get(kind, _ELSE).format_map(context)
 
 
-def _unknown(field: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(field.lower(), known, n=1, cutoff=0.5)
+def _unknown(field: str, known: Mapping[str, Sequence[str]]) -> str:
+    *holders, name = (step for step in field.split(".") if not step.isdecimal())
+    names = sorted(known.get(".".join(holders), ()))
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     if close:
         return f"There is no such field: did you mean {close[0]}? Rename it, or leave it out."
-    return f"There is no such field: leave it out. Known are: {', '.join(known)}."
+    if names:
+        return f"There is no such field: leave it out. Known are: {', '.join(names)}."
+    return "There is no such field: leave it out."
 
 
 def _field(location: Sequence[Any]) -> str:

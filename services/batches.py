@@ -1,5 +1,6 @@
 """Batches: one text, or one for each, to many recipients in one request."""
 
+import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,12 @@ _log = get_logger(__name__)
 
 MOST_RECIPIENTS: Final = 10_000
 """In one request."""
+
+_MOST_FAULTS: Final = 20
+"""That are told of a request of which nothing can be sent."""
+
+_AT_ONCE: Final = 100
+"""Recipients that are looked at in one go: some ten milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,28 @@ class BatchOver(Exception):
     """The batch was cancelled: there is nothing left to pause or resume."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What was found of a command: its faults, or what of it can be sent."""
+
+    shared: Shared | None
+    faults: list[Fault]
+    new: NewMessages = field(default_factory=NewMessages)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def good(self) -> Shared:
+        """What holds for all messages.
+
+        Raises:
+            Refused: nothing can be sent.
+        """
+        if self.shared is None or self.faults:
+            raise Refused(self.faults)
+        if not self.new.ids:
+            raise Refused([_of(refusal) for refusal in self.refusals[:_MOST_FAULTS]])
+        return self.shared
+
+
 class Batches:
     """Accepts batches, tells how far they are, and holds, resumes and cancels them."""
 
@@ -153,6 +182,7 @@ class Batches:
             KeyInFlight, KeyReused: about the idempotency key; nothing was stored.
         """
         now = datetime.now(UTC)
+        checked = await self._check(caller, command, now)
         key = (caller.account_id, caller.environment.value, idempotency_key or "")
         request_hash = b"batch" + command.digest
         async with self._database.begin() as connection:
@@ -164,14 +194,10 @@ class Batches:
                     if known["request_hash"] != request_hash:
                         raise KeyReused
                     return await self._again(connection, caller, known["response"]["batch_id"])
-            shared, faults = self._accept.check_shared(caller, command, now)
-            template, more = _template(command)
-            if shared is None or more:
-                raise Refused([*more, *faults])
-            new, refusals = self._check(command, shared, template)
-            if not new.ids:
-                raise Refused([_of(refusal) for refusal in refusals[:20]])
-            batch = await self._write(connection, caller, command, shared, new, refusals, now)
+            shared, new = checked.good(), checked.new
+            batch = await self._write(
+                connection, caller, command, shared, new, checked.refusals, now
+            )
             if idempotency_key is not None:
                 idempotency.keep(
                     connection,
@@ -225,21 +251,27 @@ class Batches:
             view, sorted(results, key=lambda result: result.position), replayed=True
         )
 
-    def _check(
-        self, command: BatchCommand, shared: Shared, template: Template | None
-    ) -> tuple[NewMessages, list[Refusal]]:
-        """Look at every recipient; those that can be sent to, and why the others cannot."""
-        new = NewMessages()
-        refusals: list[Refusal] = []
+    async def _check(self, caller: Caller, command: BatchCommand, now: datetime) -> "_Checked":
+        """Look at what is the same for all, and at every recipient."""
+        shared, faults = self._accept.check_shared(caller, command, now)
+        template, more = _template(command)
+        checked = _Checked(shared, [*more, *faults])
+        if shared is None or checked.faults:
+            return checked
+        new = checked.new
         seen: dict[tuple[str, str], int] = {}
         for position, recipient in enumerate(command.recipients):
-            addressed, faults = _addressed(recipient, command, shared, template)
+            if position % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # single messages are not to wait for the whole batch
+            addressed, wrong = _addressed(recipient, command, shared, template)
             if addressed is None:
-                refusals += [Refusal(position, f.field, f.reason, f.sentence) for f in faults]
+                checked.refusals.extend(
+                    Refusal(position, fault.field, fault.reason, fault.sentence) for fault in wrong
+                )
                 continue
             first = seen.setdefault((addressed.number.e164, addressed.text.text), position)
             if first != position:
-                refusals.append(_duplicate(position, first))
+                checked.refusals.append(_duplicate(position, first))
                 continue
             new.ids.append(uuid7())
             new.positions.append(position)
@@ -250,7 +282,7 @@ class Batches:
             new.encodings.append(addressed.text.encoding.value)
             new.segments.append(addressed.text.segments)
             new.metadata.append(Jsonb(dict(recipient.metadata)) if recipient.metadata else None)
-        return new, refusals
+        return checked
 
     async def _write(
         self,

@@ -275,11 +275,14 @@ class Bulks:
         self, connection: Connection, extent: Extent, planned: _Planned, now: datetime
     ) -> list[Transition]:
         """Write what time has made of attempts, and which messages have come to their end."""
-        touched: list[UUID] = []
-        for (status, provider), tried in planned.declared.items():
+        tried = [message_id for each in planned.declared.values() for message_id, _ in each]
+        touched = [*tried, *(message_id for ids in planned.ends.values() for message_id in ids)]
+        if not touched:
+            return []
+        lock(connection, sorted(touched))
+        for (status, provider), declared in planned.declared.items():
             doubt_until = now + receipt_deadline(self._configurations.current, provider)
-            attempts.declare(connection, tried, status, at=now, doubt_until=doubt_until)
-            touched += [message_id for message_id, _ in tried]
+            attempts.declare(connection, declared, status, at=now, doubt_until=doubt_until)
         for (end, reason), ids in planned.ends.items():
             bulks.judge(connection, extent.owner, ids, Verdict(end.value), reason)
             events.append_to_many(
@@ -293,9 +296,6 @@ class Bulks:
                 reason=reason,
                 detail={"configuration": self._configurations.version},
             )
-            touched += ids
-        if not touched:
-            return []
         return await settle(connection, touched, actor=ACTOR, at=now)
 
     async def send_share(self, ref: BulkRef, provider: Provider, stop: asyncio.Event) -> int:

@@ -87,6 +87,8 @@ async def test_a_batch_of_which_nothing_is_left_is_refused_as_a_whole(api: Api) 
         ({"recipients": [{"to": NUMBER}] * 10_001}, "recipients", "10000"),
         ({"recipients": [{"to": 447700900123}]}, "recipients.0.to", "text"),
         ({"recipients": [{"number": NUMBER}]}, "recipients.0.to", "missing"),
+        ({"recipients": [{"to": NUMBER, "variabels": {}}]}, "recipients.0.variabels", "variables?"),
+        ({"recipients": [{"to": NUMBER, "body": "x", "x": 1}]}, "recipients.0.x", "metadata, to"),
         ({"scheduled_at": "2026-01-05T09:00:00+01:00"}, "scheduled_at", "past"),
         ({"callback_url": "http://10.0.0.7/sms"}, "callback_url", "private"),
     ],
