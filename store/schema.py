@@ -1,5 +1,6 @@
 """The schema's versions: migrations run forward, one process at a time."""
 
+import asyncio
 from pathlib import Path
 
 from alembic import command
@@ -42,8 +43,15 @@ async def migrate(database: Database, revision: str = "head") -> str:
 
     Two processes that migrate at once take turns; the second finds nothing to do.
     """
-    async with database.engine.connect() as connection:
-        await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    async with database.engine.connect() as pooled:
+        # Each migration is a transaction: all of it, or nothing.
+        connection = await pooled.execution_options(isolation_level="READ COMMITTED")
+        # Asked for again and again: who waits for a lock within a statement holds up an index that
+        # the other one builds beside the work.
+        take = text("SELECT pg_try_advisory_lock(:lock)")
+        while not await connection.scalar(take, {"lock": _MIGRATION_LOCK}):
+            await connection.rollback()
+            await asyncio.sleep(0.2)
         await connection.commit()
         try:
             await connection.run_sync(_upgrade, revision)

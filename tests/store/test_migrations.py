@@ -1,9 +1,11 @@
 """Migrations on a database with data: what was there is there afterwards, and goes on."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from psycopg import IntegrityError
+from sqlalchemy.exc import ProgrammingError
 
 from store.database import Database, sql
 from store.schema import migrate, newest_version
@@ -55,6 +57,31 @@ async def test_messages_of_the_first_schema_go_on_with_the_newest(database):
     with pytest.raises(IntegrityError, match="make it queued"):
         async with database.begin() as connection:
             connection.send(sql("UPDATE messages SET status = 'sent' WHERE id = :m"), {"m": queued})
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(database):
+    await migrate(database, "0001")
+    stands_in_the_way = sql(
+        "CREATE FUNCTION message_folds(of_messages uuid[]) RETURNS integer LANGUAGE sql"
+        " AS 'SELECT 1'"
+    )
+    await database.rows(stands_in_the_way)
+    with pytest.raises(ProgrammingError, match="message_folds"):
+        await migrate(database)
+    (found,) = await database.rows(sql("SELECT to_regclass('bulks') AS made"))
+    assert found["made"] is None
+    await database.rows(sql("DROP FUNCTION message_folds(uuid[])"))
+    assert await migrate(database) == newest_version()
+
+
+async def test_two_that_migrate_at_once_take_turns(empty_database_url):
+    databases = [Database.connect(empty_database_url) for _ in range(2)]
+    try:
+        versions = await asyncio.gather(*(migrate(each) for each in databases))
+    finally:
+        for each in databases:
+            await each.close()
+    assert versions == [newest_version()] * 2
 
 
 async def test_a_migration_that_is_done_already_does_nothing(database):

@@ -55,7 +55,6 @@ ALTER TABLE parts SET (fillfactor = 70);
 -- With the status in its condition every move of an attempt needed new entries in all indexes; those
 -- in doubt are found by their recipient.
 DROP INDEX attempts_in_doubt;
-CREATE INDEX recipients_number_hash ON recipients USING hash (number_hash);
 
 ALTER TABLE messages ADD COLUMN bulk_id uuid, ADD COLUMN position integer;
 
