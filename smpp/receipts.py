@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -170,6 +171,7 @@ def _keys_of(text: str) -> dict[str, str]:
 _KEYS: Final = {"id": "id", "su": "submit", "do": "done", "st": "stat", "er": "err"}
 
 
+@functools.lru_cache(maxsize=256)  # an SMSC writes the same minute in all receipts of a minute
 def _date(digits: str) -> datetime | None:
     for layout in _DATES.get(len(digits), ()):
         try:
