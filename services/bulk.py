@@ -462,7 +462,12 @@ class _Chooser:
     async def about(self, row: Row, tried: Sequence[Row]) -> _Chosen:
         """What to do with a message."""
         kind = tuple(row[name] for name in ROUTED_BY)
-        if _never_tried(row) and kind in self._untried:
+        like_others = (
+            _never_tried(row)
+            and row["cancel_requested_at"] is None
+            and row["valid_until"] > self._now
+        )
+        if like_others and kind in self._untried:
             return self._untried[kind]
         if kind not in self._ranked:
             self._ranked[kind] = await self._routes.options(
@@ -472,7 +477,7 @@ class _Chooser:
         policy = self._configuration.mode_policy(Mode(row["mode"]))
         facts = messages.facts(row, tried)
         chosen = _Chosen(decide(facts, options, policy, self._now), route, options)
-        if _never_tried(row):
+        if like_others:
             self._untried[kind] = chosen
         return chosen
 

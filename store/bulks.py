@@ -164,7 +164,9 @@ WITH wanted AS (
 """)
 
 _JUDGE = sql("""
-UPDATE messages SET verdict = :verdict, reason = :reason
+UPDATE messages
+SET verdict = :verdict, reason = :reason,
+    check_by = CASE WHEN CAST(:verdict AS text) = 'sent' THEN NULL ELSE check_by END
 WHERE id = ANY(:ids) AND owner = :owner AND (verdict IS NULL OR verdict IN ('scheduled', 'held'))
 """)
 

@@ -89,9 +89,12 @@ FROM messages m JOIN recipients r ON r.id = m.recipient_id
 WHERE m.id = :id
 """)
 
-# No status here: `settle` moves it, and tells of the move.
+# No status here: `settle` moves it, and tells of the move. What ends as it was, sent, moves no more.
 _VERDICT = sql("""
-UPDATE messages SET verdict = :verdict, reason = :reason WHERE id = :id AND epoch = :epoch
+UPDATE messages
+SET verdict = :verdict, reason = :reason,
+    check_by = CASE WHEN CAST(:verdict AS text) = 'sent' THEN NULL ELSE check_by END
+WHERE id = :id AND epoch = :epoch
 """)
 
 _WAITS = sql("""

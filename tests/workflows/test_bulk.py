@@ -289,6 +289,46 @@ async def test_a_worker_that_stops_in_the_middle_leaves_the_rest_to_the_next(
         assert carried(gateway) == batch.texts
 
 
+async def test_a_batch_by_a_carrier_that_gives_no_receipts_ends_as_sent(
+    database_url, temporal_client
+):
+    without = CONFIGURATION.replace("echoes_reference = true", "receipts = false")
+    async with running_gateway(database_url, temporal_client, configuration=without) as gateway:
+        batch = await Batch(gateway, 30).send()
+        single = await gateway.send(to=number(99))
+        await batch.until_all("sent")
+        await batch.ended()
+        assert (await batch.view()).status == "finished"
+        await gateway.until(single, "sent")
+        await asyncio.sleep(0.2)
+        open_rows = await gateway.fetch("SELECT id FROM messages WHERE check_by IS NOT NULL")
+        assert not open_rows, "nobody needs to ask after them"
+
+
+async def test_a_part_that_was_throttled_is_sent_again_by_a_runner_of_its_own(gateway: Gateway):
+    throttled = Behaviour(answer=Answer.REFUSE, status="ESME_RTHROTTLED", part=2, times=1)
+    gateway.primary.set_number(number(2), throttled)
+    batch = await Batch(gateway, 5, LONG).send()
+    await batch.until_all("delivered")
+    assert carried(gateway) == batch.texts
+    explained = await gateway.services.messages.explain(gateway.caller, batch.messages[2])
+    assert [a["tries"] for a in explained.attempts] == [2]
+    assert "promoted" in [event["kind"] for event in explained.events]
+
+
+async def test_what_is_cancelled_and_what_is_too_late_end_each_for_its_reason(
+    database_url, temporal_client
+):
+    async with running_gateway(database_url, temporal_client, with_worker=False) as gateway:
+        batch = await Batch(gateway, 10, validity=timedelta(seconds=5)).send()
+        await gateway.execute("UPDATE messages SET cancel_requested_at = now() WHERE position < 4")
+        await gateway.execute(
+            "UPDATE messages SET valid_until = now() WHERE position BETWEEN 4 AND 6"
+        )
+        await gateway.start_worker()
+        await batch.until(lambda counts: counts == {"canceled": 4, "expired": 3, "delivered": 3})
+
+
 async def test_a_scheduled_batch_leaves_when_its_time_has_come(gateway: Gateway):
     at = datetime.now(UTC) + timedelta(seconds=2)
     batch = await Batch(gateway, 20, scheduled_at=at).send()
