@@ -142,6 +142,7 @@ class _Room:
             if most - self._taken >= min(wanted, max(1, most // 4)):
                 room = min(most - self._taken, wanted)
                 self._taken += room
+                self._measure()
                 return room
             self._changed.clear()
             await self._changed.wait()
@@ -150,7 +151,11 @@ class _Room:
     def give_back(self, room: int) -> None:
         """So many messages are recorded, or were not claimed."""
         self._taken -= room
+        self._measure()
         self._changed.set()
+
+    def _measure(self) -> None:
+        metrics.shares_measured(self._provider.name, self._taken)
 
 
 class Bulks:

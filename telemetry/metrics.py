@@ -132,6 +132,12 @@ _window = Gauge(
     ["provider"],
     registry=REGISTRY,
 )
+_claimed = Gauge(
+    "smsgateway_claimed_messages",
+    "Messages of batches that were claimed for a provider and whose outcome is not recorded yet",
+    ["provider"],
+    registry=REGISTRY,
+)
 _callbacks = Counter(
     "smsgateway_callbacks",
     "Callback requests, by what came of them",
@@ -261,6 +267,11 @@ def binds_counted(provider: str, by_state: Mapping[str, int]) -> None:
         _binds.labels(_label("provider", provider), _label("state", state)).set(count)
 
 
+def shares_measured(provider: str, claimed: int) -> None:
+    """How many messages of batches are claimed for a provider and not recorded, in this process."""
+    _claimed.labels(_label("provider", provider)).set(claimed)
+
+
 def window_measured(provider: str, in_use: int) -> None:
     """How many submits a provider has not answered, over this process's sessions."""
     _window.labels(_label("provider", provider)).set(in_use)
@@ -294,6 +305,7 @@ def provider_gone(provider: str) -> None:
     """Forgets the gauges of a provider that was removed, which would else keep their last value."""
     name = _label("provider", provider)
     _window.remove_by_labels({"provider": name})
+    _claimed.remove_by_labels({"provider": name})
     _binds.remove_by_labels({"provider": name})
 
 

@@ -76,11 +76,13 @@ def test_gauges_tell_the_present_and_forget_a_provider_that_is_gone():
     metrics.binds_counted("m5", {"up": 1, "down": 1})
     metrics.binds_counted("m5", {"up": 2, "down": 0})
     metrics.window_measured("m5", 17)
+    metrics.shares_measured("m5", 3)
     up = {"provider": "m5", "state": "up"}
     assert metric_value("smsgateway_binds", up) == 2
     metrics.provider_gone("m5")
     assert metrics.REGISTRY.get_sample_value("smsgateway_binds", up) is None
-    assert metrics.REGISTRY.get_sample_value("smsgateway_window_in_use", {"provider": "m5"}) is None
+    for gauge in ("smsgateway_window_in_use", "smsgateway_claimed_messages"):
+        assert metrics.REGISTRY.get_sample_value(gauge, {"provider": "m5"}) is None
 
 
 def test_a_number_becomes_no_label():
