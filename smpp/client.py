@@ -48,7 +48,7 @@ async def connect(
     window: int = 10,
     enquire_link_interval: float | None = 30.0,
     response_timeout: float = 10.0,
-    max_handlers: int = 100,
+    max_handlers: int = 500,
     name: str = "",
     on_request: RequestHandler,
     on_closed: Callable[[Session], None] | None = None,

@@ -225,6 +225,7 @@ WITH pairs AS (
     UPDATE receipts r SET message_id = p.message_id, attempt = p.attempt, part = 1
     FROM pairs p JOIN arrived m ON m.id = p.message_id
     WHERE r.day = p.day AND r.id = p.id
+      AND r.day = ANY(CAST(:different_days AS date[])) AND r.id = ANY(:receipt_ids)
 ), received AS (
     INSERT INTO events (message_id, at, kind, actor, status, attempt, provider, network, code,
                         detail)
@@ -406,6 +407,7 @@ async def _deliver(
         check_by=None,
         provider=provider,
         days=[receipt["day"] for receipt in usual],
+        different_days=sorted({receipt["day"] for receipt in usual}),
         receipt_ids=[receipt["id"] for receipt in usual],
         attempts=[receipt["attempt"] for receipt in usual],
         codes=[receipt["code"] for receipt in usual],
