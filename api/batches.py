@@ -1,21 +1,20 @@
 """Batches: many recipients in one request, and how far they are."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Body, Path, Query, Response
-from pydantic import Field, StrictBool, StrictInt
+from pydantic import Field
 
 from api.dependencies import Gateway, MessageReader, MessageSender
-from api.fields import STORABLE, Asked, Line, Moment, Page, PageAsked, Text, Told, Word
-from api.messages import MOST_METADATA, IdempotencyKey
+from api.fields import STORABLE, Asked, Line, Page, PageAsked, Text, Told, Word
+from api.messages import IdempotencyKey, Metadata, SharedRequest
 from api.problems import raises, refusal
 from api.routing import Endpoint
-from domain.callbacks import LONGEST_URL
 from domain.configuration import Environment
 from domain.encoding import Encoding
 from domain.ids import IdPrefix, public_id
-from domain.modes import Mode, Priority
+from domain.modes import Mode
 from domain.states import MessageStatus
 from services import batches as service
 from services.accept import KeyInFlight, KeyReused, Refused
@@ -53,20 +52,12 @@ class BatchRecipient(Asked):
         Field(max_length=MOST_VARIABLES),
     ] = Field({}, description="What stands in the places of the batch's text.")
     body: Text | None = Field(None, description="A text of its own, taken as it is.")
-    metadata: Annotated[
-        dict[Word, Annotated[str, Field(max_length=256), STORABLE]],
-        Field(max_length=MOST_METADATA),
-    ] = Field({}, description="Your own pairs, given back with the message.")
+    metadata: Metadata = Field({}, description="Your own pairs, given back with the message.")
 
 
-class BatchRequest(Asked):
+class BatchRequest(SharedRequest):
     """Messages to be sent together."""
 
-    sender: Line = Field(
-        alias="from",
-        description="The sender ID: a name of up to 11 characters, a short code, or a number.",
-        examples=["ACME"],
-    )
     body: Text | None = Field(
         None,
         description="The text; `{name}` is a place for each recipient's variable of that name, "
@@ -74,41 +65,17 @@ class BatchRequest(Asked):
         examples=["Hello {name}, your table is ready."],
     )
     recipients: Annotated[list[BatchRecipient], Field(min_length=1, max_length=MOST_RECIPIENTS)]
-    priority: Priority | None = Field(None, description="By default that of the mode.")
-    callback_url: Annotated[str, Field(max_length=LONGEST_URL), STORABLE] | None = Field(
-        None, description="Told of what becomes of each message; see the webhooks."
-    )
-    mode: Mode = Field(Mode.TRANSACTIONAL, description="What the messages are for.")
-    validity_period: Annotated[StrictInt, Field(ge=5, le=259_200)] | None = Field(
-        None, description="Seconds after which they are not to be delivered any more."
-    )
-    scheduled_at: Moment | None = Field(
-        None, description="When to send them, with its offset; at most 35 days ahead."
-    )
-    smart_encoding: StrictBool = Field(
-        True,
-        description="Whether characters that would make a message longer may be replaced by ones "
-        "that look alike.",
-    )
 
     def to_command(self) -> BatchCommand:
         """What the service is asked."""
         return BatchCommand(
-            sender=self.sender,
             body=self.body,
             recipients=[
                 Recipient(each.to, each.variables, each.body, each.metadata)
                 for each in self.recipients
             ],
-            mode=self.mode,
-            priority=self.priority,
-            callback_url=self.callback_url,
-            validity=None
-            if self.validity_period is None
-            else timedelta(seconds=self.validity_period),
-            scheduled_at=self.scheduled_at,
-            smart_encoding=self.smart_encoding,
             digest=digest_of(self.model_dump_json().encode()),
+            **self.shared(),
         )
 
 

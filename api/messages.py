@@ -51,56 +51,61 @@ IdempotencyKey = Annotated[
 ]
 
 
-class SendRequest(Asked):
-    """A message to be sent."""
+Metadata = Annotated[
+    dict[Word, Annotated[str, Field(max_length=256), STORABLE]], Field(max_length=MOST_METADATA)
+]
+"""A customer's own pairs."""
 
-    to: Line = Field(description="The recipient's number, E.164.", examples=["+447700900123"])
+
+class SharedRequest(Asked):
+    """What is asked alike for one message and for many."""
+
     sender: Line = Field(
         alias="from",
         description="The sender ID: a name of up to 11 characters, a short code, or a number.",
         examples=["ACME"],
     )
-    body: Text = Field(description="The text.", examples=["Your order is on its way."])
     priority: Priority | None = Field(None, description="By default that of the mode.")
     callback_url: Annotated[str, Field(max_length=LONGEST_URL), STORABLE] | None = Field(
-        None, description="Told of what becomes of the message; see the webhooks."
+        None, description="Told of what becomes of each message; see the webhooks."
     )
-    mode: Mode = Field(Mode.TRANSACTIONAL, description="What the message is for.")
+    mode: Mode = Field(Mode.TRANSACTIONAL, description="What it is for.")
     validity_period: Annotated[StrictInt, Field(ge=5, le=259_200)] | None = Field(
         None, description="Seconds after which it is not to be delivered any more."
     )
     scheduled_at: Moment | None = Field(
         None, description="When to send it, with its offset; at most 35 days ahead."
     )
-    metadata: Annotated[
-        dict[
-            Word,
-            Annotated[str, Field(max_length=256), STORABLE],
-        ],
-        Field(max_length=MOST_METADATA),
-    ] = Field({}, description="Your own pairs, given back with the message.")
     smart_encoding: StrictBool = Field(
         True,
-        description="Whether characters that would make the message longer may be replaced by "
-        "ones that look alike; `replacements` lists them.",
+        description="Whether characters that would make a message longer may be replaced by ones "
+        "that look alike.",
     )
+
+    def shared(self) -> dict[str, Any]:
+        """The members of `SharedCommand`."""
+        period = self.validity_period
+        return {
+            "sender": self.sender,
+            "mode": self.mode,
+            "priority": self.priority,
+            "callback_url": self.callback_url,
+            "validity": None if period is None else timedelta(seconds=period),
+            "scheduled_at": self.scheduled_at,
+            "smart_encoding": self.smart_encoding,
+        }
+
+
+class SendRequest(SharedRequest):
+    """A message to be sent."""
+
+    to: Line = Field(description="The recipient's number, E.164.", examples=["+447700900123"])
+    body: Text = Field(description="The text.", examples=["Your order is on its way."])
+    metadata: Metadata = Field({}, description="Your own pairs, given back with the message.")
 
     def to_command(self) -> SendCommand:
         """What the service is asked."""
-        return SendCommand(
-            to=self.to,
-            sender=self.sender,
-            body=self.body,
-            mode=self.mode,
-            priority=self.priority,
-            callback_url=self.callback_url,
-            validity=None
-            if self.validity_period is None
-            else timedelta(seconds=self.validity_period),
-            scheduled_at=self.scheduled_at,
-            metadata=self.metadata,
-            smart_encoding=self.smart_encoding,
-        )
+        return SendCommand(to=self.to, body=self.body, metadata=self.metadata, **self.shared())
 
 
 _ORDER = {"to": "+447700900123", "from": "ACME", "body": "Your order 8812 is on its way."}

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal, assert_never
+from typing import Literal, Self, assert_never
 
 from domain.errors import RETRIES, ErrorClass, Failover, RetryRule
 from domain.modes import MissingReceiptPolicy, ModePolicy, UnknownPolicy
@@ -146,6 +146,21 @@ class MessageFacts:
     scheduled_at: datetime | None
     cancel_requested: bool
     attempts: tuple[AttemptFacts, ...] = ()
+
+    @classmethod
+    def untried(
+        cls, *, since: datetime, valid_until: datetime, scheduled_at: datetime | None = None
+    ) -> Self:
+        """A message that no provider was given yet, and about which nobody has decided."""
+        return cls(
+            first_attempt=1,
+            verdict=None,
+            reason=None,
+            since=since,
+            valid_until=valid_until,
+            scheduled_at=scheduled_at,
+            cancel_requested=False,
+        )
 
 
 @dataclass(frozen=True, slots=True)

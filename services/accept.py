@@ -180,13 +180,9 @@ class Accept:
         async with self._database.begin() as connection:
             key = (caller.account_id, caller.environment.value, idempotency_key or "")
             if idempotency_key is not None:
-                if not await idempotency.try_lock(connection, *key):
-                    raise KeyInFlight
-                known = await idempotency.find(connection, *key, now)
+                known = await answered_before(connection, key, request_hash, now)
                 if known is not None:
-                    if known["request_hash"] != request_hash:
-                        raise KeyReused
-                    return _from_json(known["response"])
+                    return _from_json(known)
             if shared is None or addressed is None:
                 raise Refused(faults)
             accepted = Accepted(
@@ -242,11 +238,11 @@ class Accept:
             first=first,
         )
         if not started:
-            await self._leave_to_the_reconciler(message_id, now)
+            await self.leave_to_the_reconciler(message_id, now)
         return accepted
 
-    async def _leave_to_the_reconciler(self, message_id: UUID, now: datetime) -> None:
-        """Have the message started as soon as Temporal is back, not when its grace is over."""
+    async def leave_to_the_reconciler(self, message_id: UUID, now: datetime) -> None:
+        """Have a message's runner started as soon as Temporal is back, not when its grace is over."""
         try:
             async with self._database.begin() as connection:
                 messages.push_check(connection, [message_id], now)
@@ -372,6 +368,25 @@ class Accept:
             traceparent=current_traceparent(),
             metadata=command.metadata,
         )
+
+
+async def answered_before(
+    connection: Connection, key: tuple[str, str, str], request_hash: bytes, now: datetime
+) -> Mapping[str, Any] | None:
+    """What was answered to this key before; None, and the key is held, if it is new.
+
+    Raises:
+        KeyInFlight, KeyReused: as they say.
+    """
+    if not await idempotency.try_lock(connection, *key):
+        raise KeyInFlight
+    known = await idempotency.find(connection, *key, now)
+    if known is None:
+        return None
+    if known["request_hash"] != request_hash:
+        raise KeyReused
+    answer: Mapping[str, Any] = known["response"]
+    return answer
 
 
 def check_recipient(

@@ -22,11 +22,10 @@ from services.accept import (
     Addressed,
     Caller,
     Fault,
-    KeyInFlight,
-    KeyReused,
     Refused,
     Shared,
     SharedCommand,
+    answered_before,
     check_recipient,
 )
 from services.announcements import Announcements
@@ -36,11 +35,11 @@ from services.money import Purse
 from services.orchestration import Orchestration
 from services.recipients import RecipientHash
 from store import batches as store
-from store import bulks, idempotency, messages
+from store import bulks, idempotency
 from store import callbacks as callback_store
 from store.batches import NewBatch, NewMessages, Refusal
 from store.bulks import Extent
-from store.database import DATABASE_ERRORS, Connection, Database, Row
+from store.database import Connection, Database, Row
 from store.transitions import settle
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -187,13 +186,9 @@ class Batches:
         request_hash = b"batch" + command.digest
         async with self._database.begin() as connection:
             if idempotency_key is not None:
-                if not await idempotency.try_lock(connection, *key):
-                    raise KeyInFlight
-                known = await idempotency.find(connection, *key, now)
+                known = await answered_before(connection, key, request_hash, now)
                 if known is not None:
-                    if known["request_hash"] != request_hash:
-                        raise KeyReused
-                    return await self._again(connection, caller, known["response"]["batch_id"])
+                    return await self._again(connection, caller, known["batch_id"])
             shared, new = checked.good(), checked.new
             batch = await self._write(
                 connection, caller, command, shared, new, checked.refusals, now
@@ -221,16 +216,9 @@ class Batches:
             bulk_id, mode=command.mode.value, account=caller.account_id
         )
         if not started:
-            await self._leave_to_the_reconciler(new.ids[0], now)
+            # One overdue message brings the whole bulk.
+            await self._accept.leave_to_the_reconciler(new.ids[0], now)
         return AcceptedBatch(accepted.view, accepted.results)
-
-    async def _leave_to_the_reconciler(self, message_id: UUID, now: datetime) -> None:
-        """Have the bulk started as soon as Temporal is back: one overdue message brings all."""
-        try:
-            async with self._database.begin() as connection:
-                messages.push_check(connection, [message_id], now)
-        except DATABASE_ERRORS as error:
-            _log.warning("check_not_brought_forward", error_type=type(error).__name__)
 
     async def _again(self, connection: Connection, caller: Caller, batch_id: str) -> AcceptedBatch:
         """What is answered for a stored batch."""

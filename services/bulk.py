@@ -53,6 +53,7 @@ from store.transitions import Transition, lock, settle
 from telemetry import metrics
 from telemetry.logs import get_logger
 from workflows.ports.bulk import BulkRef, Plan, PlanTask, Share, bulk_workflow_id
+from workflows.ports.send import send_workflow_id
 
 _log = get_logger(__name__)
 
@@ -190,9 +191,11 @@ class Bulks:
             await self._plan_untried(connection, extent, planned, now)
             await self._plan_exceptional(connection, extent, bulk, planned, now)
             moves += await self._write(connection, extent, planned, now)
-            left = await bulks.leave(
-                connection, extent.owner, planned.leaving[:_MOST_TO_LEAVE], now + GRACE
-            )
+            leaving = {
+                message_id: send_workflow_id(public_id(IdPrefix.MESSAGE, message_id))
+                for message_id in planned.leaving[:_MOST_TO_LEAVE]
+            }
+            left = await bulks.leave(connection, extent.owner, leaving, now + GRACE)
             if left:
                 _tell_of_leaving(connection, extent.bulk_id, left, now)
             still_open = await bulks.still_open(connection, extent)
@@ -231,7 +234,12 @@ class Bulks:
                 continue
             _, options = await self._routes.options(connection, configuration, kind)
             policy = configuration.mode_policy(Mode(kind["mode"]))
-            decision = decide(_untried(kind), options, policy, now)
+            facts = MessageFacts.untried(
+                since=kind["since"],
+                valid_until=kind["valid_until"],
+                scheduled_at=kind["scheduled_at"],
+            )
+            decision = decide(facts, options, policy, now)
             match decision:
                 case Submit(provider=provider):
                     planned.share(provider, kind["messages"], kind["priority"])
@@ -607,19 +615,6 @@ def extent_of(bulk: Row) -> Extent:
 
 def _never_tried(row: Row) -> bool:
     return bool(row["status"] == _NEVER_TRIED and row["first_attempt"] == 1)
-
-
-def _untried(kind: Row) -> MessageFacts:
-    """Messages of one kind that were never given to a provider, as decisions see them."""
-    return MessageFacts(
-        first_attempt=1,
-        verdict=None,
-        reason=None,
-        since=kind["since"],
-        valid_until=kind["valid_until"],
-        scheduled_at=kind["scheduled_at"],
-        cancel_requested=False,
-    )
 
 
 def _without_slot(number: int, full: NoSlot) -> PartOutcome:

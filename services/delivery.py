@@ -103,16 +103,7 @@ class Delivery:
         policy = configuration.mode_policy(Mode(message.mode))
         routed_by = {name: getattr(message, name) for name in ROUTED_BY}
         route, options = await self._routes.options(connection, configuration, routed_by)
-        facts = MessageFacts(
-            first_attempt=1,
-            verdict=None,
-            reason=None,
-            since=message.accepted_at,
-            valid_until=message.valid_until,
-            scheduled_at=None,
-            cancel_requested=False,
-            attempts=(),
-        )
+        facts = MessageFacts.untried(since=message.accepted_at, valid_until=message.valid_until)
         decision = decide(facts, options, policy, now)
         if not isinstance(decision, Submit):
             return None

@@ -181,10 +181,10 @@ RETURNING m.id
 """)
 
 _LEAVE = sql("""
-UPDATE messages SET epoch = epoch + 1, check_by = :check_by,
-       owner = 'send/msg_' || replace(id::text, '-', '')
-WHERE id = ANY(:ids) AND owner = :owner AND check_by IS NOT NULL
-RETURNING id, epoch, mode, country, account_id
+UPDATE messages m SET epoch = m.epoch + 1, check_by = :check_by, owner = n.owner
+FROM unnest(CAST(:ids AS uuid[]), CAST(:owners AS text[])) AS n (id, owner)
+WHERE m.id = n.id AND m.owner = :owner AND m.check_by IS NOT NULL
+RETURNING m.id, m.epoch, m.mode, m.country, m.account_id
 """)
 
 # What waits for its receipt is asked after when that is overdue.
@@ -354,10 +354,18 @@ def judge(
 
 
 async def leave(
-    connection: Connection, owner: str, ids: Sequence[UUID], check_by: datetime
+    connection: Connection, owner: str, owners: Mapping[UUID, str], check_by: datetime
 ) -> Sequence[Row]:
     """Give messages to runners of their own: id, epoch, mode, country, account_id of each."""
-    return await connection.rows(_LEAVE, {"ids": list(ids), "owner": owner, "check_by": check_by})
+    return await connection.rows(
+        _LEAVE,
+        {
+            "ids": list(owners),
+            "owners": list(owners.values()),
+            "owner": owner,
+            "check_by": check_by,
+        },
+    )
 
 
 def push_check(

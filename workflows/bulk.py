@@ -18,11 +18,8 @@ with workflow.unsafe.imports_passed_through():
         SubmitShareTask,
         share_queue,
     )
-    from workflows.ports.send import MessageChanged
+    from workflows.ports.send import UNTIL_THE_DATABASE_ANSWERS, MessageChanged
 
-_UNTIL_THE_DATABASE_ANSWERS = RetryPolicy(
-    initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)
-)
 # Where a share was left stands in the rows: another look at them is better than a repetition.
 _ONCE = RetryPolicy(maximum_attempts=1)
 _QUEUE_WITHIN = timedelta(minutes=2)
@@ -71,7 +68,7 @@ class BulkSendWorkflow:
             PlanActivities.plan,
             PlanTask(bulk, workflow.now()),
             start_to_close_timeout=timedelta(seconds=30),
-            retry_policy=_UNTIL_THE_DATABASE_ANSWERS,
+            retry_policy=UNTIL_THE_DATABASE_ANSWERS,
         )
 
     async def _send(self, bulk: BulkRef, share: Share) -> int:

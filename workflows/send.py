@@ -9,6 +9,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 with workflow.unsafe.imports_passed_through():
     from domain.delivery import Declare, Finish, Recall, Submit, Wait
     from workflows.ports.send import (
+        UNTIL_THE_DATABASE_ANSWERS,
         DecideActivities,
         DecideTask,
         MessageChanged,
@@ -21,9 +22,6 @@ with workflow.unsafe.imports_passed_through():
         provider_queue,
     )
 
-_UNTIL_THE_DATABASE_ANSWERS = RetryPolicy(
-    initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)
-)
 # A submit is never repeated by Temporal: whether it may be is a decision about the message.
 _ONCE = RetryPolicy(maximum_attempts=1)
 # What fails without having been sent fails again at once, if it is the message's own fault.
@@ -81,7 +79,7 @@ class SendWorkflow:
             DecideActivities.decide,
             DecideTask(message, workflow.now()),
             start_to_close_timeout=timedelta(seconds=10),
-            retry_policy=_UNTIL_THE_DATABASE_ANSWERS,
+            retry_policy=UNTIL_THE_DATABASE_ANSWERS,
         )
 
     async def _ask_provider(self, message: MessageRef, step: Step) -> Step:

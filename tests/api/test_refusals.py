@@ -365,8 +365,10 @@ async def test_no_refusal_repeats_what_was_sent(api: Api) -> None:
         answer = await api.post(SEND, content=json.dumps({"from": "!"} | changes), headers=JSON)
         assert answer.status_code == 422, changes
         assert SECRET_MARK not in answer.text
-        assert "4477" not in answer.text
-        assert "4111" not in answer.text
+        # The occurrence's own id is random, and has any four digits now and then.
+        told = answer.text.replace(answer.json()["instance"], "")
+        assert "4477" not in told
+        assert "4111" not in told
     assert not any((await api.rows()).values())
 
 

@@ -11,11 +11,18 @@ from typing import Annotated
 
 from pydantic import Field
 from temporalio import activity
+from temporalio.common import RetryPolicy
 
 from domain.delivery import Decision, Recall, Submit
 
 SENDS = "sends"
 """Task queue of the workflows, and of the activities that only need the database."""
+
+
+UNTIL_THE_DATABASE_ANSWERS = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)
+)
+"""How activities are repeated that read and decide, and send nothing."""
 
 
 def provider_queue(provider: str) -> str:

@@ -81,7 +81,8 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON events_of_many
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
-# The folds of domain/states.py, for many messages at once.
+# The folds of domain/states.py, for many messages at once. Those of the first migration stay for
+# processes that began before this one.
 FOLDS = """
 CREATE FUNCTION attempt_folds(of_messages uuid[])
 RETURNS TABLE (message_id uuid, number smallint, status text) STABLE LANGUAGE sql AS $$
