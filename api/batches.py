@@ -17,7 +17,7 @@ from domain.ids import IdPrefix, public_id
 from domain.modes import Mode
 from domain.states import MessageStatus
 from services import batches as service
-from services.accept import KeyInFlight, KeyReused, Refused
+from services.asked import KeyInFlight, KeyReused, Refused
 from services.batches import (
     MOST_RECIPIENTS,
     BatchCommand,

@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 
 from api.problems import LIVE_KEY_NEEDED, MISSING_SCOPE, UNAUTHORIZED, Problem
 from domain.configuration import Environment
-from services.accept import Caller
+from services.asked import Caller
 from services.assembly import Services
 from services.keys import Scope
 

@@ -19,9 +19,9 @@ from domain.ids import IdPrefix, public_id
 from domain.modes import Mode, Priority
 from domain.numbers import InvalidNumber
 from domain.states import AttemptStatus, MessageStatus, PartStatus
-from services import accept
+from services import asked
 from services import messages as service
-from services.accept import KeyInFlight, KeyReused, Refused, SendCommand
+from services.asked import KeyInFlight, KeyReused, Refused, SendCommand
 from services.configuration import NoConfiguration
 from services.messages import AlreadyOver, ListQuery, UnknownMessage
 from store.database import Row
@@ -234,7 +234,7 @@ class Accepted(Told):
     warnings: list[str] = Field(description="What you may want to change next time.")
 
     @classmethod
-    def of(cls, accepted: accept.Accepted) -> Self:
+    def of(cls, accepted: asked.Accepted) -> Self:
         """The answer of the service, as it is shown."""
         return cls(
             message_id=accepted.message_id,

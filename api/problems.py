@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from api.sentences import faults_of
 from domain.callbacks import SignatureRefused
 from domain.numbers import InvalidNumber
-from services.accept import Fault, KeyInFlight, KeyReused, Refused
+from services.asked import Fault, KeyInFlight, KeyReused, Refused
 from services.batches import BatchOver, UnknownBatch
 from services.configuration import NoConfiguration
 from services.keys import NotYours, UnknownKey

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from services.accept import Fault
+from services.asked import Fault
 
 _TIME = "It is a time with its offset, such as 2026-11-30T09:30:00Z (RFC 3339)."
 _TEXT = "It is a text, in quotes."

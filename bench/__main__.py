@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk, single, smpp
+from bench import bulk, grouped, single, smpp
 from bench.figures import RESULTS, Figure, keep, machine
 from telemetry.process import exit_cleanly
 
@@ -14,6 +14,8 @@ MEASUREMENTS: Mapping[tuple[str, ...], Callable[[], list[Figure]]] = {
     ("request_to_wire_ms",): single.request_to_wire,
     ("single_sends_per_s", "worker_rss_mb"): single.single_sends,
     ("smpp_submit_per_s",): smpp.submits,
+    ("single_grouped_per_s",): grouped.single_grouped,
+    ("grouped_wire_ms",): grouped.grouped_wire,
     ("bulk_100k_per_s",): bulk.bulk_100k,
     ("batch_accept_per_s",): bulk.batch_accept,
 }

@@ -37,7 +37,7 @@ providers = ["primary"]
 
 def bulk_100k() -> list[Figure]:
     """100,000 messages in ten batches, from the first request to the last delivery."""
-    with _gateway() as (stack, client):
+    with gateway() as (stack, client):
         _send(client, 0, 1000)  # plans are made, caches are filled
         _until_delivered(client, 1)
         began = time.perf_counter()
@@ -59,7 +59,7 @@ def bulk_100k() -> list[Figure]:
 
 def batch_accept() -> list[Figure]:
     """Recipients accepted a second, 1,000 in a request, two requests at a time, nothing sent."""
-    with _gateway() as (stack, client):
+    with gateway() as (stack, client):
         stack.kill_worker()
         _send(client, 0, 1000)
         took: list[float] = []
@@ -86,7 +86,7 @@ def batch_accept() -> list[Figure]:
 
 
 @contextmanager
-def _gateway() -> Iterator[tuple[Stack, httpx.Client]]:
+def gateway() -> Iterator[tuple[Stack, httpx.Client]]:
     """The stack with the SMSC of others behind it."""
     with temporary_folder() as folder, _smsc(folder) as port:
         configuration = folder / "bench.toml"

@@ -3,17 +3,17 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 
-import httpcore
 import psycopg
 import uvloop
 
 from bench.figures import Figure, percentile
+from bench.load import Connections
 from local.folders import temporary_folder
 from local.stack import Stack
 from simulator.smsc import Smsc
@@ -21,7 +21,8 @@ from simulator.smsc import Smsc
 BODY = "ALERT: your service has triggered an incident, please look at it."
 WARM_UP = 20
 
-# Its own SMSC listens in the measuring process, whose one clock then sees both ends.
+A_WORKFLOW_EACH = {"SMSGATEWAY_WORKFLOW_STARTS": "1000"}
+
 _OWN_SMSC = """\
 [providers.primary]
 type = "smpp"
@@ -36,12 +37,12 @@ providers = ["primary"]
 
 
 @contextmanager
-def running(folder: Path, configuration: Path | None = None) -> Iterator[Stack]:
-    """A stack of its own, removed afterwards."""
+def running(folder: Path, configuration: Path | None = None, **environment: str) -> Iterator[Stack]:
+    """A stack of its own, removed afterwards; `environment` is that of the gateway's processes."""
     stack = Stack(
         folder,
         configuration=configuration,
-        environment={"SMSGATEWAY_BENCH_PASSWORD": "bench"},
+        environment={"SMSGATEWAY_BENCH_PASSWORD": "bench", **environment},
         own_servers=True,
         progress=lambda _: None,
     )
@@ -53,31 +54,29 @@ def running(folder: Path, configuration: Path | None = None) -> Iterator[Stack]:
 
 
 class Sender:
-    """A client of the API that costs little of the processors that it shares with the gateway."""
+    """A client of the API that sends one message in a request."""
 
-    def __init__(self, pool: httpcore.AsyncConnectionPool, stack: Stack) -> None:
-        self._pool = pool
-        self._url = f"{stack.api_url}/api/v1/sms/send"
-        self._headers: Mapping[bytes | str, bytes | str] = {
-            "Authorization": f"Bearer {stack.api_key.secret}",
-            "Content-Type": "application/json",
-        }
+    def __init__(self, connections: Connections, stack: Stack) -> None:
+        self._connections = connections
+        self._head = (
+            "POST /api/v1/sms/send HTTP/1.1\r\n"
+            f"Authorization: Bearer {stack.api_key.secret}\r\n"
+            "Content-Type: application/json\r\n"
+        ).encode()
 
-    async def send(self, number: int) -> None:
+    async def send(self, number: int, text: str = BODY) -> None:
         """Send to one of 900 numbers; returns when the message is accepted."""
-        body = {"to": f"+447700900{100 + number % 900}", "from": "AbilIT", "body": BODY}
-        answer = await self._pool.request(
-            "POST", self._url, headers=self._headers, content=json.dumps(body).encode()
-        )
-        if answer.status != HTTPStatus.ACCEPTED:
-            raise RuntimeError(f"the API answered {answer.status}: {answer.content.decode()}")
+        body = {"to": f"+447700900{100 + number % 900}", "from": "AbilIT", "body": text}
+        status, answer = await self._connections.request(self._head, json.dumps(body).encode())
+        if status != HTTPStatus.ACCEPTED:
+            raise RuntimeError(f"the API answered {status}: {answer.decode()}")
 
 
 @asynccontextmanager
-async def sender(stack: Stack) -> AsyncIterator[Sender]:
-    """A client of the API, over connections that are kept."""
-    async with httpcore.AsyncConnectionPool(max_connections=100, keepalive_expiry=2) as pool:
-        yield Sender(pool, stack)
+async def sender(stack: Stack, connections: int = 100) -> AsyncIterator[Sender]:
+    """A client of the API, over so many connections that are kept."""
+    async with Connections("127.0.0.1", stack.ports.of("api"), connections) as kept:
+        yield Sender(kept, stack)
 
 
 def request_to_wire() -> list[Figure]:
@@ -86,16 +85,8 @@ def request_to_wire() -> list[Figure]:
 
 
 async def _request_to_wire(*, rate: float, seconds: float) -> list[Figure]:
-    async with Smsc("primary") as smsc:
-        with temporary_folder() as folder:
-            configuration = folder / "bench.toml"
-            configuration.write_text(_OWN_SMSC.format(port=smsc.port))
-            context = running(folder / "stack", configuration)
-            stack = await asyncio.to_thread(context.__enter__)
-            try:
-                latencies = await _wire_latencies(stack, smsc, rate, seconds)
-            finally:
-                await asyncio.to_thread(context.__exit__, None, None, None)
+    async with with_own_smsc(**A_WORKFLOW_EACH) as (stack, smsc):
+        latencies = await _wire_latencies(stack, smsc, rate, seconds)
     return [
         Figure(
             "request_to_wire_ms",
@@ -106,6 +97,21 @@ async def _request_to_wire(*, rate: float, seconds: float) -> list[Figure]:
             note=f"p50 of {len(latencies)} messages at {rate:g}/s, transactional",
         )
     ]
+
+
+@asynccontextmanager
+async def with_own_smsc(**environment: str) -> AsyncIterator[tuple[Stack, Smsc]]:
+    """A stack whose SMSC is in this process, whose one clock then sees both ends."""
+    async with Smsc("primary") as smsc:
+        with temporary_folder() as folder:
+            configuration = folder / "bench.toml"
+            configuration.write_text(_OWN_SMSC.format(port=smsc.port))
+            context = running(folder / "stack", configuration, **environment)
+            stack = await asyncio.to_thread(context.__enter__)
+            try:
+                yield stack, smsc
+            finally:
+                await asyncio.to_thread(context.__exit__, None, None, None)
 
 
 async def _wire_latencies(stack: Stack, smsc: Smsc, rate: float, seconds: float) -> list[float]:
@@ -127,7 +133,7 @@ async def _wire_latencies(stack: Stack, smsc: Smsc, rate: float, seconds: float)
 
 def single_sends() -> list[Figure]:
     """Messages a second, accepted to delivered, 50 undelivered at a time; and the worker's memory."""
-    with temporary_folder() as folder, running(folder) as stack:
+    with temporary_folder() as folder, running(folder, **A_WORKFLOW_EACH) as stack:
         return uvloop.run(_single_sends(stack, messages=1500, undelivered=50))
 
 
@@ -135,7 +141,7 @@ async def _single_sends(stack: Stack, *, messages: int, undelivered: int) -> lis
     async with sender(stack) as client:
         for number in range(WARM_UP):
             await client.send(number)
-        await _delivered(stack, WARM_UP)
+        await delivered(stack, WARM_UP)
         room = asyncio.Semaphore(undelivered)
         began = time.perf_counter()
         watcher = asyncio.create_task(_release(stack, room, WARM_UP, WARM_UP + messages))
@@ -181,10 +187,11 @@ async def _release(stack: Stack, room: asyncio.Semaphore, known: int, until: int
             await asyncio.sleep(0.05)
 
 
-async def _delivered(stack: Stack, count: int) -> None:
+async def delivered(stack: Stack, count: int) -> None:
+    """Return when so many messages are delivered."""
     async with (
         await psycopg.AsyncConnection.connect(stack.database_url, autocommit=True) as connection,
-        asyncio.timeout(60),
+        asyncio.timeout(120),
     ):
         while await _count(connection) < count:
             await asyncio.sleep(0.05)

@@ -8,12 +8,14 @@ from temporalio.client import Client, TLSConfig
 
 from services.accept import Accept
 from services.announcements import Announcements
+from services.asked import Checks
 from services.batches import Batches
 from services.bulk import Bulks
 from services.callbacks import Callbacks, TemporalLanes
 from services.configuration import Configurations
 from services.dead_letters import DeadLetters
 from services.delivery import Delivery
+from services.groups import Groups
 from services.keys import Keys
 from services.messages import Messages
 from services.money import Unlimited
@@ -22,6 +24,7 @@ from services.providers import Providers
 from services.receipts import ReceiptIntake
 from services.recipients import RecipientHash
 from services.routes import Routes
+from services.starts import StartBudget
 from services.upkeep import Upkeep
 from settings.settings import Settings
 from store.database import Database
@@ -39,6 +42,7 @@ class Services:
     callbacks: Callbacks
     announcements: Announcements
     accept: Accept
+    groups: Groups
     delivery: Delivery
     bulks: Bulks
     batches: Batches
@@ -51,6 +55,7 @@ class Services:
 
     async def close(self) -> None:
         """Tell what is still to be told, and let go of the database."""
+        await self.groups.drained()
         await self.announcements.drained()
         await self.database.close()
 
@@ -83,15 +88,9 @@ def assemble(
     )
     receipts = ReceiptIntake(database, announcements, recipient_hash)
     purse = Unlimited()
-    accept = Accept(
-        database,
-        configurations,
-        orchestration,
-        delivery,
-        recipient_hash,
-        purse,
-        allow_private_callbacks=settings.allow_private_callbacks,
-    )
+    checks = Checks(configurations, allow_private_callbacks=settings.allow_private_callbacks)
+    budget = StartBudget(database, settings.workflow_starts)
+    groups = Groups(database, configurations, orchestration, budget, recipient_hash, purse)
     return Services(
         settings=settings,
         database=database,
@@ -99,7 +98,18 @@ def assemble(
         configurations=configurations,
         callbacks=callbacks,
         announcements=announcements,
-        accept=accept,
+        accept=Accept(
+            database,
+            configurations,
+            orchestration,
+            delivery,
+            checks,
+            groups,
+            budget,
+            recipient_hash,
+            purse,
+        ),
+        groups=groups,
         delivery=delivery,
         bulks=bulks,
         batches=Batches(
@@ -107,7 +117,7 @@ def assemble(
             configurations,
             orchestration,
             announcements,
-            accept,
+            checks,
             recipient_hash,
             purse,
         ),

@@ -9,37 +9,40 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
 from domain.callbacks import origin_of
 from domain.ids import IdPrefix, parse_id, public_id
 from domain.states import MessageStatus
 from domain.templates import InvalidTemplate, MissingVariable, Template
-from services.accept import (
+from services.announcements import Announcements
+from services.asked import (
     KEY_LIFE,
-    Accept,
     Addressed,
     Caller,
+    Checks,
     Fault,
     Refused,
     Shared,
     SharedCommand,
+    answer_again,
     answered_before,
     check_recipient,
 )
-from services.announcements import Announcements
 from services.bulk import CHECK_AFTER, extent_of
 from services.configuration import Configurations
 from services.money import Purse
 from services.orchestration import Orchestration
 from services.recipients import RecipientHash
+from services.starts import START_GRACE, leave_to_the_reconciler
 from store import batches as store
-from store import bulks, idempotency
+from store import bulk_messages, bulks, idempotency
 from store import callbacks as callback_store
-from store.batches import NewBatch, NewMessages, Refusal
+from store.batches import Refusal
+from store.bulk_messages import NewKind, NewMessages
 from store.bulks import Extent
 from store.database import Connection, Database, Row
+from store.idempotency import Key
 from store.transitions import settle
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -159,7 +162,7 @@ class Batches:
         configurations: Configurations,
         orchestration: Orchestration,
         announcements: Announcements,
-        accept: Accept,
+        checks: Checks,
         recipient_hash: RecipientHash,
         purse: Purse,
     ) -> None:
@@ -167,7 +170,7 @@ class Batches:
         self._configurations = configurations
         self._orchestration = orchestration
         self._announcements = announcements
-        self._accept = accept
+        self._checks = checks
         self._recipient_hash = recipient_hash
         self._purse = purse
 
@@ -182,13 +185,14 @@ class Batches:
         """
         now = datetime.now(UTC)
         checked = await self._check(caller, command, now)
-        key = (caller.account_id, caller.environment.value, idempotency_key or "")
+        key = Key(caller.account_id, caller.environment.value, idempotency_key or "")
         request_hash = b"batch" + command.digest
         async with self._database.begin() as connection:
             if idempotency_key is not None:
-                known = await answered_before(connection, key, request_hash, now)
-                if known is not None:
-                    return await self._again(connection, caller, known["batch_id"])
+                known = await answered_before(connection, {key: request_hash}, now)
+                if key in known:
+                    batch_id = answer_again(known[key])["batch_id"]
+                    return await self._again(connection, caller, batch_id)
             shared, new = checked.good(), checked.new
             batch = await self._write(
                 connection, caller, command, shared, new, checked.refusals, now
@@ -196,9 +200,7 @@ class Batches:
             if idempotency_key is not None:
                 idempotency.keep(
                     connection,
-                    *key,
-                    request_hash=request_hash,
-                    response={"batch_id": _public(batch.extent.bulk_id)},
+                    {key: (request_hash, {"batch_id": _public(batch.extent.bulk_id)})},
                     at=now,
                     expires_at=now + KEY_LIFE,
                 )
@@ -208,6 +210,7 @@ class Batches:
                 mode=command.mode,
                 environment=caller.environment.value,
                 country=country,
+                runner="batch",
                 messages=count,
             )
         bulk_id = _public(batch.extent.bulk_id)
@@ -216,8 +219,7 @@ class Batches:
             bulk_id, mode=command.mode.value, account=caller.account_id
         )
         if not started:
-            # One overdue message brings the whole bulk.
-            await self._accept.leave_to_the_reconciler(new.ids[0], now)
+            await leave_to_the_reconciler(self._database, new.ids[0], now)
         return AcceptedBatch(accepted.view, accepted.results)
 
     async def _again(self, connection: Connection, caller: Caller, batch_id: str) -> AcceptedBatch:
@@ -241,12 +243,13 @@ class Batches:
 
     async def _check(self, caller: Caller, command: BatchCommand, now: datetime) -> "_Checked":
         """Look at what is the same for all, and at every recipient."""
-        shared, faults = self._accept.check_shared(caller, command, now)
+        shared, faults = self._checks.shared(caller, command, now)
         template, more = _template(command)
         checked = _Checked(shared, [*more, *faults])
         if shared is None or checked.faults:
             return checked
         new = checked.new
+        traceparent = current_traceparent()
         seen: dict[tuple[str, str], int] = {}
         for position, recipient in enumerate(command.recipients):
             if position % _AT_ONCE == 0:
@@ -261,15 +264,15 @@ class Batches:
             if first != position:
                 checked.refusals.append(_duplicate(position, first))
                 continue
-            new.ids.append(uuid7())
-            new.positions.append(position)
-            new.numbers.append(addressed.number.e164)
-            new.hashes.append(self._recipient_hash.of(addressed.number.e164))
-            new.countries.append(addressed.number.country)
-            new.bodies.append(addressed.text.text)
-            new.encodings.append(addressed.text.encoding.value)
-            new.segments.append(addressed.text.segments)
-            new.metadata.append(Jsonb(dict(recipient.metadata)) if recipient.metadata else None)
+            new.add(
+                uuid7(),
+                number=addressed.number,
+                number_hash=self._recipient_hash.of(addressed.number.e164),
+                text=addressed.text,
+                metadata=recipient.metadata,
+                traceparent=traceparent,
+                position=position,
+            )
         return checked
 
     async def _write(
@@ -281,7 +284,7 @@ class Batches:
         new: NewMessages,
         refusals: Sequence[Refusal],
         now: datetime,
-    ) -> NewBatch:
+    ) -> NewKind:
         bulk_id = uuid7()
         extent = Extent(bulk_id, new.ids[0], new.ids[-1], bulk_workflow_id(_public(bulk_id)))
         lane = None
@@ -289,7 +292,7 @@ class Batches:
             lane = await callback_store.lane(
                 connection, caller.account_id, origin_of(shared.callback_url)
             )
-        batch = NewBatch(
+        batch = NewKind(
             extent=extent,
             account_id=caller.account_id,
             environment=caller.environment.value,
@@ -302,10 +305,10 @@ class Batches:
             scheduled_at=shared.scheduled_at,
             validity=shared.validity,
             valid_until=(shared.scheduled_at or now) + shared.validity,
+            start_by=now + START_GRACE,
             check_by=now + CHECK_AFTER,
             config_version=self._configurations.version,
-            traceparent=current_traceparent(),
-            hash_version=self._recipient_hash.version,
+            actor=caller.key_id,
         )
         await self._purse.reserve(connection, caller.account_id, bulk_id, sum(new.segments))
         bulks.insert(connection, extent, len(new.ids), now)
@@ -315,9 +318,8 @@ class Batches:
             refusals,
             recipients=len(command.recipients),
             accepted=len(new.ids),
-            created_by=caller.key_id,
         )
-        store.insert_messages(connection, batch, new, actor=caller.key_id)
+        bulk_messages.insert(connection, [(batch, new)], hash_version=self._recipient_hash.version)
         return batch
 
     async def one(self, caller: Caller, batch_id: str) -> BatchView:

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from domain.ids import IdPrefix, parse_id, public_id
-from services.accept import START_GRACE, Caller
 from services.announcements import Announcements
+from services.asked import Caller
 from services.orchestration import Orchestration
+from services.starts import START_GRACE
 from store import dead_letters as store
 from store import events
 from store.database import Database, Row

@@ -1,5 +1,6 @@
 """API keys: made, shown once, stored as a hash, checked on every request."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -16,7 +17,7 @@ from uuid_utils.compat import uuid7
 
 from domain.configuration import Environment
 from domain.ids import IdPrefix, parse_id, public_id
-from services.accept import Caller
+from services.asked import Caller
 from store import accounts
 from store.database import Database, Row
 
@@ -83,6 +84,7 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: dict[bytes, tuple[float, Caller]] = {}
+        self._looking_up: dict[bytes, asyncio.Task[Caller]] = {}
 
     async def authenticate(self, text: str) -> Caller:
         """Who bears this key.
@@ -97,6 +99,15 @@ class Keys:
         found = _KEY.fullmatch(text)
         if found is None:
             raise UnknownKey
+        # What hundreds of requests ask at the same moment is looked up once.
+        looking = self._looking_up.get(fingerprint)
+        if looking is None:
+            looking = asyncio.create_task(self._look_up(found, fingerprint))
+            self._looking_up[fingerprint] = looking
+            looking.add_done_callback(lambda _: self._looking_up.pop(fingerprint))
+        return await asyncio.shield(looking)
+
+    async def _look_up(self, found: re.Match[str], fingerprint: bytes) -> Caller:
         key_id = UUID(hex=found[2])
         async with self._database.begin() as connection:
             row = await accounts.key(connection, key_id)

@@ -9,8 +9,8 @@ from domain.delivery import Reason
 from domain.ids import IdPrefix, parse_id
 from domain.numbers import parse_number
 from domain.states import Verdict
-from services.accept import Caller
 from services.announcements import Announcements
+from services.asked import Caller
 from services.delivery import GRACE
 from services.recipients import RecipientHash
 from store import attempts, events, messages, receipts
@@ -206,6 +206,8 @@ def _summary(message: Row, tried: Sequence[Row], happened: Sequence[Row]) -> lis
         f"to {message['country']}, valid until {_at(message['valid_until'])}."
     )
     story = [accepted]
+    if message["bulk_id"] is not None:
+        story.append(_BATCHED if message["position"] is not None else _GROUPED)
     story += [_about_attempt(attempt) for attempt in tried]
     replays = sum(event["kind"] == "replayed" for event in happened)
     if replays:
@@ -224,6 +226,11 @@ def _summary(message: Row, tried: Sequence[Row], happened: Sequence[Row]) -> lis
     return story
 
 
+_BATCHED = "It is one of a batch, whose messages share a workflow."
+_GROUPED = (
+    "It came faster than workflows are started for single messages, and shares one with those that "
+    "came at the same moment."
+)
 _ENDS = {
     "delivered": "all its parts were delivered",
     "no_receipt": "its receipt did not come in time",

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from domain.configuration import SmppProvider
-from services.accept import Caller
+from services.asked import Caller
 from services.configuration import Configurations
 from store import providers as store
 from store.database import Database, Row

@@ -14,11 +14,11 @@ from uuid import UUID
 
 from domain.ids import IdPrefix, public_id
 from domain.states import MessageStatus
-from services.accept import START_GRACE
 from services.bulk import CHECK_AFTER, extent_of
 from services.callbacks import Callbacks
 from services.orchestration import Orchestration, Told
 from services.receipts import ReceiptIntake
+from services.starts import START_GRACE
 from store import bulks, events, idempotency, messages, receipts
 from store.database import Database, Row
 from telemetry import metrics

@@ -152,6 +152,11 @@ class Settings(BaseSettings):
         8 * 1024 * 1024,
         description="Largest request body that a batch may have, in bytes.",
     )
+    workflow_starts: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        15,
+        description="Single messages a second that get a workflow each, over all processes of the "
+        "API; what comes faster is accepted in groups that share one.",
+    )
     allow_private_callbacks: bool = Field(
         False,
         description="Whether callbacks may go to loopback and private networks, whatever the "

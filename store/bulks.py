@@ -19,6 +19,10 @@ INSERT INTO bulks (id, first_id, last_id, messages, created_at)
 VALUES (:id, :first_id, :last_id, :messages, :at)
 """)
 
+_EXTEND = sql("""
+UPDATE bulks SET last_id = :last_id, messages = messages + :messages WHERE id = :id
+""")
+
 _STORED = sql("""
 SELECT id, first_id, last_id, messages, created_at, paused_at, canceled_at FROM bulks WHERE id = :id
 """)
@@ -252,6 +256,13 @@ def insert(connection: Connection, extent: Extent, messages: int, at: datetime) 
             "messages": messages,
             "at": at,
         },
+    )
+
+
+def extend(connection: Connection, extent: Extent, messages: int) -> None:
+    """Add messages up to the extent's `last_id` to a bulk that nobody runs yet."""
+    connection.send(
+        _EXTEND, {"id": extent.bulk_id, "last_id": extent.last_id, "messages": messages}
     )
 
 

@@ -133,7 +133,7 @@ SELECT m.id, m.account_id, m.environment, m.mode, m.priority, m.status, m.verdic
        m.sender, r.number AS recipient, m.body, m.encoding, m.segments, m.country, m.network,
        m.metadata, m.callback_url, m.accepted_at, m.scheduled_at, m.valid_until, m.moved_at,
        m.cancel_requested_at, m.waiting_for, m.epoch, m.owner, m.config_version, m.check_by,
-       latest.provider, latest.number AS attempts
+       m.bulk_id, m.position, latest.provider, latest.number AS attempts
 FROM messages m
 JOIN recipients r ON r.id = m.recipient_id
 LEFT JOIN LATERAL (SELECT provider, number FROM attempts a WHERE a.message_id = m.id

@@ -77,8 +77,14 @@ _transitions = Counter(
 )
 _accepted = Counter(
     "smsgateway_accepted",
-    "Messages accepted, that is, answered with 202",
-    ["mode", "environment", "country"],
+    "Messages accepted, that is, answered with 202, by whom they share their runner with",
+    ["mode", "environment", "country", "runner"],
+    registry=REGISTRY,
+)
+_group = Histogram(
+    "smsgateway_group_messages",
+    "Single messages that were accepted in one commit, where they came too fast for one each",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200),
     registry=REGISTRY,
 )
 _refused = Counter(
@@ -214,12 +220,23 @@ def message_moved(
 
 
 def message_accepted(
-    *, mode: Mode, environment: str, country: str | None, messages: int = 1
+    *, mode: Mode, environment: str, country: str | None, runner: str, messages: int = 1
 ) -> None:
-    """Messages were committed; `country` is the region of their numbers."""
+    """Messages were committed; `country` is the region of their numbers.
+
+    `runner` is "single" for a workflow each, "group" or "batch" for one that they share.
+    """
     _accepted.labels(
-        _label("mode", mode), _label("environment", environment), _label("country", country)
+        _label("mode", mode),
+        _label("environment", environment),
+        _label("country", country),
+        _label("runner", runner),
     ).inc(messages)
+
+
+def group_committed(messages: int) -> None:
+    """So many single messages were accepted in one commit."""
+    _group.observe(messages)
 
 
 def request_refused(reason: str) -> None:

@@ -211,6 +211,7 @@ _SHAPES: dict[str, _Shape] = {
     "check_by": moment,
     # what runs
     "role": word,
+    "runner": word,
     "operation": word,
     "command": word,
     "activity_type": word,

@@ -18,7 +18,7 @@ from temporalio.client import Client
 import worker
 from domain.configuration import Environment
 from domain.ids import IdPrefix, parse_id
-from services.accept import Accepted, Caller, SendCommand
+from services.asked import Accepted, Caller, SendCommand
 from services.assembly import Services, assemble
 from services.keys import Scope
 from settings.settings import Settings
@@ -153,6 +153,7 @@ async def running_gateway(
     more: str = "",
     configuration: str = CONFIGURATION,
     with_worker: bool = True,
+    workflow_starts: int = 1000,
 ) -> AsyncIterator[Gateway]:
     """A gateway on this database and Temporal, with two simulated carriers."""
 
@@ -163,6 +164,7 @@ async def running_gateway(
         database_url=SecretStr(database_url),
         recipient_hash_key=SecretStr(secrets.token_hex(32)),
         allow_private_callbacks=True,
+        workflow_starts=workflow_starts,
         shutdown_grace="3s",
     )
     services = assemble(settings, connect=connect or connected)

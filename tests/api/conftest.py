@@ -31,7 +31,7 @@ from domain.configuration import Environment
 from domain.delivery import Reason
 from domain.ids import IdPrefix, parse_id
 from domain.states import Verdict
-from services.accept import Caller
+from services.asked import Caller
 from services.assembly import Services, assemble
 from services.keys import Scope
 from settings.settings import LogLevel, Settings

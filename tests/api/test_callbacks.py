@@ -10,7 +10,7 @@ from api.problems import explain
 from domain.configuration import Environment
 from domain.ids import IdPrefix, public_id
 from domain.states import MessageStatus
-from services.accept import Caller
+from services.asked import Caller
 from services.assembly import Services, assemble
 from services.keys import Scope
 from settings.settings import Settings

@@ -320,7 +320,7 @@ async def test_the_trace_of_a_request_is_stored_with_its_message(api: Api) -> No
 
 async def test_accepted_and_refused_requests_are_counted(api: Api) -> None:
     refused = {"reason": "invalid-request"}
-    accepted = {"mode": "alert", "environment": "live", "country": "GB"}
+    accepted = {"mode": "alert", "environment": "live", "country": "GB", "runner": "single"}
     before = (
         metric_value("smsgateway_refused_requests_total", refused),
         metric_value("smsgateway_accepted_total", accepted),

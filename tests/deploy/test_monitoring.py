@@ -53,7 +53,11 @@ SUFFIXES = {"counter": ("_total", "_created"), "histogram": ("_bucket", "_sum", 
 STATUS = {*MessageStatus, "none"}
 VALUES: dict[str, dict[str, set[str]]] = {
     "smsgateway_message_transitions_total": {"from": STATUS, "to": STATUS, "mode": set(Mode)},
-    "smsgateway_accepted_total": {"mode": set(Mode), "environment": {"live", "test"}},
+    "smsgateway_accepted_total": {
+        "mode": set(Mode),
+        "environment": {"live", "test"},
+        "runner": {"single", "group", "batch"},
+    },
     "smsgateway_attempts_total": {
         "outcome": set(OutcomeKind),
         "error_class": {*ErrorClass, "none"},

@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 from domain.configuration import SmppProvider as SmppConfiguration
 from domain.modes import Mode
 from providers.smpp import SmppProvider
-from services.accept import Accepted
+from services.asked import Accepted
 from tests.foreign.jsmpp import COORDINATES, PASSWORD, SYSTEM_ID, Jsmpp
 from tests.gateway import Gateway, running_gateway
 

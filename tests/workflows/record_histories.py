@@ -26,7 +26,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 import services.routes
 from domain.modes import Mode
 from domain.receipts import ReceiptState
-from services.accept import Accepted
+from services.asked import Accepted
 from services.batches import BatchCommand, Recipient
 from simulator.behaviour import Answer, Behaviour, ReceiptStep
 from store import providers

@@ -20,7 +20,7 @@ import services.receipts
 import worker
 from domain.modes import Mode
 from domain.receipts import ReceiptState
-from services.accept import Accepted
+from services.asked import Accepted
 from simulator.behaviour import Answer, Behaviour, ReceiptStep
 from tests.fakes.callback_receiver import CallbackReceiver
 from tests.gateway import Gateway, running_gateway

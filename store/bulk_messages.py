@@ -1,0 +1,217 @@
+"""Messages that are accepted many at a time: a batch, or a group of single ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+from uuid_utils.compat import uuid7
+
+from domain.numbers import Number
+from domain.segments import Segmented
+from store.bulks import Extent
+from store.database import Connection, sql
+
+# Known recipients are only read; of new ones, two requests may add the same at the same moment, and
+# take them in the same order.
+_ADD_RECIPIENTS = sql("""
+INSERT INTO recipients (id, account_id, hash_version, number_hash, number, country)
+SELECT n.id, n.account_id, :hash_version, n.number_hash, n.number, n.country
+FROM unnest(CAST(:recipient_ids AS uuid[]), CAST(:accounts AS text[]), CAST(:hashes AS bytea[]),
+            CAST(:numbers AS text[]), CAST(:countries AS text[]))
+     AS n (id, account_id, number_hash, number, country)
+WHERE NOT EXISTS (SELECT FROM recipients r
+                  WHERE r.account_id = n.account_id AND r.hash_version = :hash_version
+                    AND r.number_hash = n.number_hash AND r.number IS NOT NULL)
+ORDER BY n.account_id, n.number_hash
+ON CONFLICT (account_id, hash_version, number_hash) DO UPDATE SET number = excluded.number
+""")
+
+# Should nobody start the runner, the first message that is overdue brings all.
+_INSERT_MESSAGES = sql("""
+INSERT INTO messages (id, account_id, environment, mode, priority, status, verdict, sender,
+    recipient_id, country, body, encoding, segments, metadata, callback_url, callback_lane_id,
+    accepted_at, scheduled_at, validity, valid_until, since, moved_at, owner, check_by,
+    config_version, traceparent, bulk_id, position)
+SELECT n.id, :account_id, :environment, :mode, :priority, :status, :verdict, :sender,
+    r.id, n.country, n.body, n.encoding, n.segments, coalesce(n.metadata, '{}'), :callback_url,
+    :callback_lane_id, :at, :scheduled_at, :validity, :valid_until, :at, :at, :owner,
+    CASE WHEN n.id = :first_id THEN CAST(:start_by AS timestamptz) ELSE :check_by END,
+    :config_version, n.traceparent, :bulk_id, n.position
+FROM unnest(CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]), CAST(:countries AS text[]),
+            CAST(:bodies AS text[]), CAST(:encodings AS text[]), CAST(:segments AS smallint[]),
+            CAST(:metadata AS jsonb[]), CAST(:traceparents AS text[]),
+            CAST(:positions AS integer[]))
+     AS n (id, number_hash, country, body, encoding, segments, metadata, traceparent, position)
+JOIN recipients r ON r.account_id = :account_id AND r.hash_version = :hash_version
+                 AND r.number_hash = n.number_hash AND r.number_hash = ANY(:hashes)
+""")
+
+_TELL_ACCEPTED = sql("""
+INSERT INTO events_of_many (bulk_id, message_ids, at, kind, actor, status, detail)
+SELECT :bulk_id, array_agg(id), :at, 'accepted', :actor, :status,
+       jsonb_build_object('encoding', encoding, 'segments', segments,
+                          'configuration', CAST(:config_version AS integer))
+FROM unnest(CAST(:ids AS uuid[]), CAST(:encodings AS text[]), CAST(:segments AS smallint[]))
+     AS n (id, encoding, segments)
+GROUP BY encoding, segments
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class NewKind:
+    """What messages have in common; times are of the accepting process, in UTC.
+
+    `start_by` is when the reconciler looks whether their runner was started, and `check_by` when
+    it looks at each of them; `actor` is the key that asked for them.
+    """
+
+    extent: Extent
+    account_id: str
+    environment: str
+    mode: str
+    priority: str
+    sender: str
+    callback_url: str | None
+    callback_lane_id: UUID | None
+    accepted_at: datetime
+    scheduled_at: datetime | None
+    validity: timedelta
+    valid_until: datetime
+    start_by: datetime
+    check_by: datetime
+    config_version: int | None
+    actor: str
+
+
+@dataclass(slots=True)
+class NewMessages:
+    """Messages of one kind, column by column, all of equal length.
+
+    `positions` are those in the batch that the messages are of; None in a group.
+    """
+
+    ids: list[UUID] = field(default_factory=list)
+    positions: list[int | None] = field(default_factory=list)
+    numbers: list[str] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+    countries: list[str] = field(default_factory=list)
+    bodies: list[str] = field(default_factory=list)
+    encodings: list[str] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
+    metadata: list[Jsonb | None] = field(default_factory=list)
+    traceparents: list[str | None] = field(default_factory=list)
+
+    def add(
+        self,
+        message_id: UUID,
+        *,
+        number: Number,
+        number_hash: bytes,
+        text: Segmented,
+        metadata: Mapping[str, str],
+        traceparent: str | None,
+        position: int | None = None,
+    ) -> None:
+        """Add a message; their ids must rise."""
+        self.ids.append(message_id)
+        self.positions.append(position)
+        self.numbers.append(number.e164)
+        self.hashes.append(number_hash)
+        self.countries.append(number.country)
+        self.bodies.append(text.text)
+        self.encodings.append(text.encoding.value)
+        self.segments.append(text.segments)
+        self.metadata.append(Jsonb(dict(metadata)) if metadata else None)
+        self.traceparents.append(traceparent)
+
+
+def insert(
+    connection: Connection,
+    kinds: Sequence[tuple[NewKind, NewMessages]],
+    *,
+    hash_version: int,
+) -> None:
+    """Write the recipients that are new, the messages, and that they were accepted.
+
+    Their bulk is written in the same transaction, see `store.bulks`.
+    """
+    _add_recipients(connection, kinds, hash_version)
+    for kind, new in kinds:
+        _insert_kind(connection, kind, new, hash_version)
+
+
+def _add_recipients(
+    connection: Connection, kinds: Sequence[tuple[NewKind, NewMessages]], hash_version: int
+) -> None:
+    """All of them in one statement, so that two transactions never wait for each other."""
+    once = {
+        (kind.account_id, number_hash): (number, country)
+        for kind, new in kinds
+        for number_hash, number, country in zip(new.hashes, new.numbers, new.countries, strict=True)
+    }
+    connection.send(
+        _ADD_RECIPIENTS,
+        {
+            "hash_version": hash_version,
+            "recipient_ids": [uuid7() for _ in once],
+            "accounts": [account_id for account_id, _ in once],
+            "hashes": [number_hash for _, number_hash in once],
+            "numbers": [number for number, _ in once.values()],
+            "countries": [country for _, country in once.values()],
+        },
+    )
+
+
+def _insert_kind(
+    connection: Connection, kind: NewKind, new: NewMessages, hash_version: int
+) -> None:
+    scheduled = kind.scheduled_at is not None
+    shared = {
+        "bulk_id": kind.extent.bulk_id,
+        "at": kind.accepted_at,
+        "config_version": kind.config_version,
+        "status": "scheduled" if scheduled else "queued",
+    }
+    connection.send(
+        _INSERT_MESSAGES,
+        {
+            **shared,
+            "account_id": kind.account_id,
+            "environment": kind.environment,
+            "mode": kind.mode,
+            "priority": kind.priority,
+            "verdict": "scheduled" if scheduled else None,
+            "sender": kind.sender,
+            "callback_url": kind.callback_url,
+            "callback_lane_id": kind.callback_lane_id,
+            "scheduled_at": kind.scheduled_at,
+            "validity": kind.validity,
+            "valid_until": kind.valid_until,
+            "owner": kind.extent.owner,
+            "first_id": new.ids[0],
+            "start_by": kind.start_by,
+            "check_by": kind.check_by,
+            "hash_version": hash_version,
+            "ids": new.ids,
+            "hashes": new.hashes,
+            "countries": new.countries,
+            "bodies": new.bodies,
+            "encodings": new.encodings,
+            "segments": new.segments,
+            "metadata": new.metadata,
+            "traceparents": new.traceparents,
+            "positions": new.positions,
+        },
+    )
+    connection.send(
+        _TELL_ACCEPTED,
+        {
+            **shared,
+            "actor": kind.actor,
+            "ids": new.ids,
+            "encodings": new.encodings,
+            "segments": new.segments,
+        },
+    )

@@ -1,0 +1,75 @@
+"""The budget of workflow starts, on a real Postgres."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.starts import StartBudget
+from store.database import Database, sql
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+async def databases(database_url: str) -> AsyncIterator[list[Database]]:
+    """Those of two processes."""
+    both = [Database.connect(database_url, pool_size=2) for _ in range(2)]
+    yield both
+    for database in both:
+        await database.close()
+
+
+async def granted(budget: StartBudget, wanted: int) -> int:
+    return sum([await budget.take() for _ in range(wanted)])
+
+
+async def test_after_a_rest_half_a_seconds_worth_starts_at_once_and_no_more(databases):
+    budget = StartBudget(databases[0], rate=20)
+    await granted(budget, 1)  # makes the row
+    await asyncio.sleep(0.6)
+    assert 10 <= await granted(budget, 50) <= 12
+
+
+async def test_all_processes_together_keep_the_rate(databases):
+    budgets = [StartBudget(database, rate=20) for database in databases]
+    began = time.monotonic()
+    starts = 0
+    while time.monotonic() < began + 1.5:
+        starts += sum(await asyncio.gather(*(budget.take() for budget in budgets)))
+        await asyncio.sleep(0.005)
+    took = time.monotonic() - began
+    assert 20 * took * 0.8 <= starts <= 20 * took + 10 + 4
+
+
+async def test_who_asks_at_the_same_moment_shares_one_question(databases):
+    budget = StartBudget(databases[0], rate=1000)
+    await granted(budget, 1)
+    await asyncio.sleep(0.1)
+    assert all(await asyncio.gather(*(budget.take() for _ in range(12))))
+
+
+async def test_messages_in_groups_leave_none_to_single_ones(databases):
+    busy, other = (StartBudget(database, rate=20) for database in databases)
+    await granted(other, 1)
+    await busy.spend(400)
+    assert await granted(other, 8) <= 3  # what was granted before in one go
+    assert await granted(other, 8) == 0
+    await asyncio.sleep(1.2)
+    assert await other.take()
+
+
+async def test_without_a_budget_no_single_message_starts(databases):
+    budget = StartBudget(databases[0], rate=0)
+    await budget.spend(10)
+    assert not await budget.take()
+
+
+async def test_a_crash_of_the_database_begins_the_budget_anew(databases):
+    budget = StartBudget(databases[0], rate=20)
+    await granted(budget, 1)
+    async with databases[0].begin() as connection:
+        connection.send(sql("TRUNCATE workflow_starts"))  # as an unlogged table is after a crash
+    await granted(budget, 3)
+    assert await budget.take()
