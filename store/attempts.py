@@ -7,7 +7,7 @@ from uuid import UUID
 
 from domain.states import AttemptStatus, PartStatus, fold_attempt
 from store.database import Answer, Connection, Row, sql
-from store.transitions import MOVED, TELL, Moving, Transition, move, settle
+from store.transitions import MOVED, TELL, ByCount, Transition, move, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ WHERE a.message_id = f.message_id AND a.number = f.number AND a.message_id = ANY
 
 # The usual case in one statement: nobody but its submit has touched the attempt. What is not as it
 # usually is stays as it is, and is folded step by step.
-_RECORD_ALL = Moving.of(f"""
+_RECORD_ALL = ByCount.of(f"""
 WITH o AS (
     SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
                          CAST(:numbers AS smallint[]), CAST(:statuses AS text[]),

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from domain.states import Verdict
 from store.database import Answer, Connection, Row, sql
-from store.transitions import MOVED, TELL, Moving, Transition, move
+from store.transitions import MOVED, TELL, ByCount, Transition, move
 
 _OF_MOVE = frozenset({"ids", "at"})
 
@@ -116,7 +116,7 @@ FROM attempts WHERE message_id = ANY(:ids) ORDER BY message_id, number
 
 # As `store.attempts.claim`, for many: the last look at everything that could forbid a submit, and
 # the attempts, in one statement.
-_CLAIM = Moving.of(f"""
+_CLAIM = ByCount.of(f"""
 WITH wanted AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:epochs AS integer[]),
                          CAST(:numbers AS smallint[]), CAST(:parts AS smallint[]),

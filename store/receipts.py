@@ -16,7 +16,7 @@ from domain.receipts import ReceiptState
 from store.attempts import AttemptChange, refold
 from store.database import Answer, Connection, Row, sql
 from store.events import append
-from store.transitions import MOVED, TELL, Moving, Transition, lock, move, settle
+from store.transitions import MOVED, TELL, ByCount, Transition, lock, move, settle
 
 # Ids of providers recycle: older parts with the same id are somebody else's.
 _ID_LIFE = timedelta(days=14)
@@ -58,6 +58,9 @@ class Matched:
     transitions: tuple[Transition, ...] = ()
 
 
+_Pair = tuple[Row, int | None]
+"""A receipt with its message and attempt, and the number of its part, if that is known."""
+
 ReceiptErrors = Mapping[str, str]
 """What each negative state means as an error class."""
 
@@ -66,28 +69,50 @@ _LOCK_SHARED = sql(
     "SELECT pg_advisory_xact_lock_shared(hashtextextended('receipts/' || :provider, 0))"
 )
 
-_STORE = sql("""
-INSERT INTO receipts (day, provider, provider_message_id, state, code, network, reference, sender,
-                      number_hash, received_at, done_at, copies)
-SELECT * FROM unnest(
-    CAST(:days AS date[]), CAST(:providers AS text[]), CAST(:ids AS text[]),
-    CAST(:states AS text[]), CAST(:codes AS text[]), CAST(:networks AS text[]),
-    CAST(:refs AS integer[]), CAST(:senders AS text[]), CAST(:hashes AS bytea[]),
-    CAST(:received AS timestamptz[]), CAST(:done AS timestamptz[]), CAST(:copies AS integer[]))
-ON CONFLICT (day, provider, provider_message_id, state, code)
-DO UPDATE SET copies = receipts.copies + excluded.copies
-""")
-
-_BY_ID = sql("""
-SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.received_at,
-       p.message_id, p.attempt, p.number, p.answered_at
-FROM receipts r
-JOIN LATERAL (
+# The part with this id that was submitted last: ids of providers recycle.
+_ITS_PART = """
     SELECT message_id, attempt, number, answered_at FROM parts
     WHERE provider = r.provider AND provider_message_id = r.provider_message_id
       AND submitted_at > r.received_at - CAST(:id_life AS interval)
     ORDER BY submitted_at DESC LIMIT 1
-) p ON true
+"""
+
+# Of most receipts the part is known when they come: they are written with it, and never again. What
+# is returned of a copy is as it was stored the first time; only the first counts.
+_STORE = ByCount.of(f"""
+WITH new AS (
+    SELECT r.*, p.message_id, p.attempt, p.number, p.answered_at
+    FROM unnest(CAST(:days AS date[]), CAST(:providers AS text[]), CAST(:ids AS text[]),
+                CAST(:states AS text[]), CAST(:codes AS text[]), CAST(:networks AS text[]),
+                CAST(:refs AS integer[]), CAST(:senders AS text[]), CAST(:hashes AS bytea[]),
+                CAST(:received AS timestamptz[]), CAST(:done AS timestamptz[]),
+                CAST(:copies AS integer[])) WITH ORDINALITY
+         AS r (day, provider, provider_message_id, state, code, network, reference, sender,
+               number_hash, received_at, done_at, copies, place)
+    LEFT JOIN LATERAL ({_ITS_PART}) p ON true
+), stored AS (
+    INSERT INTO receipts (day, provider, provider_message_id, state, code, network, reference,
+                          sender, number_hash, received_at, done_at, copies, message_id, attempt,
+                          part)
+    SELECT day, provider, provider_message_id, state, code, network, reference, sender,
+           number_hash, received_at, done_at, copies, message_id, attempt, number
+    FROM new ORDER BY place
+    ON CONFLICT (day, provider, provider_message_id, state, code)
+    DO UPDATE SET copies = receipts.copies + excluded.copies
+    RETURNING day, id, provider_message_id, state, code, network, received_at, message_id, attempt,
+              part, xmax = 0 AS first
+)
+SELECT s.*, s.part AS number, n.answered_at
+FROM stored s JOIN new n USING (day, provider_message_id, state, code)
+WHERE s.first OR s.message_id IS NULL
+ORDER BY s.received_at, s.id
+""")
+
+_BY_ID = sql(f"""
+SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.received_at, r.part,
+       p.message_id, p.attempt, p.number, p.answered_at
+FROM receipts r
+JOIN LATERAL ({_ITS_PART}) p ON true
 WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
 ORDER BY r.received_at, r.id
 """)
@@ -153,7 +178,7 @@ WITH pairs AS (
     WHERE m.id = ANY(:message_ids)
 ), assigned AS (
     UPDATE receipts r SET message_id = p.message_id, attempt = p.attempt, part = p.number
-    FROM pairs p WHERE r.day = p.day AND r.id = p.id
+    FROM pairs p WHERE r.day = p.day AND r.id = p.id AND r.message_id IS NULL
 ), told AS (
     INSERT INTO events (message_id, at, kind, actor, status, attempt, provider, network, code,
                         detail)
@@ -191,13 +216,12 @@ RETURNING p.message_id, p.attempt, p.number, p.answered_at
 
 # The usual case in one statement: the only part of the attempt that is under way is delivered. What
 # is not as it usually is stays as it is, and is applied step by step.
-_DELIVER = Moving.of(f"""
+_DELIVER = ByCount.of(f"""
 WITH pairs AS (
-    SELECT * FROM unnest(CAST(:days AS date[]), CAST(:receipt_ids AS bigint[]),
-                         CAST(:ids AS uuid[]), CAST(:attempts AS smallint[]),
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS smallint[]),
                          CAST(:codes AS text[]), CAST(:networks AS text[]),
                          CAST(:received AS timestamptz[]))
-         AS p (day, id, message_id, attempt, code, network, received_at)
+         AS p (message_id, attempt, code, network, received_at)
 ), part AS (
     UPDATE parts p
     SET status = 'delivered', receipt_state = 'delivered', receipt_code = r.code,
@@ -221,11 +245,6 @@ WITH pairs AS (
     FROM attempt a
     WHERE m.id = a.message_id AND m.id = ANY(:ids) AND m.status = 'sent'
     RETURNING {MOVED}, 'sent' AS previous, a.number AS attempt, a.provider, a.code
-), assigned AS (
-    UPDATE receipts r SET message_id = p.message_id, attempt = p.attempt, part = 1
-    FROM pairs p JOIN arrived m ON m.id = p.message_id
-    WHERE r.day = p.day AND r.id = p.id
-      AND r.day = ANY(CAST(:different_days AS date[])) AND r.id = ANY(:receipt_ids)
 ), received AS (
     INSERT INTO events (message_id, at, kind, actor, status, attempt, provider, network, code,
                         detail)
@@ -246,6 +265,15 @@ WITH pairs AS (
     SELECT * FROM arrived
     WHERE (SELECT count(*) FROM received) + (SELECT count(*) FROM received_by_many) > 0
 ), {TELL}
+""")
+
+_ASSIGN = sql("""
+UPDATE receipts r SET message_id = p.message_id, attempt = p.attempt, part = p.part
+FROM unnest(CAST(:days AS date[]), CAST(:ids AS bigint[]), CAST(:message_ids AS uuid[]),
+            CAST(:attempts AS smallint[]), CAST(:parts AS smallint[]))
+     AS p (day, id, message_id, attempt, part)
+WHERE r.day = p.day AND r.id = p.id
+  AND r.day = ANY(CAST(:days AS date[])) AND r.id = ANY(CAST(:ids AS bigint[]))
 """)
 
 # News that it is on its way moves the deadline on, within the message's validity.
@@ -322,12 +350,14 @@ async def ingest(
     # Two copies in one batch: Postgres updates no row twice in one statement.
     copies = Counter(_identity(r) for r in batch)
     kept = list({_identity(r): r for r in batch}.values())
-    connection.send(
-        _STORE,
+    ids = [r.provider_message_id for r in kept]
+    known = await _STORE.rows(
+        connection,
         {
+            "id_life": _ID_LIFE,
             "days": [r.day for r in kept],
             "providers": [provider for _ in kept],
-            "ids": [r.provider_message_id for r in kept],
+            "ids": ids,
             "states": [r.state.value for r in kept],
             "codes": [r.code for r in kept],
             "networks": [r.network for r in kept],
@@ -338,11 +368,15 @@ async def ingest(
             "done": [r.done_at for r in kept],
             "copies": [copies[_identity(r)] for r in kept],
         },
+        count=len(kept),
     )
-    ids = [r.provider_message_id for r in kept]
-    return await match(
-        connection, provider, ids, at=at, errors=errors, recheck=recheck, among_doubtful=True
-    )
+    pairs: list[_Pair] = [
+        (receipt, receipt["number"]) for receipt in known if receipt["message_id"] is not None
+    ]
+    alone = [receipt["provider_message_id"] for receipt in known if receipt["message_id"] is None]
+    if alone:
+        pairs += await _found(connection, provider, alone, among_doubtful=True)
+    return await _bring_together(connection, provider, pairs, at=at, errors=errors, recheck=recheck)
 
 
 def _identity(receipt: StoredReceipt) -> tuple[date, str, str, str]:
@@ -365,12 +399,33 @@ async def match(
     Runs in the transactions of both sides of the race, under the provider's lock. `among_doubtful`
     looks for parts whose id was never learned too; who records an answer has the id.
     """
+    pairs = await _found(connection, provider, ids, among_doubtful=among_doubtful)
+    return await _bring_together(connection, provider, pairs, at=at, errors=errors, recheck=recheck)
+
+
+async def _found(
+    connection: Connection, provider: str, ids: Sequence[str], *, among_doubtful: bool
+) -> list[_Pair]:
+    """Receipts that have no part, and the part that each is about, as far as that is known."""
     key = {"provider": provider, "ids": list(ids), "id_life": _ID_LIFE}
-    pairs: list[tuple[Row, int | None]] = [
+    pairs: list[_Pair] = [
         (receipt, receipt["number"]) for receipt in await connection.rows(_BY_ID, key)
     ]
     if among_doubtful and {receipt["provider_message_id"] for receipt, _ in pairs} != set(ids):
         pairs += await _among_doubtful(connection, key, {receipt["id"] for receipt, _ in pairs})
+    return pairs
+
+
+async def _bring_together(
+    connection: Connection,
+    provider: str,
+    pairs: Sequence[_Pair],
+    *,
+    at: datetime,
+    errors: ReceiptErrors,
+    recheck: timedelta,
+) -> Matched:
+    """Let receipts say what has become of their parts."""
     if not pairs:
         return Matched()
     lock(connection, sorted({r["message_id"] for r, _ in pairs}))
@@ -384,7 +439,7 @@ async def match(
 
 
 async def _deliver(
-    connection: Connection, provider: str, pairs: Sequence[tuple[Row, int | None]], at: datetime
+    connection: Connection, provider: str, pairs: Sequence[_Pair], at: datetime
 ) -> list[Transition]:
     """Move the messages that are delivered by their only receipt, as most are."""
     told = Counter(receipt["message_id"] for receipt, _ in pairs)
@@ -398,7 +453,7 @@ async def _deliver(
     ]
     if not usual:
         return []
-    return await move(
+    moved = move(
         connection,
         _DELIVER,
         [receipt["message_id"] for receipt in usual],
@@ -406,20 +461,31 @@ async def _deliver(
         at=at,
         check_by=None,
         provider=provider,
-        days=[receipt["day"] for receipt in usual],
-        different_days=sorted({receipt["day"] for receipt in usual}),
-        receipt_ids=[receipt["id"] for receipt in usual],
         attempts=[receipt["attempt"] for receipt in usual],
         codes=[receipt["code"] for receipt in usual],
         networks=[receipt["network"] for receipt in usual],
         received=[receipt["received_at"] for receipt in usual],
     )
+    arrived = {message_id for each in await moved for message_id in each.ids}
+    found_late = [r for r in usual if r.get("part") is None and r["message_id"] in arrived]
+    if found_late:
+        connection.send(
+            _ASSIGN,
+            {
+                "days": [receipt["day"] for receipt in found_late],
+                "ids": [receipt["id"] for receipt in found_late],
+                "message_ids": [receipt["message_id"] for receipt in found_late],
+                "attempts": [receipt["attempt"] for receipt in found_late],
+                "parts": [receipt["number"] for receipt in found_late],
+            },
+        )
+    return await moved
 
 
 async def _apply_all(
     connection: Connection,
     provider: str,
-    pairs: Sequence[tuple[Row, int | None]],
+    pairs: Sequence[_Pair],
     *,
     at: datetime,
     errors: ReceiptErrors,
@@ -461,9 +527,9 @@ async def _apply_all(
 
 async def _among_doubtful(
     connection: Connection, key: Mapping[str, object], known: set[int]
-) -> list[tuple[Row, int | None]]:
+) -> list[_Pair]:
     """Receipts whose part is found by its reference, or as the only one that it can be."""
-    pairs: list[tuple[Row, int | None]] = []
+    pairs: list[_Pair] = []
     for found in [connection.rows(_BY_REFERENCE, key), connection.rows(_BY_CANDIDATE, key)]:
         for receipt in await found:
             if receipt["id"] not in known:

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from domain.callbacks import TOLD
 from domain.states import MessageStatus
-from store.database import Answer, Connection, Row, Statement, sql
+from store.database import Answer, Connection, Parameters, Row, Statement, sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ _AS_USUAL = sql("SET LOCAL enable_nestloop = on")
 
 
 @dataclass(frozen=True, slots=True)
-class Moving:
-    """A statement that ends with `TELL`, prepared twice: for a few messages and for many.
+class ByCount:
+    """A statement about several messages, prepared twice: for a few and for many.
 
     Nobody tells the planner how long the arrays of a prepared statement are; it takes them for
     short, and compares each row of one with each row of the other. For many it is told not to.
@@ -130,10 +130,21 @@ class Moving:
         """Both statements of a text; a comment keeps their plans apart."""
         return cls(sql(statement), sql(statement + "\n-- many"))
 
+    def rows(
+        self, connection: Connection, values: Parameters, *, count: int
+    ) -> Answer[Sequence[Row]]:
+        """Send the statement for so many messages; all rows that it returns."""
+        if count <= _FEW:
+            return connection.rows(self.few, values)
+        connection.send(_BY_HASH)
+        found = connection.rows(self.many, values)
+        connection.send(_AS_USUAL)
+        return found
+
 
 # Rows that did not move are not touched. The latest attempt tells which provider and code an event
 # is about; a final message needs no check any more.
-_SETTLE = Moving.of(f"""
+_SETTLE = ByCount.of(f"""
 WITH folded AS (
     SELECT m.id, m.status AS previous, fold.status,
            latest.number AS attempt, latest.provider, latest.code
@@ -194,7 +205,7 @@ def settle(
 
 def move(
     connection: Connection,
-    moving: Moving,
+    moving: ByCount,
     ids: Sequence[UUID],
     *,
     actor: str,
@@ -202,7 +213,7 @@ def move(
     check_by: datetime | None,
     **more: object,
 ) -> Answer[list[Transition]]:
-    """Run a statement that moves messages; arguments as those of `settle`, `more` are its own."""
+    """Run a statement that moves messages, and so ends with `TELL`; arguments as those of `settle`, `more` are its own."""
     values = {
         "ids": ids,
         "event_ids": [uuid7() for _ in ids],
@@ -212,12 +223,7 @@ def move(
         "check_by": check_by,
         **more,
     }
-    if len(ids) <= _FEW:
-        moved = connection.rows(moving.few, values)
-    else:
-        connection.send(_BY_HASH)
-        moved = connection.rows(moving.many, values)
-        connection.send(_AS_USUAL)
+    moved = moving.rows(connection, values, count=len(ids))
     return moved.then(lambda found: [_transition(row) for row in found])
 
 

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -126,7 +127,11 @@ async def _migrate(url: str) -> None:
 def database_url(postgres_server: Postgres, migrated_template: str) -> Iterator[str]:
     """A migrated database of the test's own."""
     name = free_database_name("test")
-    yield postgres_server.create_database(name, template=migrated_template)
+    url = postgres_server.create_database(name, template=migrated_template)
+    with psycopg.connect(url, autocommit=True) as connection:
+        # Of many messages, too, every fold is checked, and not a sample.
+        connection.execute(f"ALTER DATABASE {name} SET smsgateway.folds_checked = 'all'")
+    yield url
     postgres_server.drop_database(name)
 
 

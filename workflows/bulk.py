@@ -29,6 +29,8 @@ _HEARTBEAT = timedelta(seconds=10)
 # without a word to this workflow.
 _FIRST_REST = timedelta(seconds=1)
 _LONGEST_REST = timedelta(minutes=5)
+# A look at all rows is not for nothing; so soon what has failed is tried again.
+_WHILE_SENDING = timedelta(seconds=10)
 
 
 @workflow.defn
@@ -95,9 +97,9 @@ class BulkSendWorkflow:
     async def _until_something_happens(self, plan: Plan, seen: int) -> None:
         """Return when a share is done, when something is due, or at news."""
         rest = min(_LONGEST_REST, _FIRST_REST * 2 ** min(self._rests, 10))
-        until = rest
+        until = max(rest, _WHILE_SENDING) if self._shares else rest
         if plan.look_at is not None:
-            until = min(rest, max(timedelta(milliseconds=100), plan.look_at - workflow.now()))
+            until = min(until, max(timedelta(milliseconds=100), plan.look_at - workflow.now()))
         try:
             await workflow.wait_condition(
                 lambda: self._news != seen or any(s.done() for s in self._shares.values()),

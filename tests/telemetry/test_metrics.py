@@ -86,9 +86,7 @@ def test_gauges_tell_the_present_and_forget_a_provider_that_is_gone():
 
 
 def test_a_number_becomes_no_label():
-    metrics.message_accepted(
-        mode=Mode.ALERT, environment=NUMBER, country=NUMBER, runner="single"
-    )
+    metrics.message_accepted(mode=Mode.ALERT, environment=NUMBER, country=NUMBER, runner="single")
     metrics.request_refused(f"cannot send to {NUMBER}")
     metrics.part_submitted(provider=NUMBER, outcome=OutcomeKind.REFUSED, code=NUMBER)
     metrics.receipt_came(provider=NUMBER, state=ReceiptState.DELIVERED, matched=True)
