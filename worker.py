@@ -49,7 +49,7 @@ from telemetry.logs import get_logger
 from telemetry.process import run, settings_or_exit
 from workflows.bulk import BulkSendWorkflow
 from workflows.callbacks import CALLBACKS, CallbackWorkflow
-from workflows.ports.bulk import share_queue
+from workflows.ports.bulk import MOST_OF_A_GROUP, share_queue
 from workflows.ports.send import SENDS, provider_queue
 from workflows.send import SendWorkflow
 from workflows.upkeep import UPKEEP, UPKEEP_WORKFLOW_ID, UpkeepWorkflow
@@ -62,8 +62,9 @@ _RETRY_AFTER = 2.0
 _STICKY = timedelta(seconds=5)
 """How long the next task of a workflow waits for the worker that has it in its cache, which may be
 dead, before any other one may have it."""
-# Bulks whose shares a provider sends side by side; they have its windows together.
-_SHARES_AT_ONCE = 8
+_SHARES_AT_ONCE = {MOST_OF_A_GROUP: 16, MOST_OF_A_GROUP + 1: 2}
+"""By the size of shares, how many a provider sends side by side; they have its windows together, and
+other workers take what these do not."""
 _FEWEST_AT_ONCE = 100
 _TIME_TO_PART = timedelta(seconds=5)
 """What a process may need to end beyond the grace that its work has."""
@@ -323,10 +324,13 @@ class ProviderPool:
                 activities=[submitting.submit, submitting.recall],
                 max_concurrent_activities=self._most_at_once,
             ),
-            self._make_worker(
-                share_queue(self._name),
-                activities=[sharing.submit_share],
-                max_concurrent_activities=_SHARES_AT_ONCE,
+            *(
+                self._make_worker(
+                    share_queue(self._name, messages),
+                    activities=[sharing.submit_share],
+                    max_concurrent_activities=at_once,
+                )
+                for messages, at_once in _SHARES_AT_ONCE.items()
             ),
         ]
         # Not as contexts, which tell of a failure by cancelling the task that waits here.

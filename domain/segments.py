@@ -7,6 +7,7 @@ header that ties the parts together takes.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeAlias
 
 import regex
@@ -120,6 +121,13 @@ def segment(
 
     Raises EmptyText, TooManyParts, and NotEncodable for half a surrogate pair.
     """
+    return _segment(text, method, alphabet, smart, max_parts)
+
+
+@lru_cache(maxsize=2000)  # a text is cut for its claim, and a moment later for its submit
+def _segment(
+    text: str, method: PartMethod, alphabet: DefaultAlphabet, smart: bool, max_parts: int
+) -> Segmented:
     replacements: tuple[Replacement, ...] = ()
     if smart:
         text, replacements = substitute(text, alphabet)

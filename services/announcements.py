@@ -26,7 +26,7 @@ class Announcements:
         self._orchestration = orchestration
         self._callbacks = callbacks
         self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[object]] = set()
 
     def tell(self, moves: Sequence[Transition], *, runner_knows: bool = False) -> None:
         """Count and log moves, and tell their listeners in the background.
@@ -54,12 +54,16 @@ class Announcements:
         """Let a message's runner decide anew: something that it should know was written."""
         self._spawn(self._tell(owner, MessageChanged(status, final=False)))
 
+    def afterwards(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do something that nobody waits for, and that may be lost."""
+        self._spawn(work)
+
     async def drained(self) -> None:
         """Wait until everybody was told."""
         while self._under_way:
             await asyncio.wait(self._under_way)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)

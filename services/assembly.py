@@ -17,6 +17,7 @@ from services.dead_letters import DeadLetters
 from services.delivery import Delivery
 from services.groups import Groups
 from services.keys import Keys
+from services.meeting import Meeting
 from services.messages import Messages
 from services.money import Unlimited
 from services.orchestration import Orchestration
@@ -80,13 +81,14 @@ def assemble(
         database, TemporalLanes(orchestration.client), lambda: configurations.current
     )
     announcements = Announcements(orchestration, callbacks)
+    meeting = Meeting(database, announcements)
     routes = Routes(configurations)
-    delivery = Delivery(database, configurations, announcements, routes)
-    bulks = Bulks(database, configurations, announcements, orchestration, routes)
+    delivery = Delivery(database, configurations, announcements, meeting, routes)
+    bulks = Bulks(database, configurations, announcements, meeting, orchestration, routes)
     recipient_hash = RecipientHash(
         settings.recipient_hash_key.get_secret_value().encode(), settings.recipient_hash_version
     )
-    receipts = ReceiptIntake(database, announcements, recipient_hash)
+    receipts = ReceiptIntake(database, announcements, meeting, recipient_hash)
     purse = Unlimited()
     checks = Checks(configurations, allow_private_callbacks=settings.allow_private_callbacks)
     budget = StartBudget(database, settings.workflow_starts)

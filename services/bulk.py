@@ -37,15 +37,14 @@ from services.configuration import Configurations
 from services.delivery import (
     ACTOR,
     AROUND_AN_ANSWER,
-    GRACE,
-    RECEIPT_ERROR_NAMES,
     as_change,
     reference_of,
     until_written,
 )
+from services.meeting import GRACE, Meeting
 from services.orchestration import Orchestration
 from services.routes import ROUTED_BY, Routes, receipt_by, receipt_deadline
-from store import attempts, bulks, events, messages, receipts
+from store import attempts, bulks, events, messages
 from store.attempts import AttemptChange
 from store.bulks import ClaimOfMany, Extent
 from store.database import Connection, Database, Row
@@ -69,8 +68,8 @@ _MOST_TO_LEAVE: Final = 20
 """Messages that get a runner of their own at once, so that they starve nobody."""
 _TURN_WITHIN: Final = timedelta(seconds=5)
 """How long a claimed message waits for its turn, which a second of the rate should bring."""
-_SHARE_FOR: Final = 600.0
-"""Seconds after which a share ends, to be planned anew."""
+_SHARE_FOR: Final = 30.0
+"""Seconds after which a share ends, to be planned anew: others may be waiting for its place."""
 
 _NEVER_TRIED: Final = "queued"
 
@@ -167,12 +166,14 @@ class Bulks:
         database: Database,
         configurations: Configurations,
         announcements: Announcements,
+        meeting: Meeting,
         orchestration: Orchestration,
         routes: Routes,
     ) -> None:
         self._database = database
         self._configurations = configurations
         self._announcements = announcements
+        self._meeting = meeting
         self._orchestration = orchestration
         self._routes = routes
         self._rooms: dict[str, tuple[Provider, _Room]] = {}
@@ -420,7 +421,7 @@ class Bulks:
         return [each for each in wanted if each.outbound.message_id in taken]
 
     async def record(self, provider: str, changes: Sequence[AttemptChange]) -> None:
-        """Write what came of attempts, and meet the receipts that were quicker.
+        """Write what came of attempts, then meet the receipts that were quicker.
 
         What is known is not given up while the database is away for a while.
         """
@@ -428,20 +429,15 @@ class Bulks:
             lambda: self._record(provider, changes), message_id=None, provider=provider
         )
         self._announcements.tell(moves)
+        parts = [part for change in changes for part in change.parts]
+        ids = [part.provider_message_id for part in parts]
+        self._announcements.afterwards(self._meeting.look_again(provider, ids))
 
     async def _record(self, provider: str, changes: Sequence[AttemptChange]) -> list[Transition]:
         now = datetime.now(UTC)
-        ids = sorted({change.message_id for change in changes})
-        given = [
-            part.provider_message_id
-            for change in changes
-            for part in change.parts
-            if part.provider_message_id is not None
-        ]
         async with self._database.begin() as connection:
-            receipts.share_provider(connection, provider)
-            lock(connection, ids)
-            moves = await attempts.record_and_settle(
+            lock(connection, sorted({change.message_id for change in changes}))
+            return await attempts.record_and_settle(
                 connection,
                 changes,
                 actor=ACTOR,
@@ -449,10 +445,6 @@ class Bulks:
                 check_by=now + GRACE,
                 doubt_until=now + receipt_deadline(self._configurations.current, provider),
             )
-            early = await receipts.match(
-                connection, provider, given, at=now, errors=RECEIPT_ERROR_NAMES, recheck=GRACE
-            )
-        return [*moves, *early.transitions]
 
 
 class _Chooser:
@@ -510,23 +502,28 @@ class _Sending:
 
     async def run(self, stop: asyncio.Event) -> int:
         """Send until nothing is left; how many messages were handed over."""
-        submitted, after = 0, _FIRST_ID
+        submitted = 0
         ends = time.monotonic() + _SHARE_FOR
+        page = self._page_after(_FIRST_ID)
         try:
             while not stop.is_set() and time.monotonic() < ends:
-                found, last = await self._bulks.ready(
-                    self._extent, self._provider, after, datetime.now(UTC)
-                )
+                found, last = await page
                 if last is None:
                     break
+                page = self._page_after(last)  # read while this one is sent
                 sent = await self._send(found, stop)
                 submitted += sent
                 if sent < len(found):
                     break  # forbidden, or the provider is down: the next plan knows
-                after = last
         finally:
+            page.cancel()
+            await asyncio.gather(page, return_exceptions=True)
             await self._finished()
         return submitted
+
+    def _page_after(self, last: UUID) -> asyncio.Task[tuple[list[_Ready], UUID | None]]:
+        reading = self._bulks.ready(self._extent, self._provider, last, datetime.now(UTC))
+        return asyncio.create_task(reading)
 
     async def _send(self, found: list[_Ready], stop: asyncio.Event) -> int:
         sent = 0

@@ -20,7 +20,6 @@ from domain.delivery import (
     WaitFor,
     decide,
 )
-from domain.errors import RECEIPT_ERRORS
 from domain.ids import IdPrefix, parse_id, public_id
 from domain.modes import Mode, ModePolicy, Priority
 from domain.outcomes import OutcomeKind, PartOutcome
@@ -28,6 +27,7 @@ from domain.states import MessageStatus, Verdict
 from providers.base import LateAnswer, Outbound
 from services.announcements import Announcements
 from services.configuration import Configurations
+from services.meeting import GRACE, RECEIPT_ERROR_NAMES, Meeting
 from services.routes import ROUTED_BY, Routes, receipt_by, receipt_deadline
 from store import attempts, events, messages, receipts
 from store.attempts import AttemptChange, Claim, PartRecord
@@ -40,9 +40,6 @@ from workflows.ports.send import MessageRef, Step, send_workflow_id
 _log = get_logger(__name__)
 
 ACTOR = "workflow"
-
-GRACE = timedelta(seconds=60)
-"""How much later than planned something may happen before the reconciler asks after it."""
 
 TURN = timedelta(seconds=1)
 """How long a message waits for its turn at a provider before it gives its slot back."""
@@ -58,8 +55,6 @@ AROUND_AN_ANSWER = timedelta(seconds=4)
 _BETWEEN_TRIES = 0.5
 _MOST_TRIES = 600
 _Written = TypeVar("_Written")
-
-RECEIPT_ERROR_NAMES = {state.value: error.value for state, error in RECEIPT_ERRORS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +78,13 @@ class Delivery:
         database: Database,
         configurations: Configurations,
         announcements: Announcements,
+        meeting: Meeting,
         routes: Routes,
     ) -> None:
         self._database = database
         self._configurations = configurations
         self._announcements = announcements
+        self._meeting = meeting
         self._routes = routes
 
     async def first_step(
@@ -211,6 +208,8 @@ class Delivery:
         )
         if tries > 1:
             self._announcements.nudge(send_workflow_id(ref.message_id), MessageStatus.SENDING.value)
+        ids = [outcome.provider_message_id for outcome in outcomes]
+        self._announcements.afterwards(self._meeting.look_again(submit.provider, ids))
         return step
 
     async def _record(
@@ -218,7 +217,6 @@ class Delivery:
     ) -> Step:
         message_id = _uuid(ref)
         async with self._database.begin() as connection:
-            receipts.share_provider(connection, submit.provider)
             message = messages.stored(connection, message_id, locked=True)
             attempts.record(
                 connection,
@@ -243,12 +241,12 @@ class Delivery:
             provider=answer.provider,
         )
         self._announcements.tell(moves)
+        await self._meeting.look_again(answer.provider, [answer.outcome.provider_message_id])
 
     async def _record_late(self, answer: LateAnswer) -> list[Transition]:
         now = datetime.now(UTC)
         outcome = answer.outcome
         async with self._database.begin() as connection:
-            receipts.share_provider(connection, answer.provider)
             lock(connection, [answer.message_id])
             attempts.record(
                 connection,

@@ -11,7 +11,7 @@ from domain.numbers import parse_number
 from domain.states import Verdict
 from services.announcements import Announcements
 from services.asked import Caller
-from services.delivery import GRACE
+from services.meeting import GRACE
 from services.recipients import RecipientHash
 from store import attempts, events, messages, receipts
 from store import callbacks as callback_store

@@ -11,11 +11,12 @@ from domain.ids import IdPrefix, parse_id, public_id
 from domain.numbers import InvalidNumber, parse_number
 from providers.base import ReceivedReceipt
 from services.announcements import Announcements
-from services.delivery import GRACE, RECEIPT_ERROR_NAMES
+from services.meeting import GRACE, RECEIPT_ERROR_NAMES, Meeting
 from services.recipients import RecipientHash
 from store import receipts as store
 from store.database import Database, Row
-from store.receipts import Matched, StoredReceipt
+from store.receipts import Matched, Met, StoredReceipt
+from store.transitions import Transition
 from telemetry import metrics
 from telemetry.logs import get_logger
 from telemetry.tracing import SpanKind, span
@@ -43,10 +44,15 @@ class ReceiptIntake:
     """
 
     def __init__(
-        self, database: Database, announcements: Announcements, recipient_hash: RecipientHash
+        self,
+        database: Database,
+        announcements: Announcements,
+        meeting: Meeting,
+        recipient_hash: RecipientHash,
     ) -> None:
         self._database = database
         self._announcements = announcements
+        self._meeting = meeting
         self._recipient_hash = recipient_hash
         self._waiting: dict[str, _Waiting] = {}
 
@@ -149,7 +155,9 @@ class ReceiptIntake:
                 if not committed.done():
                     committed.set_result(None)
             self._announcements.tell(ingested.transitions)
-            self._measure(provider, [receipt for receipt, _ in batch], ingested)
+            again = await self._meeting.look_again(provider, ingested.alone)
+            met, moves = (*ingested.met, *again.met), (*ingested.transitions, *again.transitions)
+            self._measure(provider, [receipt for receipt, _ in batch], met, moves)
 
     async def _write(self, provider: str, batch: list[StoredReceipt]) -> Matched:
         async with self._database.begin() as connection:
@@ -162,16 +170,22 @@ class ReceiptIntake:
                 recheck=GRACE,
             )
 
-    def _measure(self, provider: str, batch: list[StoredReceipt], ingested: Matched) -> None:
-        for met in ingested.met:
+    def _measure(
+        self,
+        provider: str,
+        batch: list[StoredReceipt],
+        met: Sequence[Met],
+        moves: Sequence[Transition],
+    ) -> None:
+        for each in met:
             metrics.receipt_came(
-                provider=provider, state=met.state, matched=True, seconds=met.seconds
+                provider=provider, state=each.state, matched=True, seconds=each.seconds
             )
         alone = Counter(receipt.state for receipt in batch)
-        alone.subtract(met.state for met in ingested.met)
+        alone.subtract(each.state for each in met)
         for state in alone.elements():
             metrics.receipt_came(provider=provider, state=state, matched=False)
-        for move in ingested.transitions:
+        for move in moves:
             if move.message_id is None:
                 continue  # many moves at once are no part of one message's trace
             with span(

@@ -1,9 +1,9 @@
 """Receipts: stored before they are answered, and matched to their parts whichever came first.
 
-A receipt and the answer that tells the provider's id race each other. Both sides take a lock on the
-provider first, in a statement of its own (so that the next statement sees what the other has
-committed), then both run the same matching: recorders of outcomes share the lock, batches of
-receipts take it alone.
+A receipt and the answer that tells the provider's id race each other, and neither sees what the other
+has not committed yet. So both look twice: in the transaction that writes, and once more when it is
+committed. Whoever looks last sees both; if both find the pair, the receipt's row decides who applies
+it.
 """
 
 from collections import Counter
@@ -56,18 +56,15 @@ class Matched:
 
     met: tuple[Met, ...] = ()
     transitions: tuple[Transition, ...] = ()
+    alone: tuple[str, ...] = ()
+    """The ids among those asked for of which nothing was found."""
 
 
-_Pair = tuple[Row, int | None]
-"""A receipt with its message and attempt, and the number of its part, if that is known."""
+_Pair = tuple[Row, int]
+"""A receipt with its message and attempt, and the number of its part."""
 
 ReceiptErrors = Mapping[str, str]
 """What each negative state means as an error class."""
-
-_LOCK_ALONE = sql("SELECT pg_advisory_xact_lock(hashtextextended('receipts/' || :provider, 0))")
-_LOCK_SHARED = sql(
-    "SELECT pg_advisory_xact_lock_shared(hashtextextended('receipts/' || :provider, 0))"
-)
 
 # The part with this id that was submitted last: ids of providers recycle.
 _ITS_PART = """
@@ -176,9 +173,6 @@ WITH pairs AS (
                received_at, place)
     JOIN messages m ON m.id = p.message_id
     WHERE m.id = ANY(:message_ids)
-), assigned AS (
-    UPDATE receipts r SET message_id = p.message_id, attempt = p.attempt, part = p.number
-    FROM pairs p WHERE r.day = p.day AND r.id = p.id AND r.message_id IS NULL
 ), told AS (
     INSERT INTO events (message_id, at, kind, actor, status, attempt, provider, network, code,
                         detail)
@@ -267,13 +261,15 @@ WITH pairs AS (
 ), {TELL}
 """)
 
+# Somebody else may have been quicker.
 _ASSIGN = sql("""
 UPDATE receipts r SET message_id = p.message_id, attempt = p.attempt, part = p.part
 FROM unnest(CAST(:days AS date[]), CAST(:ids AS bigint[]), CAST(:message_ids AS uuid[]),
             CAST(:attempts AS smallint[]), CAST(:parts AS smallint[]))
      AS p (day, id, message_id, attempt, part)
-WHERE r.day = p.day AND r.id = p.id
+WHERE r.day = p.day AND r.id = p.id AND r.message_id IS NULL
   AND r.day = ANY(CAST(:days AS date[])) AND r.id = ANY(CAST(:ids AS bigint[]))
+RETURNING r.id
 """)
 
 # News that it is on its way moves the deadline on, within the message's validity.
@@ -322,11 +318,6 @@ FROM receipts WHERE message_id = :message_id ORDER BY received_at, id
 """)
 
 
-def share_provider(connection: Connection, provider: str) -> None:
-    """Taken by whoever records an outcome, before it writes."""
-    connection.send(_LOCK_SHARED, {"provider": provider})
-
-
 async def ingest(
     connection: Connection,
     provider: str,
@@ -346,7 +337,6 @@ async def ingest(
         errors: what a negative state means as an error class.
         recheck: when the reconciler should look, if the message goes on and its runner sleeps.
     """
-    connection.send(_LOCK_ALONE, {"provider": provider})
     # Two copies in one batch: Postgres updates no row twice in one statement.
     copies = Counter(_identity(r) for r in batch)
     kept = list({_identity(r): r for r in batch}.values())
@@ -370,13 +360,19 @@ async def ingest(
         },
         count=len(kept),
     )
-    pairs: list[_Pair] = [
-        (receipt, receipt["number"]) for receipt in known if receipt["message_id"] is not None
-    ]
     alone = [receipt["provider_message_id"] for receipt in known if receipt["message_id"] is None]
+    fresh = [(receipt, receipt["number"]) for receipt in known if receipt["message_id"] is not None]
+    if fresh:
+        lock(connection, sorted({receipt["message_id"] for receipt, _ in fresh}))
+    first = await _apply_all(connection, provider, fresh, at=at, errors=errors, recheck=recheck)
+    second = Matched()
     if alone:
-        pairs += await _found(connection, provider, alone, among_doubtful=True)
-    return await _bring_together(connection, provider, pairs, at=at, errors=errors, recheck=recheck)
+        second = await match(
+            connection, provider, alone, at=at, errors=errors, recheck=recheck, among_doubtful=True
+        )
+    return Matched(
+        (*first.met, *second.met), (*first.transitions, *second.transitions), second.alone
+    )
 
 
 def _identity(receipt: StoredReceipt) -> tuple[date, str, str, str]:
@@ -394,29 +390,50 @@ async def match(
     recheck: timedelta,
     among_doubtful: bool = False,
 ) -> Matched:
-    """Bring together receipts and parts with these ids of a provider.
+    """Bring together receipts and parts with these ids of a provider, as far as they are not yet.
 
-    Runs in the transactions of both sides of the race, under the provider's lock. `among_doubtful`
+    For both sides of the race, whose second look is a transaction of its own. `among_doubtful`
     looks for parts whose id was never learned too; who records an answer has the id.
     """
-    pairs = await _found(connection, provider, ids, among_doubtful=among_doubtful)
-    return await _bring_together(connection, provider, pairs, at=at, errors=errors, recheck=recheck)
-
-
-async def _found(
-    connection: Connection, provider: str, ids: Sequence[str], *, among_doubtful: bool
-) -> list[_Pair]:
-    """Receipts that have no part, and the part that each is about, as far as that is known."""
     key = {"provider": provider, "ids": list(ids), "id_life": _ID_LIFE}
-    pairs: list[_Pair] = [
+    found: list[tuple[Row, int | None]] = [
         (receipt, receipt["number"]) for receipt in await connection.rows(_BY_ID, key)
     ]
-    if among_doubtful and {receipt["provider_message_id"] for receipt, _ in pairs} != set(ids):
-        pairs += await _among_doubtful(connection, key, {receipt["id"] for receipt, _ in pairs})
-    return pairs
+    if among_doubtful and {receipt["provider_message_id"] for receipt, _ in found} != set(ids):
+        found += await _among_doubtful(connection, key, {receipt["id"] for receipt, _ in found})
+    pairs: list[_Pair] = []
+    if found:
+        lock(connection, sorted({receipt["message_id"] for receipt, _ in found}))
+        pairs = await _assigned(connection, found)
+    applied = await _apply_all(connection, provider, pairs, at=at, errors=errors, recheck=recheck)
+    met = {receipt["provider_message_id"] for receipt, _ in found}
+    return Matched(applied.met, applied.transitions, tuple(each for each in ids if each not in met))
 
 
-async def _bring_together(
+async def _assigned(connection: Connection, found: Sequence[tuple[Row, int | None]]) -> list[_Pair]:
+    """Assign receipts to their parts; those that nobody else had assigned."""
+    pairs = [
+        (receipt, part)
+        for receipt, number in found
+        if (part := number or await _part_in_doubt(connection, receipt)) is not None
+    ]
+    if not pairs:
+        return []
+    assigned = await connection.rows(
+        _ASSIGN,
+        {
+            "days": [receipt["day"] for receipt, _ in pairs],
+            "ids": [receipt["id"] for receipt, _ in pairs],
+            "message_ids": [receipt["message_id"] for receipt, _ in pairs],
+            "attempts": [receipt["attempt"] for receipt, _ in pairs],
+            "parts": [part for _, part in pairs],
+        },
+    )
+    mine = {row["id"] for row in assigned}
+    return [(receipt, part) for receipt, part in pairs if receipt["id"] in mine]
+
+
+async def _apply_all(
     connection: Connection,
     provider: str,
     pairs: Sequence[_Pair],
@@ -425,16 +442,15 @@ async def _bring_together(
     errors: ReceiptErrors,
     recheck: timedelta,
 ) -> Matched:
-    """Let receipts say what has become of their parts."""
+    """Let receipts say what has become of their parts; the rows of the messages are locked."""
     if not pairs:
         return Matched()
-    lock(connection, sorted({r["message_id"] for r, _ in pairs}))
     delivered = await _deliver(connection, provider, pairs, at)
     arrived = {message_id for each in delivered for message_id in each.ids}
     done = [receipt for receipt, _ in pairs if receipt["message_id"] in arrived]
     met = tuple(_met(receipt, receipt["answered_at"]) for receipt in done)
     left = [pair for pair in pairs if pair[0]["message_id"] not in arrived]
-    rest = await _apply_all(connection, provider, left, at=at, errors=errors, recheck=recheck)
+    rest = await _step_by_step(connection, provider, left, at=at, errors=errors, recheck=recheck)
     return Matched((*met, *rest.met), (*delivered, *rest.transitions))
 
 
@@ -453,7 +469,7 @@ async def _deliver(
     ]
     if not usual:
         return []
-    moved = move(
+    return await move(
         connection,
         _DELIVER,
         [receipt["message_id"] for receipt in usual],
@@ -466,36 +482,18 @@ async def _deliver(
         networks=[receipt["network"] for receipt in usual],
         received=[receipt["received_at"] for receipt in usual],
     )
-    arrived = {message_id for each in await moved for message_id in each.ids}
-    found_late = [r for r in usual if r.get("part") is None and r["message_id"] in arrived]
-    if found_late:
-        connection.send(
-            _ASSIGN,
-            {
-                "days": [receipt["day"] for receipt in found_late],
-                "ids": [receipt["id"] for receipt in found_late],
-                "message_ids": [receipt["message_id"] for receipt in found_late],
-                "attempts": [receipt["attempt"] for receipt in found_late],
-                "parts": [receipt["number"] for receipt in found_late],
-            },
-        )
-    return await moved
 
 
-async def _apply_all(
+async def _step_by_step(
     connection: Connection,
     provider: str,
-    pairs: Sequence[_Pair],
+    matched: Sequence[_Pair],
     *,
     at: datetime,
     errors: ReceiptErrors,
     recheck: timedelta,
 ) -> Matched:
-    """Apply receipts step by step: to their parts, those to their attempts, those to their messages."""
-    found = [
-        (receipt, number or await _part_in_doubt(connection, receipt)) for receipt, number in pairs
-    ]
-    matched = [(receipt, part) for receipt, part in found if part is not None]
+    """Apply receipts one step after the other: to parts, those to attempts, those to messages."""
     if not matched:
         return Matched()
     applied = _apply(connection, provider, matched, at)
@@ -527,9 +525,9 @@ async def _apply_all(
 
 async def _among_doubtful(
     connection: Connection, key: Mapping[str, object], known: set[int]
-) -> list[_Pair]:
+) -> list[tuple[Row, int | None]]:
     """Receipts whose part is found by its reference, or as the only one that it can be."""
-    pairs: list[_Pair] = []
+    pairs: list[tuple[Row, int | None]] = []
     for found in [connection.rows(_BY_REFERENCE, key), connection.rows(_BY_CANDIDATE, key)]:
         for receipt in await found:
             if receipt["id"] not in known:
@@ -621,7 +619,6 @@ async def match_late(
     recheck: timedelta,
 ) -> Matched:
     """The matching alone, for receipts that are stored already."""
-    connection.send(_LOCK_ALONE, {"provider": provider})
     return await match(
         connection, provider, ids, at=at, errors=errors, recheck=recheck, among_doubtful=True
     )

@@ -8,7 +8,7 @@ answers which question stands in `docs/metrics.md`.
 import threading
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -51,6 +51,15 @@ def _label(key: str, value: Hashable) -> str:
         return NONE
     passed = ALLOWED[key](value)
     return OTHER if passed == REDACTED else str(passed)
+
+
+_Metric = TypeVar("_Metric", Counter, Histogram)
+
+
+@lru_cache(maxsize=4096)
+def _child(metric: _Metric, *labels: str) -> _Metric:
+    """A metric with its labels; finding it anew costs more than counting."""
+    return metric.labels(*labels)
 
 
 def _code_label(value: Hashable) -> str:
@@ -253,19 +262,20 @@ def part_submitted(
     seconds: float | None = None,
 ) -> None:
     """A part was handed to a provider; `seconds` from the socket to the answer, if there was one."""
-    _attempts.labels(
+    _child(
+        _attempts,
         _label("provider", provider),
         _label("outcome", outcome),
         _label("error_class", error_class),
         _code_label(code),
     ).inc()
     if seconds is not None:
-        _submit.labels(_label("provider", provider)).observe(seconds)
+        _child(_submit, _label("provider", provider)).observe(seconds)
 
 
 def message_reached_wire(*, mode: Mode, seconds: float) -> None:
     """A message's first part was written to a socket, `seconds` after its request arrived."""
-    _request_to_wire.labels(_label("mode", mode)).observe(max(seconds, 0.0))
+    _child(_request_to_wire, _label("mode", mode)).observe(max(seconds, 0.0))
 
 
 def receipt_came(
@@ -273,9 +283,9 @@ def receipt_came(
 ) -> None:
     """A receipt was stored; `seconds` since the provider accepted the part, if it is final."""
     name = _label("provider", provider)
-    _receipts.labels(name, _label("state", state), str(matched).lower()).inc()
+    _child(_receipts, name, _label("state", state), str(matched).lower()).inc()
     if seconds is not None and state.is_final:
-        _receipt_delay.labels(name).observe(max(seconds, 0.0))
+        _child(_receipt_delay, name).observe(max(seconds, 0.0))
 
 
 def binds_counted(provider: str, by_state: Mapping[str, int]) -> None:

@@ -79,7 +79,7 @@ class BulkSendWorkflow:
             done = await workflow.execute_activity_method(
                 BulkProviderActivities.submit_share,
                 SubmitShareTask(bulk, share.provider),
-                task_queue=share_queue(share.provider),
+                task_queue=share_queue(share.provider, share.messages),
                 schedule_to_start_timeout=_QUEUE_WITHIN,
                 start_to_close_timeout=_SHARE_WITHIN,
                 heartbeat_timeout=_HEARTBEAT,

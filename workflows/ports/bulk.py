@@ -19,12 +19,17 @@ def is_bulk(owner: str) -> bool:
     return owner.startswith(_PREFIX)
 
 
-def share_queue(provider: str) -> str:
-    """Task queue of the workers that hold binds to a provider, for shares.
+MOST_OF_A_GROUP = 1000
+"""Messages of a share that does not wait behind larger ones."""
 
-    One of its own, since shares take long, and must not fill the places of single messages.
+
+def share_queue(provider: str, messages: int) -> str:
+    """Task queue of the workers that hold binds to a provider, for shares of so many messages.
+
+    One of their own, since shares take long, and must not fill the places of single messages; and
+    another for small ones, such as single messages that came too fast for a workflow each.
     """
-    return f"provider/{provider}/shares"
+    return f"provider/{provider}/{'groups' if messages <= MOST_OF_A_GROUP else 'shares'}"
 
 
 @dataclass(frozen=True, slots=True)
