@@ -65,6 +65,9 @@ dead, before any other one may have it."""
 # Bulks whose shares a provider sends side by side; they have its windows together.
 _SHARES_AT_ONCE = 8
 _FEWEST_AT_ONCE = 100
+# A lane whose origin hangs takes up a place for as long as its requests are waited for; this many
+# may hang before others wait. A lane has 16 connections at most, and one while its origin is down.
+_LANES_AT_ONCE = 500
 _TIME_TO_PART = timedelta(seconds=5)
 """What a process may need to end beyond the grace that its work has."""
 
@@ -150,7 +153,10 @@ class Gateway:
             drain = LaneDrain(self._services.database, webhooks, lambda: configurations.current)
             delivery = CallbackDelivery(drain)
             async with self._worker(
-                CALLBACKS, workflows=[CallbackWorkflow], activities=[delivery.drain_lane]
+                CALLBACKS,
+                workflows=[CallbackWorkflow],
+                activities=[delivery.drain_lane],
+                max_concurrent_activities=_LANES_AT_ONCE,
             ):
                 yield
 
