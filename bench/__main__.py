@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk, single, smpp
+from bench import bulk, callbacks, single, smpp
 from bench.figures import RESULTS, Figure, keep, machine
 from telemetry.process import exit_cleanly
 
@@ -16,6 +16,7 @@ MEASUREMENTS: Mapping[tuple[str, ...], Callable[[], list[Figure]]] = {
     ("smpp_submit_per_s",): smpp.submits,
     ("bulk_100k_per_s",): bulk.bulk_100k,
     ("batch_accept_per_s",): bulk.batch_accept,
+    ("bulk_callbacks_per_s",): callbacks.bulk_callbacks,
 }
 
 

@@ -356,6 +356,7 @@ class LaneDrain:
         single transaction both could miss the other.
         """
         async with self._database.begin() as connection:
+            store.put_back(connection, lane_id, now)
             store.leave(connection, lane_id)
         async with self._database.begin() as connection:
             next_at = await store.next_due(connection, lane_id, now)
@@ -455,6 +456,7 @@ class _Delivery:
         self._read_up_to: datetime | None = None
         """Where the rows go on that are due; None if the last look has seen them to their end."""
         self._looked = self._look_at = self._stays_until = 0.0  # of the monotonic clock
+        self._put_back_at = self._began + _LOOK_AGAIN_SECONDS
         self._delivered = 0
         self._failed = 0
         self._in_trouble = 0
@@ -541,10 +543,18 @@ class _Delivery:
         if len(found) == limit:
             self._read_up_to, self._look_at = found[-1][0].next_at, self._looked
         else:
+            await self._put_back_sometimes()
             stays = self._looked < self._stays_until
             wait = _BETWEEN_LOOKS_SECONDS if stays else _LOOK_AGAIN_SECONDS
             self._read_up_to, self._look_at = None, self._looked + wait
         return bool(found)
+
+    async def _put_back_sometimes(self) -> None:
+        """In a lane that is never left, what waits behind others has to make room all the same."""
+        if self._looked >= self._put_back_at:
+            self._put_back_at = self._looked + _LOOK_AGAIN_SECONDS
+            async with self._database.begin() as connection:
+                store.put_back(connection, self._lane.id, self.now())
 
     def _begin(self, request: _Request) -> None:
         self._sending.update(callback.event.id for callback in request.callbacks)

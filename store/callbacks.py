@@ -81,14 +81,16 @@ e.position = (SELECT f.position FROM callback_events f
               ORDER BY f.position LIMIT 1)
 """
 
-# One that was never tried is due whatever the clocks say: the time at which it was written is
-# another machine's. So there are two indexes: one that is read from its beginning, and one that is
-# read up to the present.
+# One that was never tried is due whatever the clocks say, as long as they are ten minutes apart at
+# most: the time at which it was written is another machine's. So there are two indexes: what was
+# never tried is read that far into the future, what was tried up to the present.
+_AHEAD = "interval '10 minutes'"
 _DUE = sql(f"""
 WITH first AS (
     (SELECT e.message_id, e.position, e.next_at
      FROM callback_events e
-     WHERE e.lane_id = :lane_id AND e.state = 'pending' AND e.tries = 0 AND e.next_at >= :since
+     WHERE e.lane_id = :lane_id AND e.state = 'pending' AND e.tries = 0
+       AND e.next_at >= :since AND e.next_at <= CAST(:at AS timestamptz) + {_AHEAD}
        AND e.id NOT IN (SELECT unnest(CAST(:under_way AS uuid[])))
        AND {_FIRST_OF_ITS_MESSAGE}
      ORDER BY e.next_at LIMIT :limit)
@@ -117,7 +119,8 @@ ORDER BY first.next_at, first.position, e.position
 _NEXT = sql(f"""
 (SELECT least(e.next_at, :at) AS next_at
  FROM callback_events e
- WHERE e.lane_id = :lane_id AND e.state = 'pending' AND e.tries = 0 AND {_FIRST_OF_ITS_MESSAGE}
+ WHERE e.lane_id = :lane_id AND e.state = 'pending' AND e.tries = 0
+   AND e.next_at <= CAST(:at AS timestamptz) + {_AHEAD} AND {_FIRST_OF_ITS_MESSAGE}
  ORDER BY e.next_at LIMIT 1)
 UNION ALL
 (SELECT e.next_at
@@ -125,6 +128,27 @@ UNION ALL
  WHERE e.lane_id = :lane_id AND e.state = 'pending' AND e.tries > 0 AND {_FIRST_OF_ITS_MESSAGE}
  ORDER BY e.next_at LIMIT 1)
 ORDER BY next_at LIMIT 1
+""")
+
+# Whoever tells of the message's first callback tells of these, too, so that they miss nothing. It is
+# done once for each time that the first one has to wait for.
+_PUT_BACK_AT_ONCE: Final = 1000
+_PUT_BACK = sql(f"""
+WITH behind AS (
+    SELECT e.id, first.next_at
+    FROM callback_events e
+    CROSS JOIN LATERAL (
+        SELECT f.tries, f.next_at FROM callback_events f
+        WHERE f.message_id = e.message_id AND f.state = 'pending'
+        ORDER BY f.position LIMIT 1
+    ) first
+    WHERE e.lane_id = :lane_id AND e.state = 'pending' AND e.tries = 0
+      AND e.next_at <= CAST(:at AS timestamptz) + {_AHEAD}
+      AND first.tries > 0 AND first.next_at > greatest(:at, e.next_at)
+    ORDER BY e.next_at LIMIT {_PUT_BACK_AT_ONCE}
+)
+UPDATE callback_events e SET next_at = behind.next_at
+FROM behind WHERE e.id = behind.id AND e.state = 'pending' AND e.tries = 0
 """)
 
 # `tries` tells whether the row is still the one that was tried: a worker that was given up for
@@ -283,6 +307,14 @@ def _due(row: Row) -> DueCallback:
         occurred_at=row["occurred_at"],
     )
     return DueCallback(event, row["url"], row["tries"], row["next_at"])
+
+
+def put_back(connection: Connection, lane_id: UUID, at: datetime) -> None:
+    """Have what waits behind an earlier callback of its message wait for the time of that one.
+
+    Until then it would lie among what is due, and be walked over by every look at the rows.
+    """
+    connection.send(_PUT_BACK, {"lane_id": lane_id, "at": at})
 
 
 async def next_due(connection: Connection, lane_id: UUID, at: datetime) -> datetime | None:

@@ -41,8 +41,7 @@ class Received:
     @property
     def events(self) -> list[dict[str, Any]]:
         """What it tells, whether of one event or as a list."""
-        content = self.content
-        return content["events"] if "events" in content else [content]
+        return self.content.get("events", [self.content])
 
     @property
     def webhook_id(self) -> str:

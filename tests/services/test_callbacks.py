@@ -507,9 +507,11 @@ async def test_a_process_that_dies_between_answer_and_record_sends_the_same_agai
     def dies(*_: object) -> None:
         raise SystemError
 
-    with monkeypatch.context() as patched, pytest.raises(SystemError):
-        patched.setattr(store, "record", dies)
+    record = store.record
+    monkeypatch.setattr(store, "record", dies)
+    with pytest.raises(SystemError):
         await drain(lane)
+    monkeypatch.setattr(store, "record", record)
     assert await outbox.states(lane) == {"pending": 10}
     assert (await drain(lane)).delivered == 10
     one, two = receiver.requests

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.stack
 
 URL = "https://hooks.example.com/sms"
 SENT, DELIVERED, FAILED = MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.FAILED
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+NOW = datetime.now(UTC)
 LATER = NOW + timedelta(minutes=5)
 
 
@@ -207,6 +207,27 @@ async def test_what_is_due_longest_comes_first_and_what_is_under_way_is_left_out
     lane = await outbox.lane(URL)
     assert await due_in(database, lane) == [[ids[0]], [ids[2]], [ids[1]]]
     assert await due_in(database, lane, limit=1, under_way=[ids[0]]) == [[ids[2]]]
+
+
+async def test_what_waits_behind_another_waits_for_its_time_and_goes_with_it(outbox, database):
+    message = await outbox.message(URL)
+    lane = await outbox.lane(URL)
+    (first,) = await outbox.tell(message, SENT, at=NOW)
+    await record(database, tried(first, CallbackState.PENDING, next_at=LATER))
+    (second,) = await outbox.tell(message, DELIVERED, at=NOW)
+    (other,) = await outbox.tell(await outbox.message(URL), SENT, at=NOW)
+    async with database.begin() as connection:
+        callbacks.put_back(connection, lane, NOW)
+    assert (await outbox.callback(second))["next_at"] == LATER
+    assert (await outbox.callback(other))["next_at"] == NOW
+    assert await due_in(database, lane) == [[other]]
+    await record(database, tried(other))
+    assert await next_in(database, lane) == LATER
+    # A replay of the first one brings the other one with it.
+    await replay(database, first, at=NOW)
+    assert await due_in(database, lane) == [[first, second]]
+    await record(database, tried(first, before=1))
+    assert await due_in(database, lane) == [[second]]
 
 
 async def test_a_lane_knows_nothing_of_others(outbox, database):
