@@ -131,10 +131,11 @@ ORDER BY next_at LIMIT 1
 """)
 
 # Whoever tells of the message's first callback tells of these, too, so that they miss nothing. It is
-# done once for each time that the first one has to wait for.
+# done once for each time that the first one has to wait for. MATERIALIZED, and no condition but
+# `tries` at the end, since otherwise the planner may look for them once for each row that it has.
 _PUT_BACK_AT_ONCE: Final = 1000
 _PUT_BACK = sql(f"""
-WITH behind AS (
+WITH behind AS MATERIALIZED (
     SELECT e.id, first.next_at
     FROM callback_events e
     CROSS JOIN LATERAL (
@@ -148,7 +149,7 @@ WITH behind AS (
     ORDER BY e.next_at LIMIT {_PUT_BACK_AT_ONCE}
 )
 UPDATE callback_events e SET next_at = behind.next_at
-FROM behind WHERE e.id = behind.id AND e.state = 'pending' AND e.tries = 0
+FROM behind WHERE e.id = behind.id AND e.tries = 0
 """)
 
 # `tries` tells whether the row is still the one that was tried: a worker that was given up for
