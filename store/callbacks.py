@@ -111,7 +111,7 @@ SELECT e.id, e.message_id, e.url, e.status, e.provider_code, e.occurred_at, e.tr
 FROM first
 CROSS JOIN LATERAL (
     SELECT * FROM callback_events e
-    WHERE e.message_id = first.message_id AND e.state = 'pending' AND e.position >= first.position
+    WHERE e.message_id = first.message_id AND e.state = 'pending'
     ORDER BY e.position LIMIT :of_each
 ) e
 ORDER BY first.next_at, first.position, e.position

@@ -403,6 +403,21 @@ async def test_an_event_waits_while_an_earlier_one_of_its_message_is_on_its_way(
     assert receiver.statuses_of(public(message)) == ["SENT", "FAILED", "DELIVERED"]
 
 
+@pytest.mark.parametrize("events", [1, 2])
+async def test_what_was_read_with_a_failed_event_of_its_message_waits_with_it(
+    outbox, receiver, drain, events
+):
+    drain.configuration = declared(60.0, events=events)
+    receiver.will_answer(500)
+    (message,) = await told(outbox, receiver.url(), 1, SENT, FAILED, DELIVERED)
+    lane = await outbox.lane(receiver.url())
+    assert (await drain(lane)).delivered == 0
+    assert len(receiver.requests) == 1
+    assert (await drain(lane, later=70)).delivered == 3
+    statuses = ["SENT", "FAILED", "DELIVERED"]
+    assert receiver.statuses_of(public(message)) == statuses[:events] + statuses
+
+
 async def test_only_events_for_the_same_url_travel_together(outbox, receiver, drain):
     drain.configuration = declared(events=100)
     for number in range(12):
