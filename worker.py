@@ -66,6 +66,9 @@ _SHARES_AT_ONCE = {MOST_OF_A_GROUP: 16, MOST_OF_A_GROUP + 1: 2}
 """By the size of shares, how many a provider sends side by side; they have its windows together, and
 other workers take what these do not."""
 _FEWEST_AT_ONCE = 100
+# A lane whose origin hangs takes up a place for as long as its requests are waited for; this many
+# may hang before others wait. A lane has 16 connections at most, and one while its origin is down.
+_LANES_AT_ONCE = 500
 _TIME_TO_PART = timedelta(seconds=5)
 """What a process may need to end beyond the grace that its work has."""
 
@@ -151,7 +154,10 @@ class Gateway:
             drain = LaneDrain(self._services.database, webhooks, lambda: configurations.current)
             delivery = CallbackDelivery(drain)
             async with self._worker(
-                CALLBACKS, workflows=[CallbackWorkflow], activities=[delivery.drain_lane]
+                CALLBACKS,
+                workflows=[CallbackWorkflow],
+                activities=[delivery.drain_lane],
+                max_concurrent_activities=_LANES_AT_ONCE,
             ):
                 yield
 

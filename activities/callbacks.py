@@ -23,4 +23,5 @@ class CallbackDelivery(CallbackActivities):
             now=activity.info().started_time,
             beat=activity.heartbeat,
             stopping=activity.is_worker_shutdown,
+            was_down=lane.failing_slices > 0,
         )

@@ -22,7 +22,7 @@ from api.problems import (
     ProblemDocument,
     add_response,
 )
-from domain.callbacks import TOLD
+from domain.callbacks import MOST_EVENTS, TOLD
 from services.keys import Scope
 
 TITLE = "SMS gateway"
@@ -70,6 +70,28 @@ class Notice(BaseModel):
     )
 
 
+class ListedNotice(Notice):
+    """The same in a list, with the id that a `webhook-id` would carry."""
+
+    id: str = Field(
+        description="The id of the callback, the same for each try and replay: what came before "
+        "under it can be passed over.",
+        examples=["cb_019aa5c0d1e27b3c8f4e5a6b7c8d9e10"],
+    )
+
+
+class Notices(BaseModel):
+    """What your server is told where the account prefers many events in a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    events: list[ListedNotice] = Field(
+        min_length=1,
+        max_length=MOST_EVENTS,
+        description="Those of a message in the order of its moves.",
+    )
+
+
 _NOTICE = {
     "message_id": "msg_019aa5c0d1e27b3c8f4e5a6b7c8d9e0f",
     "to": "+447700900123",
@@ -93,13 +115,23 @@ _NOTICE = {
 )
 def message_moved(
     notice: Annotated[
-        Notice, Body(openapi_examples={"delivered": {"summary": "Delivered", "value": _NOTICE}})
+        Notice | Notices,
+        Body(
+            openapi_examples={
+                "delivered": {"summary": "Delivered", "value": _NOTICE},
+                "many": {
+                    "summary": "Many events in a request",
+                    "value": {"events": [_NOTICE | {"id": "cb_019aa5c0d1e27b3c8f4e5a6b7c8d9e10"}]},
+                },
+            }
+        ),
     ],
     webhook_id: Annotated[
         str,
         Header(
             description="The id of the callback, the same for each try and replay: what came "
-            "before under it can be passed over.",
+            "before under it can be passed over. Of a list it is the id of this very set of "
+            "events (`cbr_…`); then go by the `id` of each.",
             examples=["cb_019aa5c0d1e27b3c8f4e5a6b7c8d9e10"],
         ),
     ],
@@ -117,7 +149,8 @@ def message_moved(
 ) -> None:
     """Sent to a message's `callback_url` when it moves, in the order of its moves.
 
-    Told are: sent, delivered, failed, expired, set aside as a dead letter, and cancelled.
+    Told are: sent, delivered, failed, expired, set aside as a dead letter, and cancelled. Where the
+    account prefers many events in a request, they come as a list.
     """
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk, grouped, single, smpp
+from bench import bulk, callbacks, grouped, single, smpp
 from bench.figures import RESULTS, Figure, keep, machine
 from telemetry.process import exit_cleanly
 
@@ -18,6 +18,7 @@ MEASUREMENTS: Mapping[tuple[str, ...], Callable[[], list[Figure]]] = {
     ("grouped_wire_ms",): grouped.grouped_wire,
     ("bulk_100k_per_s",): bulk.bulk_100k,
     ("batch_accept_per_s",): bulk.batch_accept,
+    ("bulk_callbacks_per_s",): callbacks.bulk_callbacks,
 }
 
 

@@ -38,12 +38,12 @@ providers = ["primary"]
 def bulk_100k() -> list[Figure]:
     """100,000 messages in ten batches, from the first request to the last delivery."""
     with gateway() as (stack, client):
-        _send(client, 0, 1000)  # plans are made, caches are filled
-        _until_delivered(client, 1)
+        send(client, 0, 1000)  # plans are made, caches are filled
+        until_delivered(client, 1)
         began = time.perf_counter()
         with ThreadPoolExecutor(2) as threads:
-            list(threads.map(lambda n: _send(client, n, BATCH), range(1, 11)))
-        _until_delivered(client, 11)
+            list(threads.map(lambda n: send(client, n, BATCH), range(1, 11)))
+        until_delivered(client, 11)
         took = time.perf_counter() - began
         memory = memory_mb(stack.child("worker").pid)
     return [
@@ -61,17 +61,17 @@ def batch_accept() -> list[Figure]:
     """Recipients accepted a second, 1,000 in a request, two requests at a time, nothing sent."""
     with gateway() as (stack, client):
         stack.kill_worker()
-        _send(client, 0, 1000)
+        send(client, 0, 1000)
         took: list[float] = []
 
-        def send(number: int) -> None:
+        def request(number: int) -> None:
             began = time.perf_counter()
-            _send(client, number, 1000)
+            send(client, number, 1000)
             took.append((time.perf_counter() - began) * 1000)
 
         began = time.perf_counter()
         with ThreadPoolExecutor(2) as threads:
-            list(threads.map(send, range(1, 41)))
+            list(threads.map(request, range(1, 41)))
         seconds = time.perf_counter() - began
     return [
         Figure(
@@ -86,11 +86,11 @@ def batch_accept() -> list[Figure]:
 
 
 @contextmanager
-def gateway() -> Iterator[tuple[Stack, httpx.Client]]:
-    """The stack with the SMSC of others behind it."""
+def gateway(more: str = "") -> Iterator[tuple[Stack, httpx.Client]]:
+    """The stack with the SMSC of others behind it; `more` goes into its configuration."""
     with temporary_folder() as folder, _smsc(folder) as port:
         configuration = folder / "bench.toml"
-        configuration.write_text(CONFIGURATION.format(port=port))
+        configuration.write_text(CONFIGURATION.format(port=port) + more)
         with running(folder / "stack", configuration) as stack:
             headers = {"Authorization": f"Bearer {stack.api_key.secret}"}
             with httpx.Client(base_url=stack.api_url, headers=headers, timeout=60) as client:
@@ -120,12 +120,13 @@ def _smsc(folder: Path) -> Iterator[int]:
         child.stop()
 
 
-def _send(client: httpx.Client, number: int, count: int) -> None:
+def send(client: httpx.Client, number: int, count: int, **more: str) -> None:
+    """Send a batch to so many numbers; `more` goes into the request."""
     recipients = [
         {"to": f"+4477{10_000_000 + place}", "variables": {"n": str(place)}}
         for place in range(count)
     ]
-    body: dict[str, Any] = {"from": "AbilIT", "body": f"{BODY} ({number}/{{n}})"}
+    body: dict[str, Any] = {"from": "AbilIT", "body": f"{BODY} ({number}/{{n}})", **more}
     answer = client.post(
         "/api/v1/sms/batches",
         content=json.dumps(body | {"recipients": recipients}),
@@ -135,7 +136,8 @@ def _send(client: httpx.Client, number: int, count: int) -> None:
         raise RuntimeError(f"the API answered {answer.status_code}: {answer.text[:300]}")
 
 
-def _until_delivered(client: httpx.Client, batches: int, within: float = 600) -> None:
+def until_delivered(client: httpx.Client, batches: int, within: float = 600) -> None:
+    """Returns when the newest batches have nothing open any more."""
     ends = time.perf_counter() + within
     while time.perf_counter() < ends:
         found = client.get("/api/v1/sms/batches", params={"limit": batches}).json()["items"]

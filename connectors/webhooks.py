@@ -4,19 +4,23 @@ The host is resolved here, each of its addresses is judged by `domain.callbacks.
 connection goes to the very address that was judged, so that a name cannot lead elsewhere a moment
 later (DNS rebinding). The Host header, SNI and the certificate's check keep the name. Redirects are
 followed by hand, and each target goes through the same gate. No proxy of the environment is used.
+
+Origins share nothing but the event loop: each has its own connections, which are kept for a while.
 """
 
 import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any, Final, Self
+from typing import Final, Self, cast
 from urllib.parse import urljoin
 
-import httpcore
+import h11
 
 from domain.callbacks import (
     Answer,
@@ -36,7 +40,6 @@ MOST_REDIRECTS: Final = 3
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 
 _MOST_OF_ANSWER: Final = 4096  # bytes; what a callback's answer says is read by nobody
-_MOST_CONNECTIONS: Final = 1000
 _MOST_IDLE: Final = 200
 # Shorter than what common servers wait (5 s: Node and uvicorn), or both ends meet at the door.
 _IDLE_SECONDS: Final = 4.0
@@ -58,31 +61,177 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-class _CheckedConnections(httpcore.AsyncNetworkBackend):
-    """Connects to a host's permitted addresses only, and to the very ones that it checked."""
+class _NotHttp(Exception):
+    """What came is not an answer in HTTP/1.1."""
 
-    def __init__(self, resolver: Resolver, allow_private: Callable[[], bool]) -> None:
+
+class _Connection(asyncio.Protocol):
+    """One connection: a request and its answer at a time (RFC 9112)."""
+
+    def __init__(self) -> None:
+        self._http = h11.Connection(h11.CLIENT)
+        self._transport: asyncio.Transport | None = None
+        self._answered: asyncio.Future[h11.Response] | None = None
+        self._answer: h11.Response | None = None
+        self._size = 0
+        self.heard = False
+        """Whether anything was answered to the last request."""
+        self.idle_since = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may carry another request."""
+        return (
+            self._transport is not None
+            and not self._transport.is_closing()
+            and self._http.our_state is h11.IDLE
+        )
+
+    async def exchange(
+        self, target: str, headers: list[tuple[str, str]], body: bytes
+    ) -> h11.Response:
+        """POST a body; the head of the answer.
+
+        Raises:
+            _NotHttp: that was no answer.
+            ConnectionError: the connection broke off before it came.
+        """
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError
+        self._answered = asyncio.get_running_loop().create_future()
+        self._answer, self._size, self.heard = None, 0, False
+        send = self._http.send
+        pieces = (
+            send(h11.Request(method="POST", target=target, headers=headers)),
+            send(h11.Data(data=body)),
+            send(h11.EndOfMessage()),
+        )
+        self._transport.write(b"".join(piece for piece in pieces if piece))
+        try:
+            answer = await self._answered
+        except BaseException:
+            self.close()
+            raise
+        complete = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        # What follows an answer uncalled for would be read as the answer to the next request.
+        if complete and not self._http.trailing_data[0]:
+            self._http.start_next_cycle()
+        else:
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answered is None or self._answered.done():
+            self.close()  # uncalled for, as above
+            return
+        self._read(data)
+
+    def eof_received(self) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._read(b"")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(exc or ConnectionResetError())
+
+    def _read(self, data: bytes) -> None:
+        """Read a short answer, so that the connection can be used again; a long one is cut off."""
+        assert self._answered is not None  # noqa: S101 - see data_received
+        self.heard = self.heard or bool(data)
+        try:
+            self._http.receive_data(data)
+            while (event := self._http.next_event()) is not h11.NEED_DATA:
+                if isinstance(event, h11.Response):
+                    self._answer = event
+                elif isinstance(event, h11.Data):
+                    self._size += len(event.data)
+                elif event is h11.PAUSED or isinstance(
+                    event, h11.EndOfMessage | h11.ConnectionClosed
+                ):
+                    break
+                if self._size > _MOST_OF_ANSWER:
+                    break
+            else:
+                return
+        except h11.RemoteProtocolError:
+            self._answered.set_exception(_NotHttp() if self.heard else ConnectionResetError())
+            return
+        if self._answer is None:
+            self._answered.set_exception(ConnectionResetError())
+        else:
+            self._answered.set_result(self._answer)
+
+
+class _Connections:
+    """Makes connections to permitted addresses only, the very ones that were checked; keeps them."""
+
+    def __init__(
+        self, resolver: Resolver, allow_private: Callable[[], bool], tls: ssl.SSLContext
+    ) -> None:
         self._resolve = resolver
         self._allow_private = allow_private
-        self._network = httpcore.AnyIOBackend()
+        self._tls = tls
+        self._idle: defaultdict[str, list[_Connection]] = defaultdict(list)
+        self._kept = 0
+        self._sweeper: asyncio.TimerHandle | None = None
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the interface is httpcore's
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        *others, last = await self._permitted(host, port)
+    def idle(self, target: CallbackUrl) -> _Connection | None:
+        """A kept connection to the origin, the one that was used last; None if there is none."""
+        kept = self._idle.get(target.origin, [])
+        while kept:
+            connection = kept.pop()
+            self._kept -= 1
+            if connection.usable and not _is_stale(connection):
+                return connection
+            connection.close()
+        return None
+
+    def keep(self, target: CallbackUrl, connection: _Connection) -> None:
+        """Take a connection back after an exchange."""
+        if not connection.usable or self._kept >= _MOST_IDLE:
+            connection.close()
+            return
+        connection.idle_since = time.monotonic()
+        self._idle[target.origin].append(connection)
+        self._kept += 1
+        if self._sweeper is None:
+            self._sweep_later()
+
+    async def connect(self, target: CallbackUrl) -> _Connection:
+        """A new connection.
+
+        Raises:
+            _NameNotFound, _AddressRefused: there is no address to connect to.
+            OSError, TimeoutError: the last of its addresses cannot be reached.
+        """
+        *others, last = await self._permitted(target.host, target.port)
         for address in others:
             try:
-                return await self._network.connect_tcp(
-                    address, port, timeout, local_address, socket_options
-                )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await self._connect_to(address, target)
+            except ssl.SSLError:
+                raise
+            except OSError:  # TimeoutError is one, too
                 continue
-        return await self._network.connect_tcp(last, port, timeout, local_address, socket_options)
+        return await self._connect_to(last, target)
+
+    async def _connect_to(self, address: str, target: CallbackUrl) -> _Connection:
+        secure = target.scheme == "https"
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                _Connection,
+                address,
+                target.port,
+                ssl=self._tls if secure else None,
+                server_hostname=target.host if secure else None,
+            )
+        return connection
 
     async def _permitted(self, host: str, port: int) -> Sequence[str]:
         try:
@@ -99,8 +248,40 @@ class _CheckedConnections(httpcore.AsyncNetworkBackend):
             raise _AddressRefused
         return permitted
 
-    async def sleep(self, seconds: float) -> None:
-        await self._network.sleep(seconds)
+    def _sweep_later(self) -> None:
+        self._sweeper = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what nobody has used for a while."""
+        self._sweeper = None
+        for origin, kept in list(self._idle.items()):
+            fresh = [connection for connection in kept if not _is_stale(connection)]
+            for connection in kept[: len(kept) - len(fresh)]:  # the oldest ones come first
+                connection.close()
+            self._kept -= len(kept) - len(fresh)
+            if fresh:
+                self._idle[origin] = fresh
+            else:
+                del self._idle[origin]
+        if self._idle:
+            self._sweep_later()
+
+    def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for kept in self._idle.values():
+            for connection in kept:
+                connection.close()
+        self._idle.clear()
+        self._kept = 0
+
+
+def _is_stale(connection: _Connection) -> bool:
+    return time.monotonic() - connection.idle_since >= _IDLE_SECONDS
+
+
+# Many requests in a row go to the same few URLs.
+_parsed = lru_cache(maxsize=1000)(parse_url)
 
 
 class Webhooks:
@@ -119,12 +300,8 @@ class Webhooks:
         resolver: Resolver = resolve,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls or ssl.create_default_context(),
-            max_connections=_MOST_CONNECTIONS,
-            max_keepalive_connections=_MOST_IDLE,
-            keepalive_expiry=_IDLE_SECONDS,
-            network_backend=_CheckedConnections(resolver, allow_private),
+        self._connections = _Connections(
+            resolver, allow_private, tls or ssl.create_default_context()
         )
 
     async def __aenter__(self) -> Self:
@@ -134,7 +311,7 @@ class Webhooks:
         await self.close()
 
     async def close(self) -> None:
-        await self._pool.aclose()
+        self._connections.close()
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], body: bytes, within: timedelta
@@ -153,7 +330,7 @@ class Webhooks:
         try:
             async with asyncio.timeout(within.total_seconds()):
                 status, trouble = await self._follow(url, headers, body)
-        except (TimeoutError, httpcore.TimeoutException):
+        except TimeoutError:
             trouble = Trouble.TIMEOUT
         except _NameNotFound:
             trouble = Trouble.NAME_NOT_FOUND
@@ -161,16 +338,18 @@ class Webhooks:
             trouble = Trouble.ADDRESS_REFUSED
         except InvalidCallbackUrl:
             trouble = Trouble.INVALID_URL
-        except httpcore.ProtocolError:
+        except _NotHttp:
             trouble = Trouble.NOT_HTTP
-        except (httpcore.NetworkError, OSError) as error:
-            trouble = Trouble.TLS if _is_tls(error) else Trouble.UNREACHABLE
+        except ssl.SSLError:
+            trouble = Trouble.TLS
+        except OSError:
+            trouble = Trouble.UNREACHABLE
         return Answer(status, trouble, time.monotonic() - started)
 
     async def _follow(
         self, url: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, Trouble | None]:
-        target = parse_url(url)
+        target = _parsed(url)
         redirects = 0
         while True:
             status, location = await self._request(target, headers, body)
@@ -186,34 +365,35 @@ class Webhooks:
         self, target: CallbackUrl, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, str | None]:
         """The status, and where a redirect leads."""
-        async with self._pool.stream(
-            "POST",
-            httpcore.URL(
-                scheme=target.scheme, host=target.host, port=target.port, target=target.target
-            ),
-            headers=[
-                ("Host", target.authority),
-                ("Content-Type", "application/json"),
-                ("User-Agent", "smsgateway"),
-                *headers.items(),
-            ],
-            content=body,
-            extensions={"timeout": {"connect": _CONNECT_SECONDS}},
-        ) as response:
-            await self._read_a_little(response)
-            location = next(
-                (value for name, value in response.headers if name.lower() == b"location"), None
-            )
-            return response.status, location.decode("latin-1") if location is not None else None
+        fields = [
+            ("Host", target.authority),
+            ("Content-Type", "application/json"),
+            ("User-Agent", "smsgateway"),
+            *headers.items(),
+            ("Content-Length", str(len(body))),
+        ]
+        answer = await self._exchange(target, fields, body)
+        location = next((value for name, value in answer.headers if name == b"location"), None)
+        return answer.status_code, None if location is None else location.decode("latin-1")
 
-    @staticmethod
-    async def _read_a_little(response: httpcore.Response) -> None:
-        """Read a short answer, so that its connection can be used again; a long one is cut off."""
-        size = 0
-        async for piece in response.aiter_stream():
-            size += len(piece)
-            if size > _MOST_OF_ANSWER:
-                return
+    async def _exchange(
+        self, target: CallbackUrl, fields: list[tuple[str, str]], body: bytes
+    ) -> h11.Response:
+        kept = self._connections.idle(target)
+        if kept is not None:
+            try:
+                answer = await kept.exchange(target.target, fields, body)
+            except ConnectionError:
+                # Mostly the other end has grown tired of it at this very moment.
+                if kept.heard:
+                    raise
+            else:
+                self._connections.keep(target, kept)
+                return answer
+        fresh = await self._connections.connect(target)
+        answer = await fresh.exchange(target.target, fields, body)
+        self._connections.keep(target, fresh)
+        return answer
 
 
 def _redirected(source: CallbackUrl, location: str) -> CallbackUrl | None:
@@ -223,11 +403,3 @@ def _redirected(source: CallbackUrl, location: str) -> CallbackUrl | None:
     except ValueError:
         return None
     return None if source.scheme == "https" and target.scheme != "https" else target
-
-
-def _is_tls(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

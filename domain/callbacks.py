@@ -293,18 +293,36 @@ class CallbackEvent:
         return public_id(IdPrefix.CALLBACK, self.id)
 
     def body(self) -> bytes:
-        """The JSON that is sent and signed: five fields, in UTF-8."""
+        """The JSON that is sent and signed when it travels alone: five fields, in UTF-8."""
+        return f"{{{self._fields()}}}".encode()
+
+    def _fields(self) -> str:
+        # Put together by hand: this is the greater part of what a callback costs in a batch.
         moment = self.occurred_at.astimezone(UTC).isoformat(timespec="milliseconds")
-        return json.dumps(
-            {
-                "message_id": public_id(IdPrefix.MESSAGE, self.message_id),
-                "to": self.to,
-                "status": self.status.value.upper(),
-                "provider_code": self.provider_code,
-                "timestamp": moment.replace("+00:00", "Z"),
-            },
-            separators=(",", ":"),
-        ).encode()
+        return (
+            f'"message_id":"{public_id(IdPrefix.MESSAGE, self.message_id)}",'
+            f'"to":{json.dumps(self.to)},"status":"{self.status.value.upper()}",'
+            f'"provider_code":{json.dumps(self.provider_code)},'
+            f'"timestamp":"{moment.removesuffix("+00:00")}Z"'
+        )
+
+    def _entry(self) -> str:
+        return f'{{{self._fields()},"id":"{self.webhook_id}"}}'
+
+
+MOST_EVENTS: Final = 100
+"""How many events a request carries at most, where an account prefers many."""
+
+
+def body_of_many(events: Sequence[CallbackEvent]) -> bytes:
+    """The JSON that is sent and signed when events travel together: each with its `id`."""
+    return f'{{"events":[{",".join([event._entry() for event in events])}]}}'.encode()  # noqa: SLF001
+
+
+def webhook_id_of_many(events: Sequence[CallbackEvent]) -> str:
+    """The id of a request with many events: the same whenever the same ones travel together."""
+    digest = hashlib.sha256(b"".join(sorted(event.id.bytes for event in events))).digest()
+    return public_id(IdPrefix.CALLBACK_REQUEST, UUID(bytes=digest[:16]))
 
 
 # --- signatures --------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from domain.callbacks import MOST_EVENTS
 from domain.encoding import DefaultAlphabet
 from domain.errors import RETRIES, ErrorClass, RetryRule
 from domain.modes import (
@@ -638,6 +639,9 @@ class AccountPolicy(Declared):
     ) = Field(None, description="where events go when a request names no callback_url")
     callback_secret: SecretReference | None = Field(
         None, description="what signs this account's callbacks"
+    )
+    callback_events_per_request: Annotated[StrictInt, Field(ge=1, le=MOST_EVENTS)] = Field(
+        1, description="how many events a callback may carry; above 1 they come as a list"
     )
     max_segments: Annotated[StrictInt, Field(ge=1, le=255)] = Field(
         10, description="longest message, in parts"

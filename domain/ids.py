@@ -11,6 +11,7 @@ class IdPrefix(StrEnum):
     ACCOUNT = "acc"
     KEY = "key"
     CALLBACK = "cb"
+    CALLBACK_REQUEST = "cbr"
     BATCH = "bat"
 
 

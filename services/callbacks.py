@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 from uuid import UUID
 
 from temporalio.client import Client
@@ -18,14 +18,16 @@ from domain.callbacks import (
     Answer,
     CallbackState,
     InvalidSecret,
+    body_of_many,
     judge,
     sign,
     signed_headers,
+    webhook_id_of_many,
 )
-from domain.configuration import CallbackPolicy, Configuration
+from domain.configuration import Configuration
 from settings.secrets import resolve_secret
 from store import callbacks as store
-from store.callbacks import DueCallback, TriedCallback, WokenLane
+from store.callbacks import DueCallback, TriedCallbacks, WokenLane
 from store.database import DATABASE_ERRORS, Database, Row
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -247,12 +249,20 @@ async def _secret(database: Database, configuration: Configuration, account_id: 
 # --- delivering --------------------------------------------------------------------------------
 
 AT_ONCE: Final = 16
-"""Requests under way in one lane, each for another message."""
+"""Requests under way in one lane, no two of them about the same message."""
 
 # So many answers in a row that speak of the whole origin mean that it is down: the rest waits.
 _DOWN_AFTER: Final = 16
 _SLICE: Final = timedelta(seconds=20)
 _LOOK_AGAIN_SECONDS: Final = 1.0
+# Where the last look has found all there was, another one waits for so long, or as much is spent on
+# looking as on telling. The first look of a slice waits for nothing.
+_BETWEEN_LOOKS_SECONDS: Final = 0.02
+# A lane in which many messages were due at once will have more in a moment: to stay costs less than
+# a workflow that is started anew.
+_MANY: Final = 20
+_STAY_SECONDS: Final = 1.0
+_FEWEST_READ: Final = 100
 # A slice must end in good time, whatever timeout is configured.
 _LONGEST_REQUEST: Final = timedelta(minutes=2)
 
@@ -295,11 +305,14 @@ class LaneDrain:
         now: datetime,
         beat: Callable[[], None],
         stopping: Callable[[], bool],
+        was_down: bool = False,
     ) -> DrainResult:
         """Deliver what is due in a lane until none is left, or for some twenty seconds.
 
         Args:
             lane_id: which lane; only one call at a time should drain it.
+            was_down: whether the slice before found the origin down; then a single request has to
+                be answered before more are made.
             now: the present time, from which the time of this slice is counted on.
             beat: called at least every second.
             stopping: whether this process ends, so that nothing new should be begun.
@@ -319,7 +332,12 @@ class LaneDrain:
         except InvalidSecret:
             raise UnusableSecret(account_id) from None
         delivery = _Delivery(
-            self._database, self._webhooks, lane_id, secret, configuration.callbacks, now
+            self._database,
+            self._webhooks,
+            _Lane(lane_id, account_id, secret),
+            self._configuration,
+            now=now,
+            was_down=was_down,
         )
         while True:
             await delivery.run(beat, stopping)
@@ -338,12 +356,77 @@ class LaneDrain:
         single transaction both could miss the other.
         """
         async with self._database.begin() as connection:
+            store.put_back(connection, lane_id, now)
             store.leave(connection, lane_id)
         async with self._database.begin() as connection:
             next_at = await store.next_due(connection, lane_id, now)
             if next_at is not None and next_at <= now:
                 await store.take(connection, lane_id)
         return next_at
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    id: UUID
+    account_id: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a request tells of one message, and what waits until that is recorded."""
+
+    callbacks: Sequence[DueCallback]
+    rest: Sequence[DueCallback]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Callbacks that travel together, all to one URL."""
+
+    url: str
+    messages: Sequence[_Told]
+    webhook_id: str
+    body: bytes
+
+    @property
+    def callbacks(self) -> Iterator[DueCallback]:
+        return (callback for told in self.messages for callback in told.callbacks)
+
+    @classmethod
+    def of(cls, url: str, messages: Sequence[_Told], *, as_list: bool) -> Self:
+        events = [callback.event for told in messages for callback in told.callbacks]
+        if as_list:
+            return cls(url, messages, webhook_id_of_many(events), body_of_many(events))
+        (event,) = events
+        return cls(url, messages, event.webhook_id, event.body())
+
+
+class _Ready:
+    """What was read and is to be sent: message by message, each URL apart, in turns."""
+
+    def __init__(self) -> None:
+        self._by_url: dict[str, deque[Sequence[DueCallback]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_url)
+
+    def add(self, callbacks: Sequence[DueCallback]) -> None:
+        self._by_url.setdefault(callbacks[0].url, deque()).append(callbacks)
+
+    def next_request(self, most: int) -> _Request:
+        """Take what one request carries: `most` callbacks, or fewer if no more are ready."""
+        url = next(iter(self._by_url))
+        waiting = self._by_url.pop(url)
+        messages: list[_Told] = []
+        room = most
+        while waiting and room:
+            callbacks = waiting.popleft()
+            messages.append(_Told(callbacks[:room], callbacks[room:]))
+            room -= len(messages[-1].callbacks)
+        if waiting:
+            self._by_url[url] = waiting  # behind the others
+        return _Request.of(url, messages, as_list=most > 1)
 
 
 class _Delivery:
@@ -353,20 +436,27 @@ class _Delivery:
         self,
         database: Database,
         webhooks: Webhooks,
-        lane_id: UUID,
-        secret: str,
-        policy: CallbackPolicy,
+        lane: _Lane,
+        configuration: ConfigurationInForce,
+        *,
         now: datetime,
+        was_down: bool,
     ) -> None:
         self._database = database
         self._webhooks = webhooks
-        self._lane_id = lane_id
-        self._secret = secret
-        self._policy = policy
+        self._lane = lane
+        self._configuration = configuration
         self._began_at = now
         self._began = time.monotonic()
-        self._under_way: dict[asyncio.Task[TriedCallback], UUID] = {}
-        self._ready: deque[DueCallback] = deque()
+        self._at_once = 1 if was_down else AT_ONCE
+        self._down_after = 1 if was_down else _DOWN_AFTER
+        self._ready = _Ready()
+        self._under_way: dict[asyncio.Task[Sequence[TriedCallbacks]], _Request] = {}
+        self._sending: set[UUID] = set()
+        self._read_up_to: datetime | None = None
+        """Where the rows go on that are due; None if the last look has seen them to their end."""
+        self._looked = self._look_at = self._stays_until = 0.0  # of the monotonic clock
+        self._put_back_at = self._began + _LOOK_AGAIN_SECONDS
         self._delivered = 0
         self._failed = 0
         self._in_trouble = 0
@@ -381,92 +471,157 @@ class _Delivery:
 
     @property
     def origin_down(self) -> bool:
-        return self._in_trouble >= _DOWN_AFTER
+        return self._in_trouble >= self._down_after
 
     def result(self, next_at: datetime | None) -> DrainResult:
         return DrainResult(next_at, self._delivered, self._failed, failing=self.origin_down)
 
     async def run(self, beat: Callable[[], None], stopping: Callable[[], bool]) -> None:
         """Deliver until nothing is due and nothing under way, or nothing new may be begun."""
+        self._look_at = 0.0
         try:
             while True:
                 beat()
-                if not (self.origin_down or self.time_is_up or stopping()):
+                may_begin = not (self.origin_down or self.time_is_up or stopping())
+                if may_begin:
                     await self._begin_what_is_due()
-                if not self._under_way:
+                if self._under_way:
+                    done, _ = await asyncio.wait(
+                        self._under_way,
+                        timeout=self._look_in() if may_begin else _LOOK_AGAIN_SECONDS,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                    await self._record(done)
+                elif may_begin and time.monotonic() < self._stays_until:
+                    await asyncio.sleep(self._look_in())
+                else:
                     return
-                done, _ = await asyncio.wait(
-                    self._under_way,
-                    # Now and then a look at the rows: a slow answer holds up nobody else.
-                    timeout=_LOOK_AGAIN_SECONDS,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                await self._record(done)
         finally:
             for task in self._under_way:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    async def _begin_what_is_due(self) -> None:
-        if not self._ready and len(self._under_way) < AT_ONCE:
-            async with self._database.begin() as connection:
-                self._ready = deque(
-                    await store.due(
-                        connection,
-                        self._lane_id,
-                        self.now(),
-                        limit=2 * AT_ONCE,
-                        under_way=self._under_way.values(),
-                    )
-                )
-        while self._ready and len(self._under_way) < AT_ONCE:
-            callback = self._ready.popleft()
-            self._under_way[asyncio.create_task(self._deliver(callback))] = callback.event.id
+    def _look_in(self) -> float:
+        """For how many seconds another look at the rows would bring nothing."""
+        if self._ready or len(self._under_way) >= self._at_once:
+            return _LOOK_AGAIN_SECONDS
+        return min(max(0.0, self._look_at - time.monotonic()), _LOOK_AGAIN_SECONDS)
 
-    async def _deliver(self, callback: DueCallback) -> TriedCallback:
-        event = callback.event
-        body = event.body()
+    async def _begin_what_is_due(self) -> None:
+        while len(self._under_way) < self._at_once:
+            if time.monotonic() >= self._looked + _LOOK_AGAIN_SECONDS:
+                # What was read by then is read again: a number may have been erased since.
+                self._ready, self._read_up_to = _Ready(), None
+            if self._ready:
+                self._begin(self._ready.next_request(self._most_in_a_request))
+            elif time.monotonic() < self._look_at or not await self._look():
+                return
+
+    @property
+    def _most_in_a_request(self) -> int:
+        """As the account prefers just now."""
+        return self._configuration().account(self._lane.account_id).callback_events_per_request
+
+    async def _look(self) -> bool:
+        """Read what is due; whether there is anything."""
+        free = self._at_once - len(self._under_way)
+        limit = max(_FEWEST_READ, free * self._most_in_a_request)
+        async with self._database.begin() as connection:
+            found = await store.due(
+                connection,
+                self._lane.id,
+                self.now(),
+                limit=limit,
+                since=self._read_up_to,
+                under_way=self._sending,
+            )
+        for callbacks in found:
+            self._ready.add(callbacks)
+        self._looked = time.monotonic()
+        if len(found) >= _MANY:
+            self._stays_until = self._looked + _STAY_SECONDS
+        if len(found) == limit:
+            self._read_up_to, self._look_at = found[-1][0].next_at, self._looked
+        else:
+            await self._put_back_sometimes()
+            stays = self._looked < self._stays_until
+            wait = _BETWEEN_LOOKS_SECONDS if stays else _LOOK_AGAIN_SECONDS
+            self._read_up_to, self._look_at = None, self._looked + wait
+        return bool(found)
+
+    async def _put_back_sometimes(self) -> None:
+        """In a lane that is never left, what waits behind others has to make room all the same."""
+        if self._looked >= self._put_back_at:
+            self._put_back_at = self._looked + _LOOK_AGAIN_SECONDS
+            async with self._database.begin() as connection:
+                store.put_back(connection, self._lane.id, self.now())
+
+    def _begin(self, request: _Request) -> None:
+        self._sending.update(callback.event.id for callback in request.callbacks)
+        self._under_way[asyncio.create_task(self._deliver(request))] = request
+
+    async def _deliver(self, request: _Request) -> Sequence[TriedCallbacks]:
+        policy = self._configuration().callbacks
         answer = await self._webhooks.post(
-            callback.url,
-            headers=signed_headers(self._secret, event.webhook_id, self.now(), body),
-            body=body,
-            within=min(self._policy.timeout, _LONGEST_REQUEST),
+            request.url,
+            headers=signed_headers(self._lane.secret, request.webhook_id, self.now(), request.body),
+            body=request.body,
+            within=min(policy.timeout, _LONGEST_REQUEST),
         )
-        self._count(answer)
         at = self.now()
-        judgement = judge(answer, callback.tries, at, self._policy.retry_delays)
-        metrics.callback_tried(outcome=answer.trouble or "delivered", seconds=answer.seconds)
+        tried: defaultdict[int, list[UUID]] = defaultdict(list)
+        for callback in request.callbacks:
+            tried[callback.tries].append(callback.event.id)
+        events = sum(map(len, tried.values()))
+        self._count(answer, events)
+        outcome = answer.trouble or "delivered"
+        metrics.callbacks_tried(outcome=outcome, events=events, seconds=answer.seconds)
         _log.info(
-            "callback_tried",
-            callback_id=event.webhook_id,
-            outcome=answer.trouble or "delivered",
+            "callbacks_tried",
+            callback_id=request.webhook_id,
+            count=events,
+            outcome=outcome,
             status=answer.status,
-            state=judgement.state,
             duration_ms=round(answer.seconds * 1000),
         )
-        return TriedCallback(
-            id=event.id,
-            tries_before=callback.tries,
-            state=judgement.state,
-            tries=judgement.tries,
-            next_at=judgement.next_at,
-            at=at,
-            status=answer.status,
-            trouble=answer.trouble,
+        judged = (
+            (ids, tries, judge(answer, tries, at, policy.retry_delays))
+            for tries, ids in tried.items()
         )
+        return [
+            TriedCallbacks(
+                ids, tries, becomes.state, becomes.next_at, at, answer.status, answer.trouble
+            )
+            for ids, tries, becomes in judged
+        ]
 
-    def _count(self, answer: Answer) -> None:
+    def _count(self, answer: Answer, events: int) -> None:
         if answer.delivered:
-            self._delivered += 1
+            self._delivered += events
         else:
-            self._failed += 1
-        self._in_trouble = self._in_trouble + 1 if answer.concerns_origin else 0
+            self._failed += events
+        if answer.concerns_origin:
+            self._in_trouble += 1
+        else:
+            self._in_trouble = 0
+            self._at_once, self._down_after = AT_ONCE, _DOWN_AFTER
 
-    async def _record(self, done: Collection[asyncio.Task[TriedCallback]]) -> None:
+    async def _record(self, done: Collection[asyncio.Task[Sequence[TriedCallbacks]]]) -> None:
         if not done:
             return
-        tried = [task.result() for task in done]
+        tried = [fate for task in done for fate in task.result()]
         async with self._database.begin() as connection:
-            await store.record(connection, tried)
+            store.record(connection, tried)
+        waiting = {
+            callback
+            for fate in tried
+            if fate.state is CallbackState.PENDING
+            for callback in fate.ids
+        }
         for task in done:
-            del self._under_way[task]
+            request = self._under_way.pop(task)
+            self._sending.difference_update(callback.event.id for callback in request.callbacks)
+            for told in request.messages:
+                if told.rest and waiting.isdisjoint(c.event.id for c in told.callbacks):
+                    self._ready.add(told.rest)
+        self._look_at = min(self._look_at, self._looked + _BETWEEN_LOOKS_SECONDS)

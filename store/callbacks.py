@@ -6,7 +6,10 @@ without being told: whoever adds rows wakes it only while it is not set.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import groupby, takewhile
+from operator import itemgetter
+from typing import Final
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -14,6 +17,9 @@ from uuid_utils.compat import uuid7
 from domain.callbacks import CallbackEvent, CallbackState, Trouble
 from domain.states import MessageStatus
 from store.database import Connection, Row, sql
+
+_MOST_OF_EACH: Final = 10
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +29,16 @@ class DueCallback:
     event: CallbackEvent
     url: str
     tries: int
+    next_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class TriedCallback:
-    """What becomes of a callback after a try that began when it had `tries_before` behind it."""
+class TriedCallbacks:
+    """What becomes of callbacks that fared alike: tried together, each with `tries` behind it."""
 
-    id: UUID
-    tries_before: int
-    state: CallbackState
+    ids: Sequence[UUID]
     tries: int
+    state: CallbackState
     next_at: datetime
     at: datetime
     status: int | None
@@ -66,60 +72,116 @@ RETURNING account_id
 """)
 _LEAVE = sql("UPDATE callback_lanes SET active = false WHERE id = :id")
 
-# A callback waits for the earlier ones of its message. One that was never tried is due whatever the
-# clocks say: the time at which it was written is another machine's.
-_DUE = sql("""
-SELECT e.id, e.message_id, e.url, e.status, e.provider_code, e.occurred_at, e.tries, r.number
-FROM callback_events e
-LEFT JOIN messages m ON m.id = e.message_id
-LEFT JOIN recipients r ON r.id = m.recipient_id
-WHERE e.lane_id = :lane_id AND e.state = 'pending' AND (e.tries = 0 OR e.next_at <= :at)
-  AND e.id <> ALL(:under_way)
-  AND NOT EXISTS (SELECT FROM callback_events earlier
-                  WHERE earlier.message_id = e.message_id AND earlier.state = 'pending'
-                    AND earlier.position < e.position)
-ORDER BY e.next_at
-LIMIT :limit
+# A callback waits for the earlier ones of its message. That it is the first is asked row by row, as
+# a subquery which the planner cannot turn into a join: of a prepared statement it does not know how
+# few rows are wanted, and would read all that wait.
+_FIRST_OF_ITS_MESSAGE = """
+e.position = (SELECT f.position FROM callback_events f
+              WHERE f.message_id = e.message_id AND f.state = 'pending'
+              ORDER BY f.position LIMIT 1)
+"""
+
+# One that was never tried is due whatever the clocks say, as long as they are ten minutes apart at
+# most: the time at which it was written is another machine's. So there are two indexes: what was
+# never tried is read that far into the future, what was tried up to the present.
+_AHEAD = "interval '10 minutes'"
+_DUE = sql(f"""
+WITH first AS (
+    (SELECT e.message_id, e.position, e.next_at
+     FROM callback_events e
+     WHERE e.lane_id = :lane_id AND e.state = 'pending' AND e.tries = 0
+       AND e.next_at >= :since AND e.next_at <= CAST(:at AS timestamptz) + {_AHEAD}
+       AND e.id NOT IN (SELECT unnest(CAST(:under_way AS uuid[])))
+       AND {_FIRST_OF_ITS_MESSAGE}
+     ORDER BY e.next_at LIMIT :limit)
+    UNION ALL
+    (SELECT e.message_id, e.position, e.next_at
+     FROM callback_events e
+     WHERE e.lane_id = :lane_id AND e.state = 'pending' AND e.tries > 0
+       AND e.next_at >= :since AND e.next_at <= :at
+       AND e.id NOT IN (SELECT unnest(CAST(:under_way AS uuid[])))
+       AND {_FIRST_OF_ITS_MESSAGE}
+     ORDER BY e.next_at LIMIT :limit)
+    ORDER BY next_at, position LIMIT :limit
+)
+SELECT e.id, e.message_id, e.url, e.status, e.provider_code, e.occurred_at, e.tries, e.next_at,
+       e.tries = 0 OR e.next_at <= :at AS is_due,
+       (SELECT r.number FROM messages m JOIN recipients r ON r.id = m.recipient_id
+        WHERE m.id = e.message_id) AS number
+FROM first
+CROSS JOIN LATERAL (
+    SELECT * FROM callback_events e
+    WHERE e.message_id = first.message_id AND e.state = 'pending'
+    ORDER BY e.position LIMIT :of_each
+) e
+ORDER BY first.next_at, first.position, e.position
 """)
-_NEXT = sql("""
-SELECT CASE WHEN e.tries = 0 THEN least(e.next_at, :at) ELSE e.next_at END AS next_at
-FROM callback_events e
-WHERE e.lane_id = :lane_id AND e.state = 'pending'
-  AND NOT EXISTS (SELECT FROM callback_events earlier
-                  WHERE earlier.message_id = e.message_id AND earlier.state = 'pending'
-                    AND earlier.position < e.position)
-ORDER BY e.next_at
-LIMIT 1
+_NEXT = sql(f"""
+(SELECT least(e.next_at, :at) AS next_at
+ FROM callback_events e
+ WHERE e.lane_id = :lane_id AND e.state = 'pending' AND e.tries = 0
+   AND e.next_at <= CAST(:at AS timestamptz) + {_AHEAD} AND {_FIRST_OF_ITS_MESSAGE}
+ ORDER BY e.next_at LIMIT 1)
+UNION ALL
+(SELECT e.next_at
+ FROM callback_events e
+ WHERE e.lane_id = :lane_id AND e.state = 'pending' AND e.tries > 0 AND {_FIRST_OF_ITS_MESSAGE}
+ ORDER BY e.next_at LIMIT 1)
+ORDER BY next_at LIMIT 1
+""")
+
+# Whoever tells of the message's first callback tells of these, too, so that they miss nothing. It is
+# done once for each time that the first one has to wait for. MATERIALIZED, and no condition but
+# `tries` at the end, since otherwise the planner may look for them once for each row that it has.
+_PUT_BACK_AT_ONCE: Final = 1000
+_PUT_BACK = sql(f"""
+WITH behind AS MATERIALIZED (
+    SELECT e.id, first.next_at
+    FROM callback_events e
+    CROSS JOIN LATERAL (
+        SELECT f.tries, f.next_at FROM callback_events f
+        WHERE f.message_id = e.message_id AND f.state = 'pending'
+        ORDER BY f.position LIMIT 1
+    ) first
+    WHERE e.lane_id = :lane_id AND e.state = 'pending' AND e.tries = 0
+      AND e.next_at <= CAST(:at AS timestamptz) + {_AHEAD}
+      AND first.tries > 0 AND first.next_at > greatest(:at, e.next_at)
+    ORDER BY e.next_at LIMIT {_PUT_BACK_AT_ONCE}
+)
+UPDATE callback_events e SET next_at = behind.next_at
+FROM behind WHERE e.id = behind.id AND e.tries = 0
 """)
 
 # `tries` tells whether the row is still the one that was tried: a worker that was given up for
-# dead, and comes back, overwrites nothing.
+# dead, and comes back, overwrites nothing. What callbacks have in common travels once.
 _RECORD = sql("""
 UPDATE callback_events e
-SET state = t.state, tries = t.tries, next_at = t.next_at,
-    answered_at = CASE WHEN t.status IS NULL THEN e.answered_at ELSE t.at END,
-    last_status = t.status, last_error = t.error
-FROM unnest(CAST(:ids AS uuid[]), CAST(:tries_before AS smallint[]), CAST(:states AS text[]),
-            CAST(:tries AS smallint[]), CAST(:next_at AS timestamptz[]),
-            CAST(:at AS timestamptz[]), CAST(:statuses AS integer[]), CAST(:errors AS text[]))
-     AS t (id, tries_before, state, tries, next_at, at, status, error)
-WHERE e.id = t.id AND e.state = 'pending' AND e.tries = t.tries_before
-RETURNING e.id
+SET state = (CAST(:states AS text[]))[t.fate],
+    tries = e.tries + 1,
+    next_at = (CAST(:next_at AS timestamptz[]))[t.fate],
+    answered_at = CASE WHEN (CAST(:statuses AS integer[]))[t.fate] IS NULL THEN e.answered_at
+                       ELSE (CAST(:at AS timestamptz[]))[t.fate] END,
+    last_status = (CAST(:statuses AS integer[]))[t.fate],
+    last_error = (CAST(:errors AS text[]))[t.fate]
+FROM unnest(CAST(:ids AS uuid[]), CAST(:fates AS integer[])) AS t (id, fate)
+WHERE e.id = t.id AND e.state = 'pending' AND e.tries = (CAST(:tries AS smallint[]))[t.fate]
 """)
 
 # Lane by lane (hence the LIMIT), since a lane with a long backlog has its first row at hand.
-_OVERDUE = sql("""
+_OVERDUE = sql(f"""
 SELECT l.id, l.account_id
 FROM callback_lanes l
-CROSS JOIN LATERAL (
-    SELECT e.id FROM callback_events e
-    WHERE e.lane_id = l.id AND e.state = 'pending' AND e.next_at < :before
-      AND NOT EXISTS (SELECT FROM callback_events earlier
-                      WHERE earlier.message_id = e.message_id AND earlier.state = 'pending'
-                        AND earlier.position < e.position)
-    ORDER BY e.next_at
-    LIMIT 1
-) late
+WHERE EXISTS (
+    (SELECT FROM callback_events e
+     WHERE e.lane_id = l.id AND e.state = 'pending' AND e.tries = 0 AND e.next_at < :before
+       AND {_FIRST_OF_ITS_MESSAGE}
+     ORDER BY e.next_at LIMIT 1)
+    UNION ALL
+    (SELECT FROM callback_events e
+     WHERE e.lane_id = l.id AND e.state = 'pending' AND e.tries > 0 AND e.next_at < :before
+       AND {_FIRST_OF_ITS_MESSAGE}
+     ORDER BY e.next_at LIMIT 1)
+)
 ORDER BY l.id
 """)
 
@@ -198,36 +260,62 @@ async def due(
     at: datetime,
     *,
     limit: int,
+    since: datetime | None = None,
     under_way: Collection[UUID] = (),
-) -> Sequence[DueCallback]:
-    """What can be delivered now, the longest due first; at most one callback of each message.
+) -> Sequence[Sequence[DueCallback]]:
+    """What can be delivered now, message by message, the longest due first.
+
+    Those of a message are in the order of its moves: the first ones that wait, as far as they are
+    due, ten at most.
 
     Args:
         connection: any.
         lane_id: of which lane.
         at: the present time.
-        limit: how many, at most.
-        under_way: callbacks that are left out, because they are being delivered.
+        limit: of how many messages, at most.
+        since: leaves out messages whose first callback was due before; what a look at the rows
+            before this one has dealt with need not be walked over again.
+        under_way: callbacks that are left out, with those behind them, because they are being
+            delivered.
     """
     found = await connection.rows(
         _DUE,
-        {"lane_id": lane_id, "at": at, "limit": limit, "under_way": list(under_way)},
+        {
+            "lane_id": lane_id,
+            "at": at,
+            "limit": limit,
+            "of_each": _MOST_OF_EACH,
+            "since": since or _EVER,
+            "under_way": list(under_way),
+        },
     )
     return [
-        DueCallback(
-            event=CallbackEvent(
-                id=callback["id"],
-                message_id=callback["message_id"],
-                to=callback["number"],
-                status=MessageStatus(callback["status"]),
-                provider_code=callback["provider_code"],
-                occurred_at=callback["occurred_at"],
-            ),
-            url=callback["url"],
-            tries=callback["tries"],
-        )
-        for callback in found
+        [
+            _due(row)
+            for row in takewhile(lambda row: row["is_due"] and row["id"] not in under_way, rows)
+        ]
+        for _, rows in groupby(found, key=itemgetter("message_id"))
     ]
+
+
+def _due(row: Row) -> DueCallback:
+    event = CallbackEvent(
+        id=row["id"],
+        message_id=row["message_id"],
+        to=row["number"],
+        status=MessageStatus(row["status"]),
+        provider_code=row["provider_code"],
+        occurred_at=row["occurred_at"],
+    )
+    return DueCallback(event, row["url"], row["tries"], row["next_at"])
+
+
+def put_back(connection: Connection, lane_id: UUID, at: datetime) -> None:
+    """Have what waits behind an earlier callback of its message wait for the time of that one.
+
+    Until then it would lie among what is due, and be walked over by every look at the rows.
+    """
+    connection.send(_PUT_BACK, {"lane_id": lane_id, "at": at})
 
 
 async def next_due(connection: Connection, lane_id: UUID, at: datetime) -> datetime | None:
@@ -236,22 +324,21 @@ async def next_due(connection: Connection, lane_id: UUID, at: datetime) -> datet
     return None if found is None else found["next_at"]
 
 
-async def record(connection: Connection, tried: Sequence[TriedCallback]) -> set[UUID]:
-    """Store what came of tries; the callbacks that were still as they were when tried."""
-    found = await connection.rows(
+def record(connection: Connection, tried: Sequence[TriedCallbacks]) -> None:
+    """Store what came of tries; callbacks that are no longer as they were when tried stay so."""
+    connection.send(
         _RECORD,
         {
-            "ids": [callback.id for callback in tried],
-            "tries_before": [callback.tries_before for callback in tried],
-            "states": [callback.state.value for callback in tried],
-            "tries": [callback.tries for callback in tried],
-            "next_at": [callback.next_at for callback in tried],
-            "at": [callback.at for callback in tried],
-            "statuses": [callback.status for callback in tried],
-            "errors": [callback.trouble.value if callback.trouble else None for callback in tried],
+            "ids": [callback for fate in tried for callback in fate.ids],
+            "fates": [number for number, fate in enumerate(tried, 1) for _ in fate.ids],
+            "tries": [fate.tries for fate in tried],
+            "states": [fate.state.value for fate in tried],
+            "next_at": [fate.next_at for fate in tried],
+            "at": [fate.at for fate in tried],
+            "statuses": [fate.status for fate in tried],
+            "errors": [fate.trouble.value if fate.trouble else None for fate in tried],
         },
     )
-    return {callback["id"] for callback in found}
 
 
 async def overdue(connection: Connection, at: datetime, *, by: timedelta) -> Sequence[WokenLane]:

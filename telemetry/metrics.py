@@ -155,6 +155,12 @@ _claimed = Gauge(
 )
 _callbacks = Counter(
     "smsgateway_callbacks",
+    "Callbacks sent, by what came of them; a request carries one or many",
+    ["outcome"],
+    registry=REGISTRY,
+)
+_callback_requests = Counter(
+    "smsgateway_callback_requests",
     "Callback requests, by what came of them",
     ["outcome"],
     registry=REGISTRY,
@@ -304,9 +310,11 @@ def window_measured(provider: str, in_use: int) -> None:
     _window.labels(_label("provider", provider)).set(in_use)
 
 
-def callback_tried(*, outcome: str, seconds: float) -> None:
-    """A callback was sent or given up; `outcome` such as "delivered", "refused", "unreachable"."""
-    _callbacks.labels(_label("outcome", outcome)).inc()
+def callbacks_tried(*, outcome: str, events: int, seconds: float) -> None:
+    """A request with callbacks ended; `outcome` such as "delivered", "refused", "unreachable"."""
+    label = _label("outcome", outcome)
+    _callbacks.labels(label).inc(events)
+    _callback_requests.labels(label).inc()
     _callback_seconds.observe(seconds)
 
 

@@ -12,7 +12,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from api.problems import KINDS
-from domain.callbacks import TOLD, CallbackEvent, signed_headers
+from domain.callbacks import MOST_EVENTS, TOLD, CallbackEvent, body_of_many, signed_headers
 from domain.ids import IdPrefix, parse_id
 from domain.states import MessageStatus
 from services.keys import Scope
@@ -107,8 +107,11 @@ def test_the_callback_that_is_described_is_the_one_that_is_sent() -> None:
         for number in (NUMBER, None):
             event = CallbackEvent(uuid, uuid, number, status, "000", datetime.now(UTC))
             assert not mismatches(schema, json.loads(event.body()))
+            assert not mismatches(schema, json.loads(body_of_many([event] * MOST_EVENTS)))
     unknown = CallbackEvent(uuid, uuid, NUMBER, MessageStatus.QUEUED, "", datetime.now(UTC))
     assert mismatches(schema, json.loads(unknown.body()))
+    assert mismatches(schema, json.loads(body_of_many([unknown])))
+    assert mismatches(schema, json.loads(body_of_many([])))
     headers = {p["name"] for p in operation["parameters"] if p["in"] == "header"}
     assert headers == set(signed_headers(RECEIPT_SECRET, "cb_1", datetime.now(UTC), b""))
     for example in operation["requestBody"]["content"]["application/json"]["examples"].values():

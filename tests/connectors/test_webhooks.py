@@ -84,6 +84,43 @@ async def test_connections_are_kept_alive_and_used_again(webhooks, receiver):
     assert receiver.connections == 1
 
 
+async def test_a_connection_that_the_other_end_has_closed_is_not_used_again(webhooks, receiver):
+    assert (await post(webhooks, receiver.url())).delivered
+    await receiver.stop()
+    await receiver.start()
+    assert (await post(webhooks, receiver.url())).delivered
+    assert len(receiver.requests) == 2
+
+
+async def test_a_kept_connection_that_is_cut_at_the_next_request_gives_way_to_a_new_one(
+    webhooks, receiver
+):
+    assert (await post(webhooks, receiver.url())).delivered
+    receiver.will_answer(Reply(raw=b""))
+    assert (await post(webhooks, receiver.url())).delivered
+    assert [request.connection for request in receiver.requests] == [1, 1, 2]
+
+
+async def test_an_answer_that_nobody_asked_for_is_taken_for_none(webhooks, receiver):
+    twice = b"HTTP/1.1 204 No Content\r\n\r\n"
+    receiver.will_answer(Reply(raw=twice + twice.replace(b"204", b"500")))
+    assert (await post(webhooks, receiver.url())).delivered
+    assert (await post(webhooks, receiver.url())).delivered
+    assert receiver.connections == 2
+
+
+async def test_connections_that_nobody_uses_are_closed_after_a_while(
+    webhooks, receiver, monkeypatch
+):
+    monkeypatch.setattr("connectors.webhooks._IDLE_SECONDS", 0.1)
+    assert (await post(webhooks, receiver.url())).delivered
+    async with asyncio.timeout(2):
+        while receiver.open_connections:
+            await asyncio.sleep(0.02)
+    assert (await post(webhooks, receiver.url())).delivered
+    assert receiver.connections == 2
+
+
 @pytest.mark.parametrize(
     ("status", "trouble"),
     [

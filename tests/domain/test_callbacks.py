@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from uuid import UUID
@@ -20,6 +21,7 @@ from domain.callbacks import (
     Reach,
     SignatureRefused,
     Trouble,
+    body_of_many,
     check_url,
     judge,
     may_receive,
@@ -32,6 +34,7 @@ from domain.callbacks import (
     signed_headers,
     trouble_of,
     verify,
+    webhook_id_of_many,
 )
 from domain.configuration import CallbackPolicy
 from domain.states import MessageStatus
@@ -286,6 +289,35 @@ def test_the_body_is_exactly_the_five_fields():
         "provider_code",
         "timestamp",
     ]
+
+
+def test_the_bytes_of_a_single_event_are_what_they_have_always_been():
+    event = replace(EVENT, provider_code='a "quote", ü', to=None)
+    assert event.body() == (
+        b'{"message_id":"msg_0193f0c27d3a70008000000000000001","to":null,"status":"DEAD_LETTER",'
+        b'"provider_code":"a \\"quote\\", \\u00fc","timestamp":"2026-11-22T13:30:05.123Z"}'
+    )
+
+
+def event(number: int) -> CallbackEvent:
+    return replace(EVENT, id=UUID(int=number))
+
+
+@given(st.lists(st.integers(1, 2**128 - 1), min_size=1, max_size=100, unique=True))
+def test_events_that_travel_together_are_each_as_alone_and_have_an_id(numbers):
+    events = [event(number) for number in numbers]
+    assert json.loads(body_of_many(events)) == {
+        "events": [json.loads(one.body()) | {"id": one.webhook_id} for one in events]
+    }
+
+
+@given(st.lists(st.integers(1, 2**128 - 1), min_size=2, max_size=20, unique=True), st.randoms())
+def test_the_id_of_many_is_that_of_their_set(numbers, random):
+    events = [event(number) for number in numbers]
+    shuffled = random.sample(events, len(events))
+    assert webhook_id_of_many(shuffled) == webhook_id_of_many(events)
+    assert webhook_id_of_many(events[1:]) != webhook_id_of_many(events)
+    assert webhook_id_of_many(events[:1]) != events[0].webhook_id
 
 
 def test_a_callback_keeps_its_id():

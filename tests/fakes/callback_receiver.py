@@ -39,6 +39,11 @@ class Received:
         return json.loads(self.body)
 
     @property
+    def events(self) -> list[dict[str, Any]]:
+        """What it tells, whether of one event or as a list."""
+        return self.content.get("events", [self.content])
+
+    @property
     def webhook_id(self) -> str:
         return self.headers["webhook-id"]
 
@@ -85,6 +90,10 @@ class CallbackReceiver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._tasks)
+
     def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}{path}"
 
@@ -107,8 +116,8 @@ class CallbackReceiver:
 
     def statuses_of(self, message_id: str) -> list[str]:
         """What was told about a message, in the order in which it came."""
-        contents = [request.content for request in self.requests]
-        return [c["status"] for c in contents if c["message_id"] == message_id]
+        told = [event for request in self.requests for event in request.events]
+        return [event["status"] for event in told if event["message_id"] == message_id]
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

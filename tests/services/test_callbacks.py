@@ -25,12 +25,16 @@ LIVE = Environment.LIVE
 SENT, DELIVERED, FAILED = MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.FAILED
 
 
-def declared(*delays: float, secret: str | None = None, private: bool = True) -> Configuration:
+def declared(
+    *delays: float, secret: str | None = None, private: bool = True, events: int = 1
+) -> Configuration:
     """A configuration whose retries wait for so many seconds."""
     return Configuration(
         providers={},
         routes=(),
-        accounts={ACCOUNT: AccountPolicy(callback_secret=secret)},
+        accounts={
+            ACCOUNT: AccountPolicy(callback_secret=secret, callback_events_per_request=events)
+        },
         callbacks=CallbackPolicy(
             allow_private_addresses=private,
             retry_delays=tuple(timedelta(seconds=delay) for delay in delays),
@@ -82,7 +86,7 @@ class Drains:
         self.stopping = False
         self.beats = 0
 
-    async def __call__(self, lane_id: UUID, *, later: float = 0.0):
+    async def __call__(self, lane_id: UUID, *, later: float = 0.0, was_down: bool = False):
         def beat() -> None:
             self.beats += 1
 
@@ -91,6 +95,7 @@ class Drains:
             now=datetime.now(UTC) + timedelta(seconds=later),
             beat=beat,
             stopping=lambda: self.stopping,
+            was_down=was_down,
         )
 
 
@@ -332,6 +337,236 @@ async def test_what_is_told_while_a_lane_is_being_left_is_found_or_wakes_it(
     monkeypatch.setattr(store, "next_due", told_after_the_look)
     assert (await drain(lane)).delivered == 0
     assert woken == [lane]
+
+
+# --- many events in a request ------------------------------------------------------------------
+
+
+async def told(outbox: Outbox, url: str, messages: int, *statuses: MessageStatus) -> list[UUID]:
+    """Messages of which so much is to be told; their ids."""
+    ids = [await outbox.message(url) for _ in range(messages)]
+    for message in ids:
+        await outbox.tell(message, *statuses or (SENT,))
+    return ids
+
+
+async def test_where_an_account_prefers_it_many_events_travel_in_one_request(
+    outbox, receiver, drain
+):
+    drain.configuration = declared(events=10)
+    messages = await told(outbox, receiver.url(), 25)
+    lane = await outbox.lane(receiver.url())
+    result = await drain(lane)
+    assert (result.delivered, result.failed) == (25, 0)
+    assert [len(request.content["events"]) for request in receiver.requests] == [10, 10, 5]
+    assert all(is_signed_with(SECRET, request) for request in receiver.requests)
+    events = [event for request in receiver.requests for event in request.events]
+    assert {event["message_id"] for event in events} == {public(message) for message in messages}
+    assert {event["to"] for event in events} == {NUMBER}
+    assert len({event["id"] for event in events}) == 25
+    assert len({request.webhook_id for request in receiver.requests}) == 3
+    assert await outbox.states(lane) == {"delivered": 25}
+
+
+async def test_a_lone_event_comes_at_once_and_as_a_list_too(outbox, receiver, drain):
+    drain.configuration = declared(events=100)
+    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    began = asyncio.get_running_loop().time()
+    await drain(await outbox.lane(receiver.url()))
+    (request,) = receiver.requests
+    assert [event["id"] for event in request.content["events"]] == [f"cb_{callback.hex}"]
+    assert request.began - began < 0.5
+
+
+@pytest.mark.parametrize("events", [2, 3, 5, 100])
+async def test_no_event_overtakes_an_earlier_one_of_its_message(outbox, receiver, drain, events):
+    drain.configuration = declared(events=events)
+    receiver.always_answers(Reply(delay=0.02))
+    messages = await told(outbox, receiver.url(), 30, SENT, FAILED, DELIVERED)
+    await drain(await outbox.lane(receiver.url()))
+    assert max(len(request.events) for request in receiver.requests) == min(events, 90)
+    for message in messages:
+        assert receiver.statuses_of(public(message)) == ["SENT", "FAILED", "DELIVERED"]
+
+
+async def test_an_event_waits_while_an_earlier_one_of_its_message_is_on_its_way(
+    outbox, receiver, drain
+):
+    drain.configuration = declared(events=2)
+    receiver.will_answer(Reply(delay=0.5))
+    (message,) = await told(outbox, receiver.url(), 1, SENT, FAILED, DELIVERED)
+    draining = asyncio.create_task(drain(await outbox.lane(receiver.url())))
+    await receiver.received(1)
+    await asyncio.sleep(0.3)
+    assert receiver.statuses_of(public(message)) == ["SENT", "FAILED"]
+    await draining
+    assert receiver.statuses_of(public(message)) == ["SENT", "FAILED", "DELIVERED"]
+
+
+@pytest.mark.parametrize("events", [1, 2])
+async def test_what_was_read_with_a_failed_event_of_its_message_waits_with_it(
+    outbox, receiver, drain, events
+):
+    drain.configuration = declared(60.0, events=events)
+    receiver.will_answer(500)
+    (message,) = await told(outbox, receiver.url(), 1, SENT, FAILED, DELIVERED)
+    lane = await outbox.lane(receiver.url())
+    assert (await drain(lane)).delivered == 0
+    assert len(receiver.requests) == 1
+    assert (await drain(lane, later=70)).delivered == 3
+    statuses = ["SENT", "FAILED", "DELIVERED"]
+    assert receiver.statuses_of(public(message)) == statuses[:events] + statuses
+
+
+async def test_only_events_for_the_same_url_travel_together(outbox, receiver, drain):
+    drain.configuration = declared(events=100)
+    for number in range(12):
+        await told(outbox, receiver.url("/even" if number % 2 == 0 else "/odd"), 1)
+    await drain(await outbox.lane(receiver.url()))
+    assert sorted(len(request.events) for request in receiver.requests) == [6, 6]
+    assert {request.path for request in receiver.requests} == {"/even", "/odd"}
+
+
+async def test_a_batch_that_failed_counts_as_a_try_of_each_and_is_repeated_under_its_id(
+    outbox, receiver, drain
+):
+    drain.configuration = declared(60.0, 600.0, events=100)
+    receiver.will_answer(500)
+    (message,) = await told(outbox, receiver.url(), 1, SENT, DELIVERED)
+    await told(outbox, receiver.url(), 4)
+    lane = await outbox.lane(receiver.url())
+    began = datetime.now(UTC)
+    first = await drain(lane)
+    assert (first.delivered, first.failed) == (0, 6)
+    assert first.next_at is not None
+    assert 60 <= (first.next_at - began).total_seconds() < 65
+    assert (await drain(lane)).next_at == first.next_at
+    assert (await drain(lane, later=70)).delivered == 6
+    one, two = receiver.requests
+    assert (one.webhook_id, one.body) == (two.webhook_id, two.body)
+    assert int(two.headers["webhook-timestamp"]) > int(one.headers["webhook-timestamp"])
+    assert receiver.statuses_of(public(message)) == ["SENT", "DELIVERED"] * 2
+
+
+async def test_an_event_that_comes_later_waits_behind_the_failed_batch_of_its_message(
+    outbox, receiver, drain
+):
+    drain.configuration = declared(60.0, events=100)
+    receiver.will_answer(500)
+    stuck, _ = await told(outbox, receiver.url(), 2)
+    lane = await outbox.lane(receiver.url())
+    await drain(lane)
+    await outbox.tell(stuck, DELIVERED)
+    await told(outbox, receiver.url(), 1)
+    assert (await drain(lane)).delivered == 1
+    assert (await drain(lane, later=70)).delivered == 3
+    assert receiver.statuses_of(public(stuck)) == ["SENT", "SENT", "DELIVERED"]
+
+
+async def test_a_receiver_that_wants_no_batch_any_more_gets_none_of_it_again(
+    outbox, receiver, drain
+):
+    drain.configuration = declared(60.0, events=100)
+    receiver.will_answer(410)
+    await told(outbox, receiver.url(), 3, SENT, DELIVERED)
+    lane = await outbox.lane(receiver.url())
+    assert (await drain(lane)).next_at is None
+    assert await outbox.states(lane) == {"failed": 6}
+    assert len(receiver.requests) == 1
+
+
+async def test_one_event_of_a_batch_is_replayed_alone_under_its_own_id(
+    outbox, callbacks, receiver, drain
+):
+    drain.configuration = declared(events=100)
+    message = await outbox.message(receiver.url())
+    _, callback = await outbox.tell(message, SENT, DELIVERED)
+    lane = await outbox.lane(receiver.url())
+    await drain(lane)
+    await callbacks.replay(callback, ACCOUNT, LIVE, now=datetime.now(UTC))
+    await drain(lane)
+    together, again = receiver.requests
+    assert again.events == together.events[1:]
+    assert again.events[0]["id"] == f"cb_{callback.hex}"
+    assert again.webhook_id != together.webhook_id
+
+
+async def test_an_erased_number_is_in_no_batch(outbox, receiver, drain):
+    drain.configuration = declared(events=100)
+    await told(outbox, receiver.url(), 3)
+    await outbox.erase_number()
+    await drain(await outbox.lane(receiver.url()))
+    assert {event["to"] for event in receiver.requests[0].events} == {None}
+
+
+async def test_a_number_that_is_erased_while_the_receiver_is_slow_is_not_told_any_more(
+    outbox, receiver, drain
+):
+    receiver.always_answers(Reply(delay=1.1))
+    await told(outbox, receiver.url(), AT_ONCE + 4)
+    draining = asyncio.create_task(drain(await outbox.lane(receiver.url())))
+    await receiver.received(AT_ONCE)
+    await outbox.erase_number()
+    await draining
+    numbers = [request.content["to"] for request in receiver.requests]
+    assert numbers == [NUMBER] * AT_ONCE + [None] * 4
+
+
+async def test_a_process_that_dies_between_answer_and_record_sends_the_same_again(
+    outbox, receiver, drain, monkeypatch
+):
+    drain.configuration = declared(events=100)
+    messages = await told(outbox, receiver.url(), 5, SENT, DELIVERED)
+    lane = await outbox.lane(receiver.url())
+
+    def dies(*_: object) -> None:
+        raise SystemError
+
+    record = store.record
+    monkeypatch.setattr(store, "record", dies)
+    with pytest.raises(SystemError):
+        await drain(lane)
+    monkeypatch.setattr(store, "record", record)
+    assert await outbox.states(lane) == {"pending": 10}
+    assert (await drain(lane)).delivered == 10
+    one, two = receiver.requests
+    assert (one.webhook_id, one.body) == (two.webhook_id, two.body)
+    assert receiver.statuses_of(public(messages[0])) == ["SENT", "DELIVERED"] * 2
+
+
+async def test_a_preference_holds_from_the_next_request_on(outbox, receiver, drain):
+    receiver.always_answers(Reply(delay=0.3))
+    await told(outbox, receiver.url(), AT_ONCE + 10)
+    draining = asyncio.create_task(drain(await outbox.lane(receiver.url())))
+    await receiver.received(AT_ONCE)
+    drain.configuration = declared(events=100)
+    await draining
+    sizes = [len(request.events) for request in receiver.requests]
+    assert sizes == [1] * AT_ONCE + [10]
+    assert ["events" in request.content for request in receiver.requests][-2:] == [False, True]
+
+
+async def test_what_is_told_while_a_busy_lane_is_drained_follows_at_once(outbox, receiver, drain):
+    drain.configuration = declared(events=100)
+    await told(outbox, receiver.url(), 30)
+    draining = asyncio.create_task(drain(await outbox.lane(receiver.url())))
+    await receiver.received(1)
+    await asyncio.sleep(0.3)  # everything is delivered by now
+    await told(outbox, receiver.url(), 1)
+    await receiver.received(2, within=0.5)
+    assert (await draining).delivered == 31
+
+
+async def test_an_origin_that_was_down_is_asked_once_before_everything_goes_there(
+    outbox, receiver, drain
+):
+    await told(outbox, receiver.url(), 2 * AT_ONCE)
+    lane = await outbox.lane(receiver.url())
+    receiver.will_answer(503)
+    first = await drain(lane, was_down=True)
+    assert (first.failed, first.failing) == (1, True)
+    second = await drain(lane, was_down=True)
+    assert (second.delivered, second.failing) == (2 * AT_ONCE - 1, False)
 
 
 # --- waking and sweeping -----------------------------------------------------------------------

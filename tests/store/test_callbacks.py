@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 from domain.callbacks import CallbackState, Trouble
 from domain.states import MessageStatus, Verdict
 from store import callbacks, messages
-from store.callbacks import TriedCallback
+from store.callbacks import TriedCallbacks
 from store.database import Database
 from store.transitions import settle
 from tests.outbox import ACCOUNT, NUMBER, SECRET, Outbox, ids_of
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.stack
 
 URL = "https://hooks.example.com/sms"
 SENT, DELIVERED, FAILED = MessageStatus.SENT, MessageStatus.DELIVERED, MessageStatus.FAILED
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+NOW = datetime.now(UTC)
 LATER = NOW + timedelta(minutes=5)
 
 
@@ -38,7 +38,14 @@ async def outbox(database: Database) -> Outbox:
 
 async def due_in(database: Database, lane: UUID, at: datetime = NOW, **options):
     async with database.begin() as connection:
-        return await callbacks.due(connection, lane, at, **{"limit": 100, **options})
+        due = await callbacks.due(connection, lane, at, **{"limit": 100, **options})
+    return [[callback.event.id for callback in of_message] for of_message in due]
+
+
+async def all_due_in(database: Database, lane: UUID, at: datetime = NOW):
+    async with database.begin() as connection:
+        due = await callbacks.due(connection, lane, at, limit=100)
+    return [callback for of_message in due for callback in of_message]
 
 
 async def next_in(database: Database, lane: UUID, at: datetime = NOW):
@@ -48,12 +55,12 @@ async def next_in(database: Database, lane: UUID, at: datetime = NOW):
 
 def tried(callback_id: UUID, state=CallbackState.DELIVERED, *, before=0, next_at=NOW, **rest):
     values = {"status": 204, "trouble": None, "at": NOW, **rest}
-    return TriedCallback(callback_id, before, state, before + 1, next_at, **values)
+    return TriedCallbacks([callback_id], before, state, next_at, **values)
 
 
-async def record(database: Database, *outcomes: TriedCallback):
+async def record(database: Database, *outcomes: TriedCallbacks):
     async with database.begin() as connection:
-        return await callbacks.record(connection, outcomes)
+        callbacks.record(connection, outcomes)
 
 
 # --- lanes -------------------------------------------------------------------------------------
@@ -116,7 +123,7 @@ async def test_a_move_that_is_told_is_due_with_all_that_its_delivery_needs(outbo
         (move,) = await settle(connection, [message], actor="test", at=NOW)
     lane = await outbox.lane(URL)
     assert move.callback_lane_id == lane
-    (callback,) = await due_in(database, lane)
+    (callback,) = await all_due_in(database, lane)
     assert (callback.url, callback.tries) == (URL, 0)
     assert callback.event.message_id == message
     assert callback.event.to == NUMBER
@@ -124,15 +131,46 @@ async def test_a_move_that_is_told_is_due_with_all_that_its_delivery_needs(outbo
     assert callback.event.occurred_at == NOW
 
 
-async def test_callbacks_of_a_message_are_due_one_after_the_other(outbox, database):
-    message = await outbox.message(URL)
+async def test_callbacks_of_a_message_are_due_together_in_the_order_of_its_moves(outbox, database):
+    message, other = await outbox.message(URL), await outbox.message(URL)
     first, second, third = await outbox.tell(message, SENT, FAILED, DELIVERED)
+    (alone,) = await outbox.tell(other, SENT)
     lane = await outbox.lane(URL)
-    for callback_id in (first, second, third):
-        (callback,) = await due_in(database, lane)
-        assert callback.event.id == callback_id
-        await record(database, tried(callback_id))
+    assert await due_in(database, lane) == [[first, second, third], [alone]]
+    await record(database, tried(first))
+    assert await due_in(database, lane) == [[second, third], [alone]]
+
+
+async def test_a_later_callback_that_waits_for_its_time_is_not_due_with_its_message(
+    outbox, database
+):
+    first, second, third = await outbox.tell(await outbox.message(URL), SENT, FAILED, DELIVERED)
+    lane = await outbox.lane(URL)
+    await record(database, tried(second, CallbackState.PENDING, next_at=LATER))
+    assert await due_in(database, lane) == [[first]]
+    await record(database, tried(first))
     assert await due_in(database, lane) == []
+    assert await due_in(database, lane, LATER) == [[second, third]]
+
+
+async def test_what_follows_a_callback_that_is_under_way_is_not_due(outbox, database):
+    first, second, third = await outbox.tell(await outbox.message(URL), SENT, FAILED, DELIVERED)
+    lane = await outbox.lane(URL)
+    assert await due_in(database, lane, under_way=[first]) == []
+    # One that was delivered long ago, and is replayed while its successor is under way.
+    assert await due_in(database, lane, under_way=[second, third]) == [[first]]
+
+
+async def test_a_look_goes_on_where_the_one_before_has_ended(outbox, database):
+    ids = []
+    for minutes in (3, 2, 1):
+        at = NOW - timedelta(minutes=minutes)
+        ids += await outbox.tell(await outbox.message(URL), SENT, at=at)
+    lane = await outbox.lane(URL)
+    since = NOW - timedelta(minutes=2)
+    assert await due_in(database, lane, since=since) == [[ids[1]], [ids[2]]]
+    await record(database, tried(ids[1], CallbackState.PENDING, next_at=NOW))
+    assert await due_in(database, lane, since=since) == [[ids[2]], [ids[1]]]
 
 
 async def test_a_callback_that_waits_for_a_retry_holds_back_its_message_and_no_other(
@@ -145,19 +183,19 @@ async def test_a_callback_that_waits_for_a_retry_holds_back_its_message_and_no_o
     await record(
         database, tried(first, CallbackState.PENDING, next_at=LATER, trouble=Trouble.TIMEOUT)
     )
-    assert [callback.event.id for callback in await due_in(database, lane)] == [other]
+    assert await due_in(database, lane) == [[other]]
     await record(database, tried(other))
     assert await due_in(database, lane) == []
     assert await next_in(database, lane) == LATER
-    assert [callback.event.id for callback in await due_in(database, lane, LATER)] == [first]
+    assert await due_in(database, lane, LATER) == [[first, second]]
     await record(database, tried(first, CallbackState.FAILED, before=1))
-    assert [callback.event.id for callback in await due_in(database, lane)] == [second]
+    assert await due_in(database, lane) == [[second]]
 
 
 async def test_what_was_never_tried_is_due_whatever_the_clocks_say(outbox, database):
     (callback,) = await outbox.tell(await outbox.message(URL), SENT, at=LATER)
     lane = await outbox.lane(URL)
-    assert [found.event.id for found in await due_in(database, lane)] == [callback]
+    assert await due_in(database, lane) == [[callback]]
     assert await next_in(database, lane) == NOW
 
 
@@ -167,10 +205,29 @@ async def test_what_is_due_longest_comes_first_and_what_is_under_way_is_left_out
         message = await outbox.message(URL)
         ids += await outbox.tell(message, SENT, at=NOW - timedelta(minutes=minutes))
     lane = await outbox.lane(URL)
-    due = await due_in(database, lane)
-    assert [callback.event.id for callback in due] == [ids[0], ids[2], ids[1]]
-    rest = await due_in(database, lane, limit=1, under_way=[ids[0]])
-    assert [callback.event.id for callback in rest] == [ids[2]]
+    assert await due_in(database, lane) == [[ids[0]], [ids[2]], [ids[1]]]
+    assert await due_in(database, lane, limit=1, under_way=[ids[0]]) == [[ids[2]]]
+
+
+async def test_what_waits_behind_another_waits_for_its_time_and_goes_with_it(outbox, database):
+    message = await outbox.message(URL)
+    lane = await outbox.lane(URL)
+    (first,) = await outbox.tell(message, SENT, at=NOW)
+    await record(database, tried(first, CallbackState.PENDING, next_at=LATER))
+    (second,) = await outbox.tell(message, DELIVERED, at=NOW)
+    (other,) = await outbox.tell(await outbox.message(URL), SENT, at=NOW)
+    async with database.begin() as connection:
+        callbacks.put_back(connection, lane, NOW)
+    assert (await outbox.callback(second))["next_at"] == LATER
+    assert (await outbox.callback(other))["next_at"] == NOW
+    assert await due_in(database, lane) == [[other]]
+    await record(database, tried(other))
+    assert await next_in(database, lane) == LATER
+    # A replay of the first one brings the other one with it.
+    await replay(database, first, at=NOW)
+    assert await due_in(database, lane) == [[first, second]]
+    await record(database, tried(first, before=1))
+    assert await due_in(database, lane) == [[second]]
 
 
 async def test_a_lane_knows_nothing_of_others(outbox, database):
@@ -183,7 +240,7 @@ async def test_a_lane_knows_nothing_of_others(outbox, database):
 async def test_an_erased_number_is_told_as_none(outbox, database):
     await outbox.tell(await outbox.message(URL), SENT)
     await outbox.erase_number()
-    (callback,) = await due_in(database, await outbox.lane(URL))
+    (callback,) = await all_due_in(database, await outbox.lane(URL))
     assert callback.event.to is None
 
 
@@ -192,7 +249,7 @@ async def test_an_erased_number_is_told_as_none(outbox, database):
 
 async def test_what_came_of_a_try_is_stored(outbox, database):
     first, second = [(await outbox.tell(await outbox.message(URL), SENT))[0] for _ in range(2)]
-    recorded = await record(
+    await record(
         database,
         tried(first),
         tried(
@@ -203,7 +260,6 @@ async def test_what_came_of_a_try_is_stored(outbox, database):
             trouble=Trouble.UNREACHABLE,
         ),
     )
-    assert recorded == {first, second}
     done, waiting = await outbox.callback(first), await outbox.callback(second)
     assert (done["state"], done["tries"], done["last_status"]) == ("delivered", 1, 204)
     assert (done["answered_at"], done["last_error"]) == (NOW, None)
@@ -215,12 +271,13 @@ async def test_what_came_of_a_try_is_stored(outbox, database):
 async def test_a_worker_that_comes_back_from_the_dead_overwrites_nothing(outbox, database):
     (callback,) = await outbox.tell(await outbox.message(URL), SENT)
     once = tried(callback, CallbackState.PENDING, next_at=LATER, trouble=Trouble.TIMEOUT)
-    assert await record(database, once) == {callback}
-    assert await record(database, tried(callback, CallbackState.FAILED)) == set()
+    await record(database, once)
+    await record(database, tried(callback, CallbackState.FAILED))
     assert (await outbox.callback(callback))["state"] == "pending"
-    assert await record(database, tried(callback, before=1)) == {callback}
-    assert await record(database, tried(callback, CallbackState.FAILED, before=2)) == set()
-    assert (await outbox.callback(callback))["state"] == "delivered"
+    await record(database, tried(callback, before=1))
+    await record(database, tried(callback, CallbackState.FAILED, before=2))
+    stored = await outbox.callback(callback)
+    assert (stored["state"], stored["tries"]) == ("delivered", 2)
 
 
 # --- the sweep ---------------------------------------------------------------------------------
@@ -311,7 +368,7 @@ async def test_a_callback_that_ended_begins_its_schedule_anew(outbox, database, 
     lane = await outbox.lane(URL)
     replayed = await replay(database, callback)
     assert (replayed["lane_id"], replayed["state"]) == (lane, "pending")
-    (again,) = await due_in(database, lane, LATER)
+    (again,) = await all_due_in(database, lane, LATER)
     assert (again.event.id, again.tries) == (callback, 0)
 
 
@@ -322,14 +379,15 @@ async def test_a_callback_that_waits_is_tried_at_once_and_keeps_its_count(outbox
     lane = await outbox.lane(URL)
     assert await due_in(database, lane) == []
     await replay(database, callback, at=NOW)
-    (again,) = await due_in(database, lane)
+    (again,) = await all_due_in(database, lane)
     assert again.tries == 1
 
 
 async def test_a_callback_that_is_replayed_while_it_is_tried_is_still_recorded(outbox, database):
     (callback,) = await outbox.tell(await outbox.message(URL), SENT)
     await replay(database, callback)
-    assert await record(database, tried(callback)) == {callback}
+    await record(database, tried(callback))
+    assert (await outbox.callback(callback))["state"] == "delivered"
 
 
 async def test_many_are_replayed_the_oldest_first(outbox, database):
@@ -349,4 +407,4 @@ async def test_many_are_replayed_the_oldest_first(outbox, database):
     lane = await outbox.lane(URL)
     assert lanes == [lane, lane]
     due = await due_in(database, lane, LATER)
-    assert {callback.event.id for callback in due} == set(ids[:2])
+    assert {callback for of_message in due for callback in of_message} == set(ids[:2])

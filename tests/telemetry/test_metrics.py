@@ -90,7 +90,7 @@ def test_a_number_becomes_no_label():
     metrics.request_refused(f"cannot send to {NUMBER}")
     metrics.part_submitted(provider=NUMBER, outcome=OutcomeKind.REFUSED, code=NUMBER)
     metrics.receipt_came(provider=NUMBER, state=ReceiptState.DELIVERED, matched=True)
-    metrics.callback_tried(outcome=NUMBER, seconds=0.1)
+    metrics.callbacks_tried(outcome=NUMBER, events=1, seconds=0.1)
     metrics.message_reconciled(NUMBER)
     metrics.request_answered(method=NUMBER, route=f"/sms/{NUMBER}", status=200, seconds=0.1)
     for family in metrics.REGISTRY.collect():

@@ -193,19 +193,44 @@ async def until_left(outbox: Outbox, lane: UUID) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_an_origin_that_hangs_delays_only_its_own_lane(outbox, receiver, delivery):
-    async with CallbackReceiver() as hanging, delivery.worker():
+async def test_an_origin_that_hangs_and_one_that_fails_delay_nobody_else(
+    outbox, receiver, delivery
+):
+    async with CallbackReceiver() as hanging, CallbackReceiver() as failing, delivery.worker():
         hanging.always_answers(Reply(delay=60))
-        for _ in range(2 * AT_ONCE):
-            await outbox.tell(await outbox.message(hanging.url()), SENT)
-        slow = await outbox.lane(hanging.url())
-        await delivery.callbacks.wake([slow])
+        failing.always_answers(503)
+        for trouble in (hanging, failing):
+            for _ in range(2 * AT_ONCE):
+                await outbox.tell(await outbox.message(trouble.url()), SENT, DELIVERED)
+            await delivery.callbacks.wake([await outbox.lane(trouble.url())])
         await hanging.received(AT_ONCE)
-        await outbox.tell(await outbox.message(receiver.url()), SENT)
+        await failing.received(AT_ONCE)
+        messages = [await outbox.message(receiver.url()) for _ in range(3 * AT_ONCE)]
+        for message in messages:
+            await outbox.tell(message, SENT, DELIVERED)
         quick = await outbox.lane(receiver.url())
         await delivery.callbacks.wake([quick])
-        await delivery.ended(quick, within=3)
-    assert len(receiver.requests) == 1
+        await receiver.received(2 * len(messages), within=3)
+        await delivery.ended(quick)
+    assert len(hanging.requests) == AT_ONCE
+    for message in messages:
+        assert receiver.statuses_of(public(message)) == ["SENT", "DELIVERED"]
+
+
+async def test_an_origin_that_stays_down_is_asked_by_one_request_at_a_time(
+    outbox, receiver, delivery
+):
+    receiver.always_answers(503)
+    for _ in range(4 * AT_ONCE):
+        await outbox.tell(await outbox.message(receiver.url()), SENT)
+    async with delivery.worker():
+        await delivery.callbacks.wake([await outbox.lane(receiver.url())])
+        await receiver.received(AT_ONCE)
+        await asyncio.sleep(0.5)
+        before = len(receiver.requests)
+        await asyncio.sleep(1.5)
+    assert before <= 2 * AT_ONCE
+    assert len(receiver.requests) == before + 1
 
 
 async def test_an_origin_that_was_down_gets_everything_once_it_is_back(outbox, receiver, delivery):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from smsgateway import CallbackRefused, MessageStatus, verify_callback
+from smsgateway import CallbackRefused, MessageStatus, verify_callback, verify_callbacks
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NOW = datetime(2026, 12, 1, 9, tzinfo=UTC)
@@ -110,6 +110,32 @@ def test_a_signed_body_that_is_no_callback_is_refused_without_repeating_it():
     with pytest.raises(CallbackRefused, match="not a callback") as refused:
         verified(given_headers=headers(body), body=body)
     assert refused.value.__cause__ is None
+
+
+def test_many_callbacks_of_one_request_come_in_their_order_each_with_its_id():
+    sent = json.loads(BODY) | {"status": "SENT", "id": "cb_1"}
+    delivered = json.loads(BODY) | {"id": "cb_2"}
+    body = json.dumps({"events": [sent, delivered]})
+    notices = verify_callbacks(SECRET, headers(body, callback_id="cbr_1"), body, now=MOMENT)
+    assert [(notice.callback_id, notice.status) for notice in notices] == [
+        ("cb_1", MessageStatus.SENT),
+        ("cb_2", MessageStatus.DELIVERED),
+    ]
+    with pytest.raises(CallbackRefused, match="signature does not match"):
+        verify_callbacks(SECRET, headers(callback_id="cbr_1"), body, now=MOMENT)
+
+
+def test_a_receiver_of_many_takes_one_as_well():
+    assert verify_callbacks(SECRET, headers(), BODY, now=MOMENT) == (verified(),)
+
+
+@pytest.mark.parametrize("events", ['"all"', '["x"]', '[{"message_id": "msg_1"}]', f"[{BODY}]"])
+def test_a_signed_list_that_is_none_of_callbacks_is_refused_without_repeating_it(events):
+    body = f'{{"events": {events}}}'
+    with pytest.raises(CallbackRefused, match="not a callback") as refused:
+        verify_callbacks(SECRET, headers(body), body, now=MOMENT)
+    assert refused.value.__cause__ is None
+    assert "447700900123" not in str(refused.value)
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_***", "n\u00f6"])

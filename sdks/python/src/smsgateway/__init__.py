@@ -65,7 +65,7 @@ from smsgateway.models import (
     Skipped,
 )
 from smsgateway.version import __version__
-from smsgateway.webhooks import CallbackRefused, verify_callback
+from smsgateway.webhooks import CallbackRefused, verify_callback, verify_callbacks
 
 __all__ = [
     "DEFAULT_TIMEOUT",
@@ -128,4 +128,5 @@ __all__ = [
     "ValidationFailed",
     "__version__",
     "verify_callback",
+    "verify_callbacks",
 ]

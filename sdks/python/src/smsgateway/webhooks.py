@@ -19,6 +19,7 @@ TOLERANCE_SECONDS = 300.0
 _PREFIX = "whsec_"
 _SECONDS = re.compile(r"[0-9]{1,15}")
 _BODY = TypeAdapter(dict[str, object])
+_EVENTS = TypeAdapter(list[dict[str, object]])
 
 
 class CallbackRefused(ValueError):
@@ -49,6 +50,41 @@ def verify_callback(
         CallbackRefused: with the reason in a sentence.
         ValueError: a secret is not one.
     """
+    callback_id, content = _verified(secret, headers, body, tolerance, now)
+    return _notice({**content, "callback_id": callback_id})
+
+
+def verify_callbacks(
+    secret: str | Sequence[str],
+    headers: Mapping[str, str],
+    body: bytes | str,
+    *,
+    tolerance: float = TOLERANCE_SECONDS,
+    now: float | None = None,
+) -> tuple[CallbackNotice, ...]:
+    """The callbacks in a request, whether it carries one or, as an account may prefer, a list.
+
+    Those of a message are in the order of its moves. Arguments and errors are those of
+    `verify_callback`.
+    """
+    callback_id, content = _verified(secret, headers, body, tolerance, now)
+    if "events" not in content:
+        return (_notice({**content, "callback_id": callback_id}),)
+    try:
+        events = _EVENTS.validate_python(content["events"])
+    except ValidationError:
+        raise _not_a_callback() from None
+    return tuple(_notice({**event, "callback_id": event.get("id")}) for event in events)
+
+
+def _verified(
+    secret: str | Sequence[str],
+    headers: Mapping[str, str],
+    body: bytes | str,
+    tolerance: float,
+    now: float | None,
+) -> tuple[str, dict[str, object]]:
+    """The id and the content of a request that is signed and fresh."""
     keys = [_key(text) for text in ([secret] if isinstance(secret, str) else secret)]
     raw = body.encode() if isinstance(body, str) else body
     found = {name.lower(): value for name, value in headers.items()}
@@ -66,13 +102,21 @@ def verify_callback(
             "The signature does not match: the secret is another one, or the body was changed."
         )
     try:
-        content = _BODY.validate_json(raw)
-        return CallbackNotice.model_validate({**content, "callback_id": callback_id})
+        return callback_id, _BODY.validate_json(raw)
     except ValidationError:
-        # The cause would quote the body, and with it the number.
-        raise CallbackRefused(
-            "The signature holds, but the body is not a callback of the gateway."
-        ) from None
+        raise _not_a_callback() from None
+
+
+def _notice(content: dict[str, object]) -> CallbackNotice:
+    try:
+        return CallbackNotice.model_validate(content)
+    except ValidationError:
+        raise _not_a_callback() from None
+
+
+def _not_a_callback() -> CallbackRefused:
+    """To be raised without a cause, which would quote the body, and with it the number."""
+    return CallbackRefused("The signature holds, but the body is not a callback of the gateway.")
 
 
 def _key(secret: str) -> bytes:

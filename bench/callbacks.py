@@ -1,0 +1,97 @@
+"""Batches of which every move is told: how many messages a second, until the last callback came."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from bench.bulk import gateway, send, until_delivered
+from bench.figures import Figure
+from bench.receiver import SECRET, Seen
+from local.folders import temporary_folder
+from local.processes import Child, free_port, listens
+
+EVENTS_A_REQUEST = 100
+CONFIGURATION = f"""
+[accounts.default]
+callback_events_per_request = {EVENTS_A_REQUEST}
+
+[callbacks]
+allow_private_addresses = true
+"""
+# Two moves of each message are told: that it was sent, and that it was delivered.
+_TOLD = 2
+_BATCHES = 10
+
+
+def bulk_callbacks(messages: int = 100_000) -> list[Figure]:
+    """Messages in ten batches, from the first request until the last callback has come.
+
+    Raises:
+        RuntimeError: a callback is missing, came before an earlier one, or was not signed.
+    """
+    with gateway(CONFIGURATION) as (_, client), _receiver(client) as url:
+        send(client, 0, 1000, callback_url=f"{url}/warm")  # plans are made, caches are filled
+        until_delivered(client, 1)
+        began = time.time()
+        with ThreadPoolExecutor(2) as threads:
+            list(
+                threads.map(
+                    lambda n: send(client, n, messages // _BATCHES, callback_url=f"{url}/sms"),
+                    range(1, _BATCHES + 1),
+                )
+            )
+        figure = _figure(_told(url, messages), messages, began)
+    return [figure]
+
+
+def _figure(seen: Seen, messages: int, began: float) -> Figure:
+    took = seen.last_at - began
+    return Figure(
+        "bulk_callbacks_per_s",
+        value=round(messages / took, 1),
+        unit="messages/s",
+        note=f"ten batches of {messages // _BATCHES}, accepted to delivered and told; "
+        f"{seen.events} callbacks in {seen.requests} requests, {seen.copies} copies, each "
+        "in order, every 50th request's signature checked",
+    )
+
+
+def _told(url: str, messages: int, within: float = 600) -> Seen:
+    """What the receiver has seen, once it was told everything."""
+    ends = time.perf_counter() + within
+    while time.perf_counter() < ends:
+        seen = Seen(**httpx.get(f"{url}/seen").json())
+        if seen.out_of_order or seen.badly_signed:
+            raise RuntimeError(f"callbacks out of order or badly signed: {seen}")
+        if seen.messages == messages:
+            if seen.events != _TOLD * messages:
+                raise RuntimeError(f"callbacks are missing: {seen}")
+            return seen
+        time.sleep(0.5)
+    raise RuntimeError(f"not everything was told within {within:g} s: {seen}")
+
+
+@contextmanager
+def _receiver(client: httpx.Client) -> Iterator[str]:
+    secret = client.get("/api/v1/callbacks/secret").json()["secret"]
+    port = free_port()
+    with temporary_folder() as folder:
+        child = Child(
+            "receiver",
+            [sys.executable, "-m", "bench.receiver", str(port)],
+            log=folder / "receiver.log",
+            environment={**os.environ, SECRET: secret},
+            folder=Path(__file__).parent.parent,
+        )
+        child.start()
+        try:
+            child.wait_for(lambda: listens(port), seconds=20, what="listening")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            child.stop()
