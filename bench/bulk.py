@@ -1,24 +1,20 @@
 """Batches on the embedded stack, against an SMSC of others: how many messages a second."""
 
 import json
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from bench.figures import Figure, percentile
+from bench.peers.smsc import running_smsc
 from bench.single import BODY, memory_mb, running
 from local.folders import temporary_folder
-from local.processes import Child, free_port, listens
 from local.stack import Stack
 
-PEERS = Path(__file__).parent / "peers"
 BATCH = 10_000
 CONFIGURATION = """\
 [providers.primary]
@@ -88,36 +84,13 @@ def batch_accept() -> list[Figure]:
 @contextmanager
 def gateway(more: str = "") -> Iterator[tuple[Stack, httpx.Client]]:
     """The stack with the SMSC of others behind it; `more` goes into its configuration."""
-    with temporary_folder() as folder, _smsc(folder) as port:
+    with temporary_folder() as folder, running_smsc(folder) as port:
         configuration = folder / "bench.toml"
         configuration.write_text(CONFIGURATION.format(port=port) + more)
         with running(folder / "stack", configuration) as stack:
             headers = {"Authorization": f"Bearer {stack.api_key.secret}"}
             with httpx.Client(base_url=stack.api_url, headers=headers, timeout=60) as client:
                 yield stack, client
-
-
-@contextmanager
-def _smsc(folder: Path) -> Iterator[int]:
-    workplace = folder / "peers"
-    shutil.copytree(PEERS, workplace)
-    subprocess.run(["npm", "ci", "--silent"], cwd=workplace, check=True)
-    port = free_port()
-    node = shutil.which("node")
-    if node is None:
-        raise RuntimeError("node is not installed; the SMSC of this figure needs it")
-    child = Child(
-        "smsc",
-        [node, str(workplace / "smsc.js"), str(port)],
-        log=folder / "smsc.log",
-        folder=workplace,
-    )
-    child.start()
-    try:
-        child.wait_for(lambda: listens(port), seconds=20, what="listening")
-        yield port
-    finally:
-        child.stop()
 
 
 def send(client: httpx.Client, number: int, count: int, **more: str) -> None:

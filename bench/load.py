@@ -1,8 +1,137 @@
-"""HTTP/1.1 over connections that are kept, for load: it costs little of the processors it shares."""
+"""HTTP from both ends at little cost: the processors belong to what is measured.
+
+One loop sends the requests and takes the callbacks. Of HTTP it knows what such peers say: heads,
+`Content-Length`, connections that are kept.
+"""
 
 import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import Final, Self, cast
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+_TAKEN: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class LoadFailed(RuntimeError):
+    """What was asked for over HTTP was not done; the text says what came instead."""
+
+
+async def send_all(
+    port: int, requests: Iterable[bytes], *, connections: int, within: float
+) -> None:
+    """Send requests to 127.0.0.1, each when its connection has the answer to the one before.
+
+    Args:
+        port: where the server listens.
+        requests: each as it goes over the wire.
+        connections: how many are kept open, so how many requests are open at a time.
+        within: how long all of it may take, in seconds.
+
+    Raises:
+        LoadFailed: an answer was not 202, a connection was closed, or the time is over.
+    """
+    loop = asyncio.get_running_loop()
+    left = iter(requests)
+    ends = [loop.create_future() for _ in range(connections)]
+    opened = [
+        await loop.create_connection(partial(_Sender, left, end), "127.0.0.1", port) for end in ends
+    ]
+    try:
+        await asyncio.wait_for(asyncio.gather(*ends), within)
+    except TimeoutError:
+        raise LoadFailed(f"Not all requests were answered within {within:g} s.") from None
+    finally:
+        for transport, _ in opened:
+            transport.close()
+
+
+@asynccontextmanager
+async def callbacks(port: int, taken: Callable[[bytes, bytes], None]) -> AsyncIterator[None]:
+    """Listen on 127.0.0.1, answer every request with 200, and hand over its head and its body."""
+    server = await asyncio.get_running_loop().create_server(
+        partial(_Receiver, taken), "127.0.0.1", port, backlog=1000
+    )
+    try:
+        yield
+    finally:
+        server.close()
+
+
+class _Sender(asyncio.Protocol):
+    """One connection that is kept."""
+
+    def __init__(self, left: Iterator[bytes], end: asyncio.Future[None]) -> None:
+        self._left = left
+        self._end = end
+        self._transport: asyncio.Transport
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's is one, and does not say so
+        self._send_next()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if (answer := _first(self._received)) is None:
+            return
+        head, body, self._received = answer
+        if int(head[9:12]) == HTTPStatus.ACCEPTED:
+            self._send_next()
+        else:
+            self._fail(f"A request was answered with {(head[9:] + b' ' + body)[:300]!r}.")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(f"The server closed a connection that was to be kept ({exc}).")
+
+    def _send_next(self) -> None:
+        request = next(self._left, None)
+        if request is not None:
+            self._transport.write(request)
+        elif not self._end.done():
+            self._end.set_result(None)
+
+    def _fail(self, why: str) -> None:
+        if not self._end.done():
+            self._end.set_exception(LoadFailed(why))
+
+
+class _Receiver(asyncio.Protocol):
+    """One connection of somebody who calls back."""
+
+    def __init__(self, taken: Callable[[bytes, bytes], None]) -> None:
+        self._taken = taken
+        self._transport: asyncio.Transport
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's is one, and does not say so
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while (request := _first(self._received)) is not None:
+            head, body, self._received = request
+            self._taken(head, body)
+            self._transport.write(_TAKEN)
+
+
+def _first(received: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """The first message's head and body, and what came after it; None while it is not all there."""
+    head, end, rest = received.partition(_END_OF_HEAD)
+    if not end:
+        return None
+    found = _LENGTH.search(head)
+    length = int(found[1]) if found else 0
+    return None if len(rest) < length else (head, rest[:length], rest[length:])
 
 
 class Connections:
