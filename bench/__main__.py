@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk, callbacks, grouped, single, smpp
+from bench import bulk, callbacks, grouped, single, smpp, under_load
 from bench.figures import RESULTS, Figure, keep, machine
 from telemetry.process import exit_cleanly
 
@@ -19,6 +19,10 @@ MEASUREMENTS: Mapping[tuple[str, ...], Callable[[], list[Figure]]] = {
     ("bulk_100k_per_s",): bulk.bulk_100k,
     ("batch_accept_per_s",): bulk.batch_accept,
     ("bulk_callbacks_per_s",): callbacks.bulk_callbacks,
+    ("receipts_in_per_s",): bulk.receipts_in,
+    ("accept_p99_under_bulk_ms", "alert_under_bulk_ms"): under_load.under_bulk,
+    ("kannel_ratio",): callbacks.kannel_ratio,
+    ("bulk_1m_over_10k", "bulk_1m_rss_mb"): bulk.bulk_1m,
 }
 
 

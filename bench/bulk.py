@@ -5,15 +5,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import psycopg
 
 from bench.figures import Figure, percentile
-from bench.peers.smsc import running_smsc
+from bench.peers.smsc import PeerSmsc, running_smsc
 from bench.single import BODY, memory_mb, running
 from local.folders import temporary_folder
-from local.stack import Stack
+from local.stack import WORKERS, Stack
 
 BATCH = 10_000
 CONFIGURATION = """\
@@ -33,30 +35,84 @@ providers = ["primary"]
 
 def bulk_100k() -> list[Figure]:
     """100,000 messages in ten batches, from the first request to the last delivery."""
-    with gateway() as (stack, client):
-        send(client, 0, 1000)  # plans are made, caches are filled
-        until_delivered(client, 1)
-        began = time.perf_counter()
-        with ThreadPoolExecutor(2) as threads:
-            list(threads.map(lambda n: send(client, n, BATCH), range(1, 11)))
-        until_delivered(client, 11)
-        took = time.perf_counter() - began
-        memory = memory_mb(stack.child("worker").pid)
+    with gateway() as peers:
+        rate, memory = _measured(peers, 100_000)
     return [
         Figure(
             "bulk_100k_per_s",
-            value=round(10 * BATCH / took, 1),
+            value=round(rate, 1),
             unit="messages/s",
-            note=f"ten batches of {BATCH}, accepted to delivered with receipts; one worker, which "
-            f"holds {memory:.0f} MB at the end",
+            note=f"ten batches of {BATCH}, accepted to delivered with receipts; {WORKERS} workers, "
+            f"of {memory:.0f} MB at most",
+        )
+    ]
+
+
+def bulk_1m() -> list[Figure]:
+    """A million messages against ten thousand, one after the other in the same database."""
+    with gateway() as peers:
+        few = max(_measured(peers, 10_000)[0] for _ in range(3))
+        many, memory = _measured(peers, 1_000_000)
+    return [
+        Figure(
+            "bulk_1m_over_10k",
+            value=round(many / few, 2),
+            unit="ratio",
+            note=f"{many:.0f}/s for 1,000,000 in batches of {BATCH}; {few:.0f}/s for 10,000, the "
+            "best of three",
+        ),
+        Figure(
+            "bulk_1m_rss_mb",
+            value=round(memory, 1),
+            unit="MB",
+            note=f"the largest of {WORKERS} workers, at any time during the 1,000,000",
+        ),
+    ]
+
+
+def _measured(peers: "Peers", messages: int) -> tuple[float, float]:
+    """Messages a second, from the first request to the last delivery; the most that a worker held."""
+    peers.warm_up()
+    memory = 0.0
+    began = time.perf_counter()
+    with ThreadPoolExecutor(2) as threads:
+        for _ in threads.map(
+            lambda n: send(peers.client, n, BATCH), range(1, messages // BATCH + 1)
+        ):
+            memory = max(memory, peers.memory_mb())
+    peers.until_delivered()
+    took = time.perf_counter() - began
+    return messages / took, max(memory, peers.memory_mb())
+
+
+def receipts_in() -> list[Figure]:
+    """Receipts a second, of messages that were sent long before, while nothing else runs."""
+    messages = 50_000
+    with gateway(holding=True) as peers:
+        send(peers.client, 0, BATCH // 10)
+        for number in range(1, messages // BATCH + 1):
+            send(peers.client, number, BATCH)
+        peers.until("SELECT FROM messages WHERE status IN ('queued', 'sending') LIMIT 1")
+        began = time.perf_counter()
+        peers.smsc.report()
+        peers.until_delivered()
+        took = time.perf_counter() - began
+    return [
+        Figure(
+            "receipts_in_per_s",
+            value=round((messages + BATCH // 10) / took, 1),
+            unit="receipts/s",
+            note=f"{messages + BATCH // 10} held by the SMSC until all messages were sent, then "
+            "reported over two binds; until the last message was delivered",
         )
     ]
 
 
 def batch_accept() -> list[Figure]:
     """Recipients accepted a second, 1,000 in a request, two requests at a time, nothing sent."""
-    with gateway() as (stack, client):
-        stack.kill_worker()
+    with gateway(workers=1) as peers:
+        client = peers.client
+        peers.stack.kill_worker()
         send(client, 0, 1000)
         took: list[float] = []
 
@@ -81,16 +137,63 @@ def batch_accept() -> list[Figure]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """A gateway, a client of it, and the SMSC of others behind it."""
+
+    stack: Stack
+    client: httpx.Client
+    smsc: PeerSmsc
+
+    def warm_up(self) -> None:
+        """Send some; plans are made, caches are filled."""
+        send(self.client, 0, 1000)
+        self.until_delivered()
+
+    def until_delivered(self, within: float = 900) -> None:
+        """Returns when no message is open any more.
+
+        Raises:
+            RuntimeError: some still are, or have ended otherwise.
+        """
+        self.until("SELECT FROM messages WHERE check_by IS NOT NULL LIMIT 1", within)
+        with psycopg.connect(self.stack.database_url) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM messages WHERE status <> 'delivered'"
+            ).fetchone()
+        if row and row[0]:
+            raise RuntimeError(f"{row[0]} messages were not delivered")
+
+    def until(self, something: str, within: float = 900) -> None:
+        """Returns when a query finds nothing any more."""
+        ends = time.perf_counter() + within
+        with psycopg.connect(self.stack.database_url, autocommit=True) as connection:
+            while connection.execute(something).fetchone() is not None:
+                if time.perf_counter() > ends:
+                    raise RuntimeError(f"still so after {within:g} s: {something}")
+                time.sleep(0.1)
+
+    def memory_mb(self) -> float:
+        """What the largest worker holds."""
+        return max(memory_mb(worker.pid) for worker in self.stack.workers)
+
+
 @contextmanager
-def gateway(more: str = "") -> Iterator[tuple[Stack, httpx.Client]]:
-    """The stack with the SMSC of others behind it; `more` goes into its configuration."""
-    with temporary_folder() as folder, running_smsc(folder) as port:
+def gateway(more: str = "", *, workers: int = WORKERS, holding: bool = False) -> Iterator[Peers]:
+    """The stack with the SMSC of others behind it.
+
+    Args:
+        more: goes into its configuration.
+        workers: how many there are.
+        holding: whether the SMSC keeps its receipts until it is told to send them.
+    """
+    with temporary_folder() as folder, running_smsc(folder, holding=holding) as smsc:
         configuration = folder / "bench.toml"
-        configuration.write_text(CONFIGURATION.format(port=port) + more)
-        with running(folder / "stack", configuration) as stack:
+        configuration.write_text(CONFIGURATION.format(port=smsc.port) + more)
+        with running(folder / "stack", configuration, workers=workers) as stack:
             headers = {"Authorization": f"Bearer {stack.api_key.secret}"}
             with httpx.Client(base_url=stack.api_url, headers=headers, timeout=60) as client:
-                yield stack, client
+                yield Peers(stack, client, smsc)
 
 
 def send(client: httpx.Client, number: int, count: int, **more: str) -> None:
@@ -107,14 +210,3 @@ def send(client: httpx.Client, number: int, count: int, **more: str) -> None:
     )
     if answer.status_code != httpx.codes.ACCEPTED:
         raise RuntimeError(f"the API answered {answer.status_code}: {answer.text[:300]}")
-
-
-def until_delivered(client: httpx.Client, batches: int, within: float = 600) -> None:
-    """Returns when the newest batches have nothing open any more."""
-    ends = time.perf_counter() + within
-    while time.perf_counter() < ends:
-        found = client.get("/api/v1/sms/batches", params={"limit": batches}).json()["items"]
-        if len(found) == batches and not any(batch["open"] for batch in found):
-            return
-        time.sleep(0.5)
-    raise RuntimeError(f"not all messages were delivered within {within:g} s")

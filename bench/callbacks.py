@@ -1,6 +1,7 @@
 """Batches of which every move is told: how many messages a second, until the last callback came."""
 
 import os
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import httpx
 
-from bench.bulk import gateway, send, until_delivered
+from bench.bulk import gateway, send
 from bench.figures import Figure
+from bench.peers.kannel import kannel_per_s
+from bench.peers.smsc import running_smsc
 from bench.receiver import SECRET, Seen
 from local.folders import temporary_folder
 from local.processes import Child, free_port, listens
@@ -35,9 +38,10 @@ def bulk_callbacks(messages: int = 100_000) -> list[Figure]:
     Raises:
         RuntimeError: a callback is missing, came before an earlier one, or was not signed.
     """
-    with gateway(CONFIGURATION) as (_, client), _receiver(client) as url:
+    with gateway(CONFIGURATION) as peers, _receiver(peers.client) as url:
+        client = peers.client
         send(client, 0, 1000, callback_url=f"{url}/warm")  # plans are made, caches are filled
-        until_delivered(client, 1)
+        peers.until_delivered()
         began = time.time()
         with ThreadPoolExecutor(2) as threads:
             list(
@@ -48,6 +52,26 @@ def bulk_callbacks(messages: int = 100_000) -> list[Figure]:
             )
         figure = _figure(_told(url, messages), messages, began)
     return [figure]
+
+
+def kannel_ratio(messages: int = 20_000) -> list[Figure]:
+    """Ours against Kannel, each with a callback for each delivery, one after the other, three times."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(3):
+        with temporary_folder() as folder, running_smsc(folder) as smsc:
+            theirs.append(kannel_per_s(smsc.port, folder, messages))
+        ours.append(bulk_callbacks(messages)[0].value)
+    return [
+        Figure(
+            "kannel_ratio",
+            value=round(statistics.median(ours) / statistics.median(theirs), 2),
+            unit="ratio",
+            note=f"medians of three runs in turns, {messages} messages each: "
+            f"{statistics.median(ours):.0f}/s against {statistics.median(theirs):.0f}/s of "
+            "Kannel 1.4.5, which keeps nothing durable",
+        )
+    ]
 
 
 def _figure(seen: Seen, messages: int, began: float) -> Figure:
@@ -65,6 +89,7 @@ def _figure(seen: Seen, messages: int, began: float) -> Figure:
 def _told(url: str, messages: int, within: float = 600) -> Seen:
     """What the receiver has seen, once it was told everything."""
     ends = time.perf_counter() + within
+    seen = Seen()
     while time.perf_counter() < ends:
         seen = Seen(**httpx.get(f"{url}/seen").json())
         if seen.out_of_order or seen.badly_signed:

@@ -8,14 +8,14 @@ import uvloop
 from bench.bulk import gateway
 from bench.figures import Figure, percentile
 from bench.single import BODY, WARM_UP, Sender, delivered, sender, with_own_smsc
-from local.stack import Stack
+from local.stack import WORKERS, Stack
 from simulator.smsc import Smsc
 
 
 def single_grouped() -> list[Figure]:
     """Messages a second, accepted to delivered, 256 requests in flight, by the SMSC of others."""
-    with gateway() as (stack, _):
-        return uvloop.run(_single_grouped(stack, messages=20_000, in_flight=256))
+    with gateway() as peers:
+        return uvloop.run(_single_grouped(peers.stack, messages=20_000, in_flight=256))
 
 
 async def _single_grouped(stack: Stack, *, messages: int, in_flight: int) -> list[Figure]:
@@ -59,7 +59,10 @@ def grouped_wire() -> list[Figure]:
 
 
 async def _grouped_wire(*, rate: int, seconds: int) -> list[Figure]:
-    async with with_own_smsc() as (stack, smsc), sender(stack, connections=256) as client:
+    async with (
+        with_own_smsc(workers=WORKERS) as (stack, smsc),
+        sender(stack, connections=256) as client,
+    ):
         latencies = await _latencies(stack, smsc, client, rate, rate * seconds)
     return [
         Figure(

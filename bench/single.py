@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -37,12 +37,19 @@ providers = ["primary"]
 
 
 @contextmanager
-def running(folder: Path, configuration: Path | None = None, **environment: str) -> Iterator[Stack]:
-    """A stack of its own, removed afterwards; `environment` is that of the gateway's processes."""
+def running(
+    folder: Path,
+    configuration: Path | None = None,
+    *,
+    workers: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Stack]:
+    """A stack of its own, removed afterwards; arguments as those of `Stack`."""
     stack = Stack(
         folder,
         configuration=configuration,
-        environment={"SMSGATEWAY_BENCH_PASSWORD": "bench", **environment},
+        environment={"SMSGATEWAY_BENCH_PASSWORD": "bench", **(environment or {})},
+        workers=workers,
         own_servers=True,
         progress=lambda _: None,
     )
@@ -85,7 +92,7 @@ def request_to_wire() -> list[Figure]:
 
 
 async def _request_to_wire(*, rate: float, seconds: float) -> list[Figure]:
-    async with with_own_smsc(**A_WORKFLOW_EACH) as (stack, smsc):
+    async with with_own_smsc(environment=A_WORKFLOW_EACH) as (stack, smsc):
         latencies = await _wire_latencies(stack, smsc, rate, seconds)
     return [
         Figure(
@@ -100,13 +107,17 @@ async def _request_to_wire(*, rate: float, seconds: float) -> list[Figure]:
 
 
 @asynccontextmanager
-async def with_own_smsc(**environment: str) -> AsyncIterator[tuple[Stack, Smsc]]:
+async def with_own_smsc(
+    *, workers: int = 1, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[Stack, Smsc]]:
     """A stack whose SMSC is in this process, whose one clock then sees both ends."""
     async with Smsc("primary") as smsc:
         with temporary_folder() as folder:
             configuration = folder / "bench.toml"
             configuration.write_text(_OWN_SMSC.format(port=smsc.port))
-            context = running(folder / "stack", configuration, **environment)
+            context = running(
+                folder / "stack", configuration, workers=workers, environment=environment
+            )
             stack = await asyncio.to_thread(context.__enter__)
             try:
                 yield stack, smsc
@@ -133,7 +144,7 @@ async def _wire_latencies(stack: Stack, smsc: Smsc, rate: float, seconds: float)
 
 def single_sends() -> list[Figure]:
     """Messages a second, accepted to delivered, 50 undelivered at a time; and the worker's memory."""
-    with temporary_folder() as folder, running(folder, **A_WORKFLOW_EACH) as stack:
+    with temporary_folder() as folder, running(folder, environment=A_WORKFLOW_EACH) as stack:
         return uvloop.run(_single_sends(stack, messages=1500, undelivered=50))
 
 

@@ -59,6 +59,10 @@ allow_private_addresses = true
 """
 
 
+WORKERS: Final = int(os.environ.get("SMSGATEWAY_WORKERS") or 2)
+"""Worker processes: what gives most on two processors (docs/performance.md)."""
+
+
 class StackFailed(RuntimeError):
     """The stack cannot start; the text says why and what to do."""
 
@@ -109,6 +113,7 @@ class Stack:
         configuration: the providers and routes; else `template` is written into the folder.
         template: a configuration in which `$primary` and `$backup` stand for ports.
         environment: further variables for worker and API.
+        workers: how many worker processes there are, each with all roles.
         own_servers: whether to leave out the user's `DATABASE_URL` and `TEMPORAL_ADDRESS`.
         progress: is told what happens, in a sentence.
     """
@@ -120,6 +125,7 @@ class Stack:
         configuration: Path | None = None,
         template: str = CONFIGURATION,
         environment: Mapping[str, str] | None = None,
+        workers: int = 1,
         own_servers: bool = False,
         progress: Progress = print,
     ) -> None:
@@ -129,6 +135,7 @@ class Stack:
         self._given_configuration = configuration
         self._template = template
         self._environment = dict(environment or {})
+        self._workers = [_worker(number) for number in range(1, workers + 1)]
         self._own_servers = own_servers
         self._progress = progress
         self._children: dict[str, Child] = {}
@@ -170,8 +177,10 @@ class Stack:
 
     @property
     def metrics_urls(self) -> list[str]:
-        """For Prometheus: the API's, the worker's, and the Temporal server's."""
-        names = ("api_metrics", "worker_metrics", "worker_temporal_metrics")
+        """For Prometheus: the API's, the workers', and the Temporal server's."""
+        names = ["api_metrics"]
+        for worker in self._workers:
+            names += [f"{worker}_metrics", f"{worker}_temporal_metrics"]
         urls = [f"http://127.0.0.1:{self.ports.of(name)}/metrics" for name in names]
         own = self.temporal.metrics_url if isinstance(self.temporal, TemporalServer) else None
         return [*urls, own] if own else urls
@@ -197,8 +206,13 @@ class Stack:
         return self._api_key
 
     def child(self, name: str) -> Child:
-        """The process of `api`, `worker`, or a simulator by its provider's name."""
+        """The process of `api`, `worker` (then `worker_2`), or a simulator by its provider's name."""
         return self._children[name]
+
+    @property
+    def workers(self) -> list[Child]:
+        """The processes of all workers."""
+        return [self._children[name] for name in self._workers]
 
     # Starting and ending
 
@@ -239,12 +253,13 @@ class Stack:
         self._progress("preparing the database")
         self.bootstrap()
         self._progress("starting worker and API")
-        _all_at_once([self.start_worker, self.start_api])
+        workers = [partial(self.start_worker, name=name) for name in self._workers]
+        _all_at_once([*workers, self.start_api])
 
     def stop(self) -> None:
         """End everything in good order: the ways in first, the servers last."""
         self._expected.clear()
-        ways_in = ("api", "worker")
+        ways_in = ("api", *self._workers)
         for name in (*ways_in, *(name for name in self._children if name not in ways_in)):
             if name in self._children:
                 self._children[name].stop()
@@ -283,7 +298,8 @@ class Stack:
         ]
         _all_at_once(servers)
         down = [name for name, child in self._children.items() if not child.running]
-        starts = {"worker": self.start_worker, "api": self.start_api}
+        workers = {name: partial(self.start_worker, name=name) for name in self._workers}
+        starts: dict[str, Callable[[], None]] = {**workers, "api": self.start_api}
         _all_at_once([starts.get(name) or partial(self.start_simulator, name) for name in down])
 
     def _own(self) -> Iterable[PostgresServer | TemporalServer]:
@@ -431,16 +447,18 @@ class Stack:
         command: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         wait: bool = True,
+        name: str = "worker",
     ) -> None:
-        """Start the worker with all roles; returns when it works.
+        """Start a worker with all roles; returns when it works.
 
         Args:
+            name: which, if there are several.
             command: arguments for Python in place of `worker.py --role all`.
             environment: further variables, for this start alone.
             wait: False where it cannot become ready, since Temporal or Postgres is down.
         """
         child = self._python(
-            "worker", command or ["worker.py", "--role", "all"], environment=environment
+            name, command or ["worker.py", "--role", "all"], environment=environment
         )
         self._launch(child, lambda: not wait or child.has_said("worker_ready"), "ready")
 
@@ -492,12 +510,15 @@ class Stack:
             "SMSGATEWAY_LOG_FORMAT": "json",
             "SMSGATEWAY_LOG_LEVEL": "info",  # with less, the worker would not say that it is ready
         }
-        if name in {"api", "worker"}:
+        if self._is_ours(name):
             ours["SMSGATEWAY_METRICS_PORT"] = str(self.ports.of(f"{name}_metrics"))
-        if name == "worker":
-            port = str(self.ports.of("worker_temporal_metrics"))
+        if name in self._workers:
+            port = str(self.ports.of(f"{name}_temporal_metrics"))
             ours["SMSGATEWAY_TEMPORAL_METRICS_PORT"] = port
         return os.environ | ours | self._environment
+
+    def _is_ours(self, name: str) -> bool:
+        return name == "api" or name in self._workers
 
     def _recipient_hash_key(self) -> str:
         if given := os.environ.get("SMSGATEWAY_RECIPIENT_HASH_KEY"):
@@ -512,7 +533,7 @@ class Stack:
     def _python(
         self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> Child:
-        whole = self._environment_of(name) if name in {"api", "worker"} else dict(os.environ)
+        whole = self._environment_of(name) if self._is_ours(name) else dict(os.environ)
         child = Child(
             name,
             [sys.executable, *arguments],
@@ -537,6 +558,10 @@ class Stack:
     def _kill(self, name: str) -> None:
         self._expected.discard(name)
         self._children[name].kill()
+
+
+def _worker(number: int) -> str:
+    return "worker" if number == 1 else f"worker_{number}"
 
 
 def _simulators(configuration: Configuration) -> Iterable[tuple[str, SmppProvider]]:

@@ -1,4 +1,4 @@
-"""Where receipts and answers meet that were committed at the same moment (docs/decisions/0004)."""
+"""Where receipts and answers meet that were committed at the same moment (docs/decisions/0013)."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

@@ -155,9 +155,8 @@ class ReceiptIntake:
                 if not committed.done():
                     committed.set_result(None)
             self._announcements.tell(ingested.transitions)
-            again = await self._meeting.look_again(provider, ingested.alone)
-            met, moves = (*ingested.met, *again.met), (*ingested.transitions, *again.transitions)
-            self._measure(provider, [receipt for receipt, _ in batch], met, moves)
+            stored = [receipt for receipt, _ in batch]
+            self._announcements.afterwards(self._look_again(provider, stored, ingested))
 
     async def _write(self, provider: str, batch: list[StoredReceipt]) -> Matched:
         async with self._database.begin() as connection:
@@ -169,6 +168,13 @@ class ReceiptIntake:
                 errors=RECEIPT_ERROR_NAMES,
                 recheck=GRACE,
             )
+
+    async def _look_again(
+        self, provider: str, batch: list[StoredReceipt], ingested: Matched
+    ) -> None:
+        again = await self._meeting.look_again(provider, ingested.alone)
+        met, moves = (*ingested.met, *again.met), (*ingested.transitions, *again.transitions)
+        self._measure(provider, batch, met, moves)
 
     def _measure(
         self,

@@ -244,8 +244,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.peers.kannel")
     parser.add_argument("--messages", type=int, default=20_000)
     messages = parser.parse_args().messages
-    with temporary_folder() as folder, running_smsc(folder) as port:
-        figure = kannel_per_s(port, folder, messages)
+    with temporary_folder() as folder, running_smsc(folder) as smsc:
+        figure = kannel_per_s(smsc.port, folder, messages)
     print(f"Kannel: {figure:.0f} messages/s, {messages} with a callback for each delivery")
     return 0
 

@@ -1,9 +1,11 @@
 "use strict";
 // An SMSC that nobody here wrote the protocol of: npm's smpp. It accepts everything at once, and
-// reports each delivery right after the answer. Argument: the port. SIGTERM ends it.
+// reports each delivery right after the answer; with a second argument, "hold", it keeps the reports
+// until SIGUSR2. First argument: the port. SIGTERM ends it.
 const smpp = require("smpp");
 
 let submitted = 0;
+let held = process.argv[3] === "hold" ? [] : null;
 
 function report(session, pdu, id) {
   session.deliver_sm({
@@ -28,11 +30,22 @@ const server = smpp.createServer((session) => {
     submitted += 1;
     const id = submitted.toString(16).padStart(8, "0");
     session.send(pdu.response({ message_id: id }));
-    report(session, pdu, id);
+    if (held) held.push([session, pdu, id]);
+    else report(session, pdu, id);
   });
 });
 
 server.listen(Number(process.argv[2]), "127.0.0.1", () => console.log("listening"));
+process.on("SIGUSR2", () => {
+  const waiting = held || [];
+  held = null;
+  // As fast as the network takes them, and no faster.
+  const some = () => {
+    for (const each of waiting.splice(0, 500)) report(...each);
+    if (waiting.length) setImmediate(some);
+  };
+  some();
+});
 process.on("SIGTERM", () => {
   console.log(JSON.stringify({ submitted }));
   process.exit(0);

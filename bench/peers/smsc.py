@@ -1,9 +1,12 @@
 """An SMSC that nobody here wrote the protocol of: npm's `smpp`, as a process of its own."""
 
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +16,21 @@ PEERS: Final = Path(__file__).parent
 FILES: Final = ("smsc.js", "package.json", "package-lock.json", ".npmrc")
 
 
+@dataclass(frozen=True, slots=True)
+class PeerSmsc:
+    """The SMSC, on this port of 127.0.0.1."""
+
+    port: int
+    pid: int
+
+    def report(self) -> None:
+        """Send all receipts that were held, and hold no more."""
+        os.kill(self.pid, signal.SIGUSR2)
+
+
 @contextmanager
-def running_smsc(folder: Path) -> Iterator[int]:
-    """Start the SMSC, with its files in the folder; gives its port."""
+def running_smsc(folder: Path, *, holding: bool = False) -> Iterator[PeerSmsc]:
+    """Start the SMSC, with its files in the folder; `holding` keeps its receipts for later."""
     node = shutil.which("node")
     if node is None:
         raise RuntimeError("node is not installed; the SMSC of this figure needs it")
@@ -27,13 +42,13 @@ def running_smsc(folder: Path) -> Iterator[int]:
     port = free_port()
     child = Child(
         "smsc",
-        [node, str(workplace / "smsc.js"), str(port)],
+        [node, str(workplace / "smsc.js"), str(port), *(["hold"] if holding else [])],
         log=folder / "smsc.log",
         folder=workplace,
     )
     child.start()
     try:
         child.wait_for(lambda: listens(port), seconds=20, what="listening")
-        yield port
+        yield PeerSmsc(port, child.pid)
     finally:
         child.stop()
