@@ -27,6 +27,7 @@ system_id = "bench"
 password = "env:SMSGATEWAY_BENCH_PASSWORD"
 binds = 2
 window = 500
+{more}
 
 [[routes]]
 providers = ["primary"]
@@ -179,24 +180,27 @@ class Peers:
 
 
 @contextmanager
-def gateway(more: str = "", *, workers: int = WORKERS, holding: bool = False) -> Iterator[Peers]:
+def gateway(
+    more: str = "", *, provider: str = "", workers: int = WORKERS, holding: bool = False
+) -> Iterator[Peers]:
     """The stack with the SMSC of others behind it.
 
     Args:
         more: goes into its configuration.
+        provider: goes into what that says of the provider.
         workers: how many there are.
         holding: whether the SMSC keeps its receipts until it is told to send them.
     """
     with temporary_folder() as folder, running_smsc(folder, holding=holding) as smsc:
         configuration = folder / "bench.toml"
-        configuration.write_text(CONFIGURATION.format(port=smsc.port) + more)
+        configuration.write_text(CONFIGURATION.format(port=smsc.port, more=provider) + more)
         with running(folder / "stack", configuration, workers=workers) as stack:
             headers = {"Authorization": f"Bearer {stack.api_key.secret}"}
             with httpx.Client(base_url=stack.api_url, headers=headers, timeout=60) as client:
                 yield Peers(stack, client, smsc)
 
 
-def send(client: httpx.Client, number: int, count: int, **more: str) -> None:
+def send(client: httpx.Client, number: int, count: int, **more: str | int) -> None:
     """Send a batch to so many numbers; `more` goes into the request."""
     recipients = [
         {"to": f"+4477{10_000_000 + place}", "variables": {"n": str(place)}}

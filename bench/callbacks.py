@@ -38,7 +38,7 @@ def bulk_callbacks(messages: int = 100_000) -> list[Figure]:
     Raises:
         RuntimeError: a callback is missing, came before an earlier one, or was not signed.
     """
-    with gateway(CONFIGURATION) as peers, _receiver(peers.client) as url:
+    with gateway(CONFIGURATION) as peers, receiver(peers.client) as url:
         client = peers.client
         send(client, 0, 1000, callback_url=f"{url}/warm")  # plans are made, caches are filled
         peers.until_delivered()
@@ -103,7 +103,8 @@ def _told(url: str, messages: int, within: float = 600) -> Seen:
 
 
 @contextmanager
-def _receiver(client: httpx.Client) -> Iterator[str]:
+def receiver(client: httpx.Client) -> Iterator[str]:
+    """A customer's server in a process of its own; gives its address."""
     secret = client.get("/api/v1/callbacks/secret").json()["secret"]
     port = free_port()
     with temporary_folder() as folder:

@@ -87,8 +87,8 @@ class Receiver(asyncio.Protocol):
                 continue
             self.ids.add(event["id"])
             seen.events += 1
-            rank, before = _RANKS[event["status"]], self.ranks.get(event["message_id"], 0)
-            seen.out_of_order += rank != before + 1
+            rank, before = _RANKS.get(event["status"], 2), self.ranks.get(event["message_id"], 0)
+            seen.out_of_order += rank <= before
             seen.messages += rank == len(_RANKS)
             self.ranks[event["message_id"]] = rank
         seen.last_at = time.time()

@@ -63,6 +63,9 @@ _SESSION: Final = {
     # Statements are prepared while tables are small and run when they are large: a plan that reads
     # a whole table because it is still empty would stay for minutes.
     "enable_seqscan": "off",
+    # What is switched off is reckoned as very dear by some versions, which would then compile every
+    # statement anew at each run.
+    "jit": "off",
 }
 
 _BEGIN: Final = sql("BEGIN")

@@ -7,9 +7,15 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.database import Database
+from telemetry.logs import get_logger
+
+_log = get_logger(__name__)
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # Any constant will do, as long as every process that migrates takes the same one.
@@ -41,7 +47,8 @@ def _upgrade(connection: Connection, revision: str) -> None:
 async def migrate(database: Database, revision: str = "head") -> str:
     """Bring the database forward to `revision`; returns the revision that it has then.
 
-    Two processes that migrate at once take turns; the second finds nothing to do.
+    Two processes that migrate at once take turns; the second finds nothing to do. A migration that
+    needs a table for itself waits for it a second at a time, so that sending goes on meanwhile.
     """
     async with database.engine.connect() as pooled:
         # Each migration is a transaction: all of it, or nothing.
@@ -54,14 +61,29 @@ async def migrate(database: Database, revision: str = "head") -> str:
             await asyncio.sleep(0.2)
         await connection.commit()
         try:
-            await connection.run_sync(_upgrade, revision)
-            await connection.commit()
+            await _upgraded(connection, revision)
             return await connection.run_sync(_version) or ""
         finally:
             await connection.execute(
                 text("SELECT pg_advisory_unlock(:lock)"), {"lock": _MIGRATION_LOCK}
             )
             await connection.commit()
+
+
+async def _upgraded(connection: AsyncConnection, revision: str) -> None:
+    """Migrate, and begin anew where another transaction had a table for too long."""
+    while True:
+        try:
+            await connection.run_sync(_upgrade, revision)
+            await connection.commit()
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            await connection.rollback()
+            _log.warning("migration_waits_for_a_table")
+            await asyncio.sleep(1)
+        else:
+            return
 
 
 def _version(connection: Connection) -> str | None:

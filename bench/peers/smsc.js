@@ -1,10 +1,13 @@
 "use strict";
 // An SMSC that nobody here wrote the protocol of: npm's smpp. It accepts everything at once, and
 // reports each delivery right after the answer; with a second argument, "hold", it keeps the reports
-// until SIGUSR2. First argument: the port. SIGTERM ends it.
+// until SIGUSR2. First argument: the port. SIGHUP resets all connections; SIGTERM ends it, and it says
+// how many messages it took, how many different texts, and how often the most frequent of them.
 const smpp = require("smpp");
 
 let submitted = 0;
+const texts = new Map();
+const sessions = new Set();
 let held = process.argv[3] === "hold" ? [] : null;
 
 function report(session, pdu, id) {
@@ -20,6 +23,8 @@ function report(session, pdu, id) {
 
 const server = smpp.createServer((session) => {
   session.on("error", () => {});
+  sessions.add(session);
+  session.on("close", () => sessions.delete(session));
   session.on("bind_transceiver", (pdu) => session.send(pdu.response()));
   session.on("enquire_link", (pdu) => session.send(pdu.response()));
   session.on("unbind", (pdu) => {
@@ -28,6 +33,8 @@ const server = smpp.createServer((session) => {
   });
   session.on("submit_sm", (pdu) => {
     submitted += 1;
+    const text = pdu.short_message.message;
+    texts.set(text, (texts.get(text) || 0) + 1);
     const id = submitted.toString(16).padStart(8, "0");
     session.send(pdu.response({ message_id: id }));
     if (held) held.push([session, pdu, id]);
@@ -46,7 +53,11 @@ process.on("SIGUSR2", () => {
   };
   some();
 });
+process.on("SIGHUP", () => {
+  for (const session of sessions) session.destroy();
+});
 process.on("SIGTERM", () => {
-  console.log(JSON.stringify({ submitted }));
+  const most = Math.max(0, ...new Set(texts.values()));
+  console.log(JSON.stringify({ submitted, different: texts.size, most }));
   process.exit(0);
 });

@@ -1,9 +1,11 @@
 """An SMSC that nobody here wrote the protocol of: npm's `smpp`, as a process of its own."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +24,27 @@ class PeerSmsc:
 
     port: int
     pid: int
+    log: Path
 
     def report(self) -> None:
         """Send all receipts that were held, and hold no more."""
         os.kill(self.pid, signal.SIGUSR2)
+
+    def reset(self) -> None:
+        """Reset all connections."""
+        os.kill(self.pid, signal.SIGHUP)
+
+    def counted(self) -> dict[str, int]:
+        """End it; how many messages it took (`submitted`), and of `different` texts."""
+        os.kill(self.pid, signal.SIGTERM)
+        ends = time.monotonic() + 10
+        while time.monotonic() < ends:
+            for line in self.log.read_text().splitlines():
+                if line.startswith("{"):
+                    found: dict[str, int] = json.loads(line)
+                    return found
+            time.sleep(0.1)
+        raise RuntimeError("the SMSC did not tell what it has counted")
 
 
 @contextmanager
@@ -49,6 +68,6 @@ def running_smsc(folder: Path, *, holding: bool = False) -> Iterator[PeerSmsc]:
     child.start()
     try:
         child.wait_for(lambda: listens(port), seconds=20, what="listening")
-        yield PeerSmsc(port, child.pid)
+        yield PeerSmsc(port, child.pid, folder / "smsc.log")
     finally:
         child.stop()

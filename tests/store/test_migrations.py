@@ -1,6 +1,7 @@
 """Migrations on a database with data: what was there is there afterwards, and goes on."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -88,3 +89,23 @@ async def test_a_migration_that_is_done_already_does_nothing(database):
     began = datetime.now(UTC)
     assert await migrate(database) == await migrate(database) == newest_version()
     assert datetime.now(UTC) - began < timedelta(minutes=1)
+
+
+async def test_a_migration_that_waits_for_a_table_holds_nobody_up(database):
+    await migrate(database, "0001")
+    account = sql("INSERT INTO accounts (id, callback_secret) VALUES (:id, 'x')")
+    async with database.begin() as reader:
+        # As a report or a backup does, for as long as it takes.
+        await reader.rows(sql("SELECT count(*) FROM messages"))
+        migrating = asyncio.create_task(migrate(database))
+        slowest = 0.0
+        for number in range(25):
+            began = time.monotonic()
+            async with database.begin() as sender:
+                add_message(sender)
+                sender.send(account, {"id": f"account {number}"})
+            slowest = max(slowest, time.monotonic() - began)
+            await asyncio.sleep(0.1)
+        assert not migrating.done()
+        assert slowest < 1.5
+    assert await asyncio.wait_for(migrating, 30) == newest_version()

@@ -219,6 +219,8 @@ ALTER TABLE callback_events DROP CONSTRAINT callback_events_lane_id_fkey;
 
 
 def upgrade() -> None:
+    # Whoever waits for a table holds up all who come after: better to let go and try again.
+    op.execute("SET LOCAL lock_timeout = '1s'")
     op.execute(TABLES)
     op.execute(FOLDS)
     op.execute(CHECKS)
