@@ -15,7 +15,7 @@ from typing import Final
 from local.folders import InUse, exclusively
 from local.postgres import PostgresServer, PostgresUnavailable
 from local.processes import ChildEnded
-from local.stack import Stack, StackFailed
+from local.stack import WORKERS, Stack, StackFailed
 from local.temporal import TemporalUnavailable
 from settings.configuration_file import ConfigurationMistakes, read_configuration
 from settings.secrets import SecretMissing, resolve_secret
@@ -57,9 +57,11 @@ def _run_alone(build: Path) -> int:
     announcement = build / "run.json"
     announcement.unlink(missing_ok=True)  # of a run that was killed
     given = os.environ.get("SMSGATEWAY_CONFIG")
+    own_carriers = not given or bool(os.environ.get("SMSGATEWAY_WORKERS"))
     stack = Stack(
         build / "stack",
         configuration=Path(given).absolute() if given else None,
+        workers=WORKERS if own_carriers else 1,
         progress=lambda sentence: print(f"· {sentence}", flush=True),
     )
     try:
@@ -133,8 +135,7 @@ def _announce(stack: Stack, file: Path) -> None:
         "Temporal": stack.temporal.address,
         "Temporal UI": stack.temporal_ui_url or "(yours)",
         "Metrics of API": stack.metrics_urls[0],
-        "Metrics of worker": stack.metrics_urls[1],
-        "Metrics of Temporal": " ".join(stack.metrics_urls[2:]),
+        "…workers, Temporal": " ".join(stack.metrics_urls[1:]),
         **{f"SMSC {name}": url for name, url in stack.control_urls.items()},
         "Data and logs": _places(stack),
         "API key": key,

@@ -60,7 +60,11 @@ allow_private_addresses = true
 
 
 WORKERS: Final = int(os.environ.get("SMSGATEWAY_WORKERS") or 2)
-"""Worker processes: what gives most on two processors (docs/performance.md)."""
+"""Worker processes: two give most on two processors (docs/performance.md).
+
+Binds, windows and rates hold within one process. So a configuration of the user's own gets one
+worker, unless the variable says otherwise: carriers count what their contract allows.
+"""
 
 
 class StackFailed(RuntimeError):
