@@ -1,0 +1,121 @@
+"""Receipts and answers that race each other, in transactions that overlap."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from domain.receipts import ReceiptState
+from store import attempts, receipts
+from store.attempts import AttemptChange, PartRecord
+from store.database import Database, sql
+from store.receipts import StoredReceipt
+from store.transitions import lock
+from tests.store.test_folds import NOW, add_attempt, add_message, database
+
+__all__ = ["database"]
+
+pytestmark = pytest.mark.stack
+
+HOW = {"at": NOW, "errors": {}, "recheck": timedelta(minutes=1)}
+
+
+def receipt(its_id, *, state=ReceiptState.DELIVERED):
+    return StoredReceipt(
+        provider="p",
+        provider_message_id=its_id,
+        state=state,
+        code="000",
+        received_at=NOW + timedelta(seconds=1),
+    )
+
+
+async def submitted(database: Database, count: int):
+    async with database.begin() as connection:
+        messages = [add_message(connection, status="sending") for _ in range(count)]
+        for message in messages:
+            add_attempt(connection, message, 1, ["submitting"], "submitting")
+    return messages
+
+
+async def record(connection, messages, its_id):
+    lock(connection, sorted(messages))
+    await attempts.record_and_settle(
+        connection,
+        [
+            AttemptChange(m, 1, [PartRecord(1, "accepted", its_id(n), None, "")], code="")
+            for n, m in enumerate(messages)
+        ],
+        actor="test",
+        at=NOW,
+        check_by=None,
+        doubt_until=NOW,
+    )
+
+
+async def statuses(database: Database):
+    rows = await database.rows(sql("SELECT status, count(*) FROM messages GROUP BY status"))
+    return {row["status"]: row["count"] for row in rows}
+
+
+@pytest.mark.parametrize("count", [1, 60])
+async def test_a_receipt_and_an_answer_that_miss_each_other_meet_once_at_the_second_look(
+    database, count
+):
+    messages = await submitted(database, count)
+    ids = [f"id {n}" for n in range(count)]
+    async with database.begin() as answering:
+        await record(answering, messages, ids.__getitem__)
+        async with database.begin() as receiving:
+            first = await receipts.ingest(receiving, "p", [receipt(i) for i in ids], **HOW)
+        assert first.met == ()
+        assert sorted(first.alone) == sorted(ids)
+    assert await statuses(database) == {"sent": count}
+
+    async def look_again():
+        async with database.begin() as connection:
+            return await receipts.match(connection, "p", ids, **HOW)
+
+    both = await asyncio.gather(look_again(), look_again())
+    assert sum(len(each.met) for each in both) == count
+    assert await statuses(database) == {"delivered": count}
+    told = await database.rows(sql("SELECT kind FROM events WHERE kind = 'receipt'"))
+    assert len(told) == count
+    assigned = await database.rows(sql("SELECT 1 FROM receipts WHERE message_id IS NOT NULL"))
+    assert len(assigned) == count
+
+
+async def test_a_receipt_whose_part_is_known_is_written_with_it(database):
+    messages = await submitted(database, 30)
+    async with database.begin() as connection:
+        await record(connection, messages, "id {}".format)
+    async with database.begin() as connection:
+        batch = [receipt(f"id {n}") for n in range(30)]
+        found = await receipts.ingest(connection, "p", [*batch, batch[0]], **HOW)
+    assert len(found.met) == 30
+    assert found.alone == ()
+    rows = await database.rows(
+        sql("SELECT message_id, attempt, part, copies FROM receipts ORDER BY id")
+    )
+    assert {row["message_id"] for row in rows} == set(messages)
+    assert [row["copies"] for row in rows] == [2] + [1] * 29
+
+
+async def test_a_copy_that_comes_later_is_counted_and_moves_nothing(database):
+    messages = await submitted(database, 1)
+    async with database.begin() as connection:
+        await record(connection, messages, "id {}".format)
+    found = []
+    for _ in range(2):
+        async with database.begin() as connection:
+            found.append(await receipts.ingest(connection, "p", [receipt("id 0")], **HOW))
+    assert [len(each.met) for each in found] == [1, 0]
+    assert found[1].alone == ()
+    told = await database.rows(sql("SELECT 1 FROM events WHERE kind = 'receipt'"))
+    assert len(told) == 1
+
+
+async def test_a_receipt_that_meets_nobody_says_so(database):
+    async with database.begin() as connection:
+        found = await receipts.ingest(connection, "p", [receipt("nobody's")], **HOW)
+    assert found.alone == ("nobody's",)
