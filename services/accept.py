@@ -1,6 +1,8 @@
 """Accepting a message: the one path for every way in."""
 
+import asyncio
 from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -36,6 +38,9 @@ from workflows.ports.send import Step, send_workflow_id
 
 _log = get_logger(__name__)
 
+_ANSWER_WITHIN: Final = 0.05
+"""Seconds for which an answer waits for a Temporal that is slow: the message is committed."""
+
 
 class Accept:
     """Validates, commits, starts the runner: in that order, so that a 202 is never taken back."""
@@ -61,6 +66,7 @@ class Accept:
         self._budget = budget
         self._recipient_hash = recipient_hash
         self._purse = purse
+        self._starting: set[asyncio.Task[None]] = set()
 
     async def __call__(
         self, caller: Caller, command: SendCommand, *, idempotency_key: str | None = None
@@ -100,17 +106,35 @@ class Accept:
             runner="single",
         )
         _log.info("message_accepted", message_id=accepted.message_id, mode=command.mode)
+        task = asyncio.create_task(self._start(asked, addressed, message_id, first, now))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        await asyncio.wait({task}, timeout=_ANSWER_WITHIN)
+        return accepted
+
+    async def drained(self) -> None:
+        """Wait until every runner was started."""
+        while self._starting:
+            await asyncio.wait(self._starting)
+
+    async def _start(
+        self,
+        asked: Asked,
+        addressed: Addressed,
+        message_id: UUID,
+        first: Step | None,
+        now: datetime,
+    ) -> None:
         started = await self._orchestration.start_send(
             message_id,
             1,
-            mode=command.mode.value,
+            mode=asked.command.mode.value,
             country=addressed.number.country,
-            account=caller.account_id,
+            account=asked.caller.account_id,
             first=first,
         )
         if not started:
             await leave_to_the_reconciler(self._database, message_id, now)
-        return accepted
 
     async def _write(
         self,

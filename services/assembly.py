@@ -56,6 +56,7 @@ class Services:
 
     async def close(self) -> None:
         """Tell what is still to be told, and let go of the database."""
+        await self.accept.drained()
         await self.groups.drained()
         await self.announcements.drained()
         await self.database.close()
