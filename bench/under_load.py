@@ -18,7 +18,7 @@ from bench.load import Connections
 from local.stack import Stack
 
 _SECONDS = 30
-_RATE = 10
+_RATE = 4
 """Single messages a second; every second one is an alert."""
 
 

@@ -66,6 +66,8 @@ _MOST_EXCEPTIONS: Final = 20_000
 """More than a bulk has messages."""
 _MOST_TO_LEAVE: Final = 20
 """Messages that get a runner of their own at once, so that they starve nobody."""
+_AT_A_TURN: Final = 25
+"""Messages that are prepared or begun in one go, some two milliseconds: alerts are not to wait."""
 _TURN_WITHIN: Final = timedelta(seconds=5)
 """How long a claimed message waits for its turn, which a second of the rate should bring."""
 _SHARE_FOR: Final = 30.0
@@ -345,13 +347,17 @@ class Bulks:
             tried = await bulks.attempts_of(connection, again)
             choose = _Chooser(self._routes, connection, self._configurations, now)
             chosen = [(row, await choose.about(row, tried.get(row["id"], []))) for row in rows]
-        found = [
-            self._as_ready(row, choice, choice.decision, provider, now)
-            for row, choice in chosen
-            if isinstance(choice.decision, Submit)
-            and choice.decision.provider == provider.name
-            and not choice.decision.resume
-        ]
+        found: list[_Ready] = []
+        for place, (row, choice) in enumerate(chosen, start=1):
+            if place % _AT_A_TURN == 0:
+                await asyncio.sleep(0)
+            decision = choice.decision
+            if (
+                isinstance(decision, Submit)
+                and decision.provider == provider.name
+                and not decision.resume
+            ):
+                found.append(self._as_ready(row, choice, decision, provider, now))
         return found, rows[-1]["id"] if rows else None
 
     def _as_ready(
@@ -534,7 +540,9 @@ class _Sending:
             wanted = found[sent : sent + room]
             taken = await self._claimed(wanted, stop)
             self._room.give_back(room - len(taken))
-            for each in taken:
+            for place, each in enumerate(taken, start=1):
+                if place % _AT_A_TURN == 0:
+                    await asyncio.sleep(0)
                 task = asyncio.create_task(self._submit(each))
                 self._submitting.add(task)
                 task.add_done_callback(self._submitting.discard)
