@@ -12,7 +12,13 @@ from tests.stack.gateway import CONFIGURATION, Gateway, MortalStack
 @pytest.fixture(scope="session")
 def whole_gateway() -> Iterator[Gateway]:
     with temporary_folder() as folder:
-        stack = MortalStack(folder, own_servers=True, template=CONFIGURATION)
+        stack = MortalStack(
+            folder,
+            own_servers=True,
+            template=CONFIGURATION,
+            # What is tested here of single messages is about their own workflows.
+            environment={"SMSGATEWAY_WORKFLOW_STARTS": "1000"},
+        )
         try:
             stack.start()
             with closing(Gateway(stack)) as gateway:
