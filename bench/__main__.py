@@ -30,7 +30,9 @@ def main() -> int:
     """Measure what was asked for, all of it by default."""
     names = [name for group in MEASUREMENTS for name in group]
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("--only", choices=names, help="measure one figure, and those that are measured with it")
+    parser.add_argument(
+        "--only", choices=names, help="measure one figure, and those that are measured with it"
+    )
     only = parser.parse_args().only
     console = Console(width=120)
     console.print(machine(), highlight=False)
