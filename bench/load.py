@@ -63,19 +63,28 @@ async def callbacks(port: int, taken: Callable[[bytes, bytes], None]) -> AsyncIt
         server.close()
 
 
-class _Sender(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """One connection that is kept."""
 
-    def __init__(self, left: Iterator[bytes], end: asyncio.Future[None]) -> None:
-        self._left = left
-        self._end = end
+    def __init__(self) -> None:
         self._transport: asyncio.Transport
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(
-            "asyncio.Transport", transport
-        )  # uvloop's is one, and does not say so
+        # uvloop's is one, and does not say so
+        self._transport = cast("asyncio.Transport", transport)
+
+
+class _Sender(_Connection):
+    """One that sends request after request."""
+
+    def __init__(self, left: Iterator[bytes], end: asyncio.Future[None]) -> None:
+        super().__init__()
+        self._left = left
+        self._end = end
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
         self._send_next()
 
     def data_received(self, data: bytes) -> None:
@@ -103,18 +112,12 @@ class _Sender(asyncio.Protocol):
             self._end.set_exception(LoadFailed(why))
 
 
-class _Receiver(asyncio.Protocol):
-    """One connection of somebody who calls back."""
+class _Receiver(_Connection):
+    """One of somebody who calls back."""
 
     def __init__(self, taken: Callable[[bytes, bytes], None]) -> None:
+        super().__init__()
         self._taken = taken
-        self._transport: asyncio.Transport
-        self._received = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(
-            "asyncio.Transport", transport
-        )  # uvloop's is one, and does not say so
 
     def data_received(self, data: bytes) -> None:
         self._received += data

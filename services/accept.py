@@ -86,7 +86,7 @@ class Accept:
         message_id = uuid7()
         async with self._database.begin() as connection:
             if asked.key is not None:
-                known = await answered_before(connection, {asked.key: command.digest()}, now)
+                known = await answered_before(connection, {asked.key: asked.digest}, now)
                 if asked.key in known:
                     return Accepted.again(answer_again(known[asked.key]))
             shared, addressed = asked.checked()
@@ -95,7 +95,7 @@ class Accept:
             if asked.key is not None:
                 idempotency.keep(
                     connection,
-                    {asked.key: (command.digest(), accepted.to_json())},
+                    {asked.key: (asked.digest, accepted.to_json())},
                     at=now,
                     expires_at=now + KEY_LIFE,
                 )

@@ -164,22 +164,20 @@ class Addressed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A message that somebody wants sent, looked at; what is None has a fault."""
+    """A message that somebody wants sent, looked at; what is None has a fault.
+
+    `key` is the idempotency key as it is kept, None without one; `digest` then tells whether two
+    requests are the same one.
+    """
 
     caller: Caller
     command: SendCommand
-    idempotency_key: str | None
+    key: Key | None
+    digest: bytes
     shared: Shared | None
     addressed: Addressed | None
     faults: list[Fault]
     traceparent: str | None
-
-    @property
-    def key(self) -> Key | None:
-        """The idempotency key, as it is kept."""
-        if self.idempotency_key is None:
-            return None
-        return Key(self.caller.account_id, self.caller.environment.value, self.idempotency_key)
 
     def checked(self) -> tuple[Shared, Addressed]:
         """What was found good.
@@ -249,10 +247,14 @@ class Checks:
         addressed, more = check_recipient(
             command.to, command.body, smart=command.smart_encoding, max_segments=max_segments
         )
+        key = None
+        if idempotency_key is not None:
+            key = Key(caller.account_id, caller.environment.value, idempotency_key)
         return Asked(
             caller=caller,
             command=command,
-            idempotency_key=idempotency_key,
+            key=key,
+            digest=command.digest() if key is not None else b"",
             shared=shared,
             addressed=addressed,
             faults=[*more, *faults],

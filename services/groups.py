@@ -184,7 +184,7 @@ class Groups:
                 each.outcome = KeyInFlight()
         if not keyed:
             return
-        digests = {key: each.asked.command.digest() for key, each in keyed.items()}
+        digests = {key: each.asked.digest for key, each in keyed.items()}
         for key, answer in (await answered_before(connection, digests, now)).items():
             keyed[key].outcome = answer if isinstance(answer, Exception) else Accepted.again(answer)
 
@@ -218,7 +218,7 @@ class Groups:
                 traceparent=asked.traceparent,
             )
             if asked.key is not None:
-                kept[asked.key] = (asked.command.digest(), answer.to_json())
+                kept[asked.key] = (asked.digest, answer.to_json())
         if not ids:
             return None, []
         owner = bulk_workflow_id(_public(bulk.bulk_id))
