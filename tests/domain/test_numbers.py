@@ -159,3 +159,44 @@ def test_any_text_is_a_number_that_reads_the_same_again_or_a_refusal_without_the
 
 def test_every_problem_has_its_advice():
     assert set(_ADVICE) == set(NumberProblem)
+
+
+@given(st.data())
+def test_country_and_kind_are_those_that_phonenumbers_tells(data):
+    """The plans are made ready by us, from what `phonenumbers` knows; its own answers are slower."""
+    region = data.draw(st.sampled_from(sorted(phonenumbers.SUPPORTED_REGIONS)))
+    phone_type = data.draw(st.sampled_from(sorted(_KINDS)))
+    example = phonenumbers.example_number_for_type(region, phone_type)
+    code = phonenumbers.country_code_for_region(region)
+    written = f"+{code}" + data.draw(st.from_regex(r"[0-9]{4,12}", fullmatch=True))
+    if example is not None and data.draw(st.booleans()):
+        known = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
+        written = known[:-2] + data.draw(st.from_regex(r"[0-9]{2}", fullmatch=True))
+    try:
+        number = parse_number(written)
+    except InvalidNumber:
+        return  # which numbers are refused is looked at above
+    parsed = phonenumbers.parse(number.e164, None)
+    assert number.kind is _KINDS[phonenumbers.number_type(parsed)]
+    assert number.country == (
+        phonenumbers.region_code_for_number(parsed)
+        or phonenumbers.region_code_for_country_code(number.calling_code)
+    ).replace("001", "ZZ")
+
+
+def test_every_country_has_its_example_number_by_our_plans_too():
+    for region in phonenumbers.SUPPORTED_REGIONS:
+        for phone_type, kind in _KINDS.items():
+            example = phonenumbers.example_number_for_type(region, phone_type)
+            if example is None or not _reachable_from_abroad(example):
+                continue
+            number = parse_number(
+                phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
+            )
+            assert number.kind is _KINDS[phonenumbers.number_type(example)], (region, kind)
+            assert number.country == phonenumbers.region_code_for_number(example)
+
+
+def _reachable_from_abroad(number):
+    possible = phonenumbers.is_possible_number_with_reason(number)
+    return possible == phonenumbers.ValidationResult.IS_POSSIBLE
