@@ -42,6 +42,7 @@ def test_trunk_prefixes_are_taken_off_however_many(written):
         ("+33639980001", "FR", 33),
         ("+14165550100", "CA", 1),  # one calling code, many countries
         ("+18765550100", "JM", 1),
+        ("+18760000000", "JM", 1),  # in no assigned range, but by its area code
         ("+88213300000", "ZZ", 882),  # satellites belong to no country
         ("+80012345678", "ZZ", 800),
     ],
