@@ -45,8 +45,13 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]), CAST(:countries AS t
             CAST(:metadata AS jsonb[]), CAST(:traceparents AS text[]),
             CAST(:positions AS integer[]))
      AS n (id, number_hash, country, body, encoding, segments, metadata, traceparent, position)
-JOIN recipients r ON r.account_id = :account_id AND r.hash_version = :hash_version
-                 AND r.number_hash = n.number_hash AND r.number_hash = ANY(:hashes)
+CROSS JOIN LATERAL (
+    -- One look into the index for each: the planner, who takes the arrays for short, would else
+    -- compare all with all, or read all recipients of the account.
+    SELECT id FROM recipients
+    WHERE account_id = :account_id AND hash_version = :hash_version AND number_hash = n.number_hash
+    LIMIT 1
+) r
 """)
 
 _TELL_ACCEPTED = sql("""
