@@ -40,6 +40,9 @@ SETTINGS: Final = {
     "unix_socket_directories": "",
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
+    "shared_buffers": "512MB",
+    "max_wal_size": "4GB",
+    "wal_buffers": "16MB",
     # A statement, or the detail of its error ("Key (number)=… exists"), would carry people's
     # numbers into the log.
     "log_error_verbosity": "terse",
