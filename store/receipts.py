@@ -299,6 +299,11 @@ SELECT count(*) AS receipts FROM receipts
 WHERE message_id IS NULL AND received_at BETWEEN :since AND :until
 """)
 
+_WAITING = sql("""
+SELECT provider_message_id FROM receipts
+WHERE provider = :provider AND message_id IS NULL LIMIT :limit
+""")
+
 _UNMATCHED = sql("""
 SELECT DISTINCT provider, provider_message_id FROM receipts
 WHERE message_id IS NULL AND received_at BETWEEN :since AND :until
@@ -607,6 +612,12 @@ async def count_unmatched(connection: Connection, since: datetime, until: dateti
     """How many receipts of that time met no part yet."""
     found = await connection.row(_UNMATCHED_COUNT, {"since": since, "until": until})
     return int(found["receipts"]) if found is not None else 0
+
+
+async def waiting(connection: Connection, provider: str, limit: int) -> set[str] | None:
+    """The ids of a provider's receipts that met no part yet; None if there are `limit` or more."""
+    found = await connection.rows(_WAITING, {"provider": provider, "limit": limit})
+    return {row["provider_message_id"] for row in found} if len(found) < limit else None
 
 
 async def match_late(
