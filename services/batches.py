@@ -73,7 +73,10 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchCommand(SharedCommand):
-    """A batch as it is asked for; `digest` tells whether two requests are the same one."""
+    """A batch as it is asked for.
+
+    `digest` tells whether two requests with one idempotency key are the same one.
+    """
 
     body: str | None
     recipients: Sequence[Recipient]
