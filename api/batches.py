@@ -53,9 +53,11 @@ class BatchRecipient(Asked):
     variables: Annotated[
         dict[Word, Annotated[str, Field(max_length=1000), STORABLE]],
         Field(max_length=MOST_VARIABLES),
-    ] = Field({}, description="What stands in the places of the batch's text.")
+    ] = Field(default_factory=dict, description="What stands in the places of the batch's text.")
     body: Text | None = Field(None, description="A text of its own, taken as it is.")
-    metadata: Metadata = Field({}, description="Your own pairs, given back with the message.")
+    metadata: Metadata = Field(
+        default_factory=dict, description="Your own pairs, given back with the message."
+    )
 
 
 class BatchRequest(SharedRequest):
