@@ -66,6 +66,9 @@ _SESSION: Final = {
     # What is switched off is reckoned as very dear by some versions, which would then compile every
     # statement anew at each run.
     "jit": "off",
+    # A plan for given values passes over partitions before it is reckoned, one for all values when it
+    # runs: Postgres takes the first for so much cheaper that it would plan at each run.
+    "plan_cache_mode": "force_generic_plan",
 }
 
 _BEGIN: Final = sql("BEGIN")

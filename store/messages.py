@@ -13,6 +13,7 @@ from domain.delivery import AttemptFacts, MessageFacts
 from domain.errors import ErrorClass
 from domain.states import AttemptStatus, Verdict
 from store.database import Answer, Connection, Row, sql
+from store.partitions import reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,10 @@ RETURNING epoch
 _OVERDUE = sql("""
 SELECT id, epoch, owner, bulk_id FROM messages WHERE check_by < :at ORDER BY check_by LIMIT :limit
 """)
-_PUSH = sql(
-    "UPDATE messages SET check_by = :check_by WHERE id = ANY(:ids) AND check_by IS NOT NULL"
-)
+_PUSH = sql("""
+UPDATE messages SET check_by = :check_by
+WHERE id = ANY(:ids) AND id BETWEEN :low AND :high AND check_by IS NOT NULL
+""")
 _DOUBT = sql("""
 WITH doubted AS (UPDATE messages SET check_by = :at WHERE check_by > :at RETURNING 1)
 SELECT count(*) AS messages FROM doubted
@@ -296,7 +298,7 @@ async def overdue(connection: Connection, at: datetime, limit: int) -> Sequence[
 
 def push_check(connection: Connection, ids: Sequence[UUID], check_by: datetime) -> None:
     """Look at these messages again later."""
-    connection.send(_PUSH, {"ids": list(ids), "check_by": check_by})
+    connection.send(_PUSH, {"ids": list(ids), **reach(ids), "check_by": check_by})
 
 
 async def doubt_all(connection: Connection, at: datetime) -> int:

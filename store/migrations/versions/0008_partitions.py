@@ -271,7 +271,7 @@ def _cut(tables: Mapping[str, str], bounds: Mapping[str, str]) -> None:
     names = ", ".join(tables)
     cuts = "; ".join(
         f"PERFORM pg_temp.cut('{table}', '{column}', '{bounds[table]}')"
-        for table, column in reversed(tables.items())
+        for table, column in reversed(list(tables.items()))
     )
     op.execute(f"""
 DO $$ BEGIN
