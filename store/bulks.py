@@ -208,6 +208,14 @@ WHERE {_OWNED} AND m.check_by < :check_by
 """)
 
 
+_OLD = sql("""
+SELECT id FROM bulks WHERE id < :before AND last_id < :before ORDER BY id LIMIT :limit
+""")
+_FORGET_REFUSALS = sql("DELETE FROM batch_refusals WHERE batch_id = ANY(:ids)")
+_FORGET_BATCHES = sql("DELETE FROM batches WHERE id = ANY(:ids)")
+_FORGET = sql("DELETE FROM bulks WHERE id = ANY(:ids)")
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
     """Which messages a bulk has: those from `first_id` to `last_id` that are its own."""
@@ -276,6 +284,15 @@ def extend(connection: Connection, extent: Extent, messages: int) -> None:
 def stored(connection: Connection, bulk_id: UUID) -> Answer[Row | None]:
     """A bulk's row."""
     return connection.row(_STORED, {"id": bulk_id})
+
+
+async def forget(connection: Connection, before: UUID, limit: int) -> int:
+    """Delete bulks whose messages all lie before an id, and their batches; how many, at most `limit`."""
+    ids = await connection.rows(_OLD, {"before": before, "limit": limit}).then(_ids)
+    if ids:
+        for forgets in (_FORGET_REFUSALS, _FORGET_BATCHES, _FORGET):
+            connection.send(forgets, {"ids": ids})
+    return len(ids)
 
 
 def pause(connection: Connection, bulk_id: UUID, at: datetime) -> None:

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from domain.callbacks import CallbackEvent, CallbackState, Trouble
 from domain.states import MessageStatus
-from store.database import Connection, Row, sql
+from store.database import PLANNED_FOR_ITS_VALUES, Connection, Row, sql
 from store.partitions import reach
 
 _MOST_OF_EACH: Final = 10
@@ -378,6 +378,7 @@ async def page(
     limit: int,
 ) -> Sequence[Row]:
     """Callbacks of an account, newest first; those after `before`, if it is given."""
+    connection.send(PLANNED_FOR_ITS_VALUES)
     return await connection.rows(
         _PAGE,
         {

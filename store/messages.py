@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from domain.delivery import AttemptFacts, MessageFacts
 from domain.errors import ErrorClass
 from domain.states import AttemptStatus, Verdict
-from store.database import Answer, Connection, Row, sql
+from store.database import PLANNED_FOR_ITS_VALUES, Answer, Connection, Row, sql
 from store.partitions import reach
 
 
@@ -336,6 +336,7 @@ async def listed(
     connection: Connection, account_id: str, environment: str, wanted: MessageFilter
 ) -> Sequence[Row]:
     """An account's messages, newest first."""
+    connection.send(PLANNED_FOR_ITS_VALUES)
     values: dict[str, Any] = {name: getattr(wanted, name) for name in MessageFilter.__slots__}
     return await connection.rows(
         _LIST, {"account_id": account_id, "environment": environment, **values}
