@@ -68,7 +68,8 @@ class Partitions:
             return
         self._next = time.monotonic() + _AGAIN.total_seconds()
         try:
-            kept = await self.keep(now)
+            # Nothing is dropped because one clock is wrong.
+            kept = await self.keep(min(now, await partitions.clock(self._database)))
         except DATABASE_ERRORS as error:
             _log.error("partitions_not_kept", error_type=type(error).__name__)
             return
@@ -85,6 +86,8 @@ class Partitions:
             except (TableBusy, RowsBeyond) as error:
                 left = True
                 _log.warning("partition_not_cut", table=table, error_type=type(error).__name__)
+        if cut:
+            _log.info("partitions_cut", count=cut)
         if self._retention is not None:
             try:
                 dropped, finished = await self._drop_before(now - self._retention)
@@ -110,9 +113,8 @@ class Partitions:
                 self._database, found[-1]
             ):
                 return cut
-            made = await self._cut_one(found[-1], now)
+            await self._cut_one(found[-1], now)
             cut += 1
-            _log.info("partition_cut", table=table, at=made.begin, until=made.end)
 
     async def _cut_one(self, rest: Partition, now: datetime) -> Partition:
         begin = rest.begin or now

@@ -118,6 +118,8 @@ SELECT coalesce(' WITH (' || array_to_string(reloptions, ', ') || ')', '') AS op
 FROM pg_class WHERE oid = to_regclass(:name)
 """)
 
+_CLOCK = sql("SELECT clock_timestamp() AS now")
+
 # By the indexes of what is open and of what is pending, which are small.
 _OPEN = sql("""
 SELECT (SELECT check_by FROM messages WHERE id < :before AND check_by < 'infinity'
@@ -157,6 +159,12 @@ def _moment(table: str, bound: str) -> datetime | None:
 
 def _bound(table: str, moment: datetime) -> str:
     return moment.date().isoformat() if CUT_BY[table] == "day" else str(first_id_at(moment))
+
+
+async def clock(database: Database) -> datetime:
+    """The time of the database."""
+    (found,) = await database.rows(_CLOCK)
+    return found["now"]
 
 
 async def is_empty(database: Database, partition: Partition) -> bool:

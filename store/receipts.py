@@ -124,7 +124,7 @@ SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.receive
 FROM receipts r
 JOIN LATERAL ({_ITS_PART}) p ON true
 WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
-  AND r.day >= :since
+  AND r.day BETWEEN :since AND :until
 ORDER BY r.received_at, r.id
 """)
 
@@ -142,7 +142,7 @@ JOIN attempts a ON a.message_id = p.message_id AND a.number = p.attempt
 JOIN messages m ON m.id = p.message_id
 JOIN recipients c ON c.id = m.recipient_id AND c.number_hash = r.number_hash
 WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
-  AND r.day >= :since
+  AND r.day BETWEEN :since AND :until
   AND r.reference IS NOT NULL
 GROUP BY r.day, r.id
 HAVING count(*) = 1
@@ -159,7 +159,7 @@ JOIN messages m ON m.recipient_id = c.id AND m.sender = r.sender AND m.id >= :ca
 JOIN attempts a ON a.message_id = m.id AND a.provider = r.provider AND a.status = 'unknown'
                AND a.started_at BETWEEN r.received_at - interval '3 days' AND r.received_at
 WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
-  AND r.day >= :since
+  AND r.day BETWEEN :since AND :until
 GROUP BY r.day, r.id
 HAVING count(*) = 1
 ORDER BY r.received_at, r.id
@@ -425,6 +425,7 @@ async def match(
         "ids": list(ids),
         "id_life": _ID_LIFE,
         "since": since.date(),
+        "until": (max(at, now) + _CLOCKS_APART).date(),
         "oldest": UUID(int=0),
         "newest": first_id_at(now + _CLOCKS_APART),
         "candidates_since": first_id_at(since - _CANDIDATE_LIFE - _CLOCKS_APART),

@@ -90,5 +90,7 @@ def touched(plan: Plan) -> set[str]:
     return {
         node["Relation Name"]
         for node in nodes(plan["Plan"])
-        if "Relation Name" in node and node.get("Actual Loops", 0) > 0 and "Scan" in node["Node Type"]
+        if "Relation Name" in node
+        and node.get("Actual Loops", 0) > 0
+        and "Scan" in node["Node Type"]
     }
