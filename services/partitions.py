@@ -34,8 +34,9 @@ _AT_ONCE: Final = timedelta(seconds=15)
 
 _USERS_LEAVE_WITHIN: Final = timedelta(seconds=10)
 
-# Rows of the present are not to come behind a cut while it is made.
-_ROOM: Final = timedelta(days=1)
+# While a cut through the last partition is proved, nothing may come behind it, even if whoever
+# makes it dies and is away for days.
+_ROOM: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)

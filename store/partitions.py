@@ -45,6 +45,7 @@ _REST: Final = "_rest"
 
 # How long a cut stands in the way of all who send, at most, before it gives up.
 _AT_MOST: Final = sql("SET LOCAL lock_timeout = '200ms'")
+_SOON: Final = sql("SET LOCAL lock_timeout = '3s'")
 # Detaching stands in nobody's way, and waits for those who may still see the partition.
 _PATIENCE: Final = timedelta(seconds=5)
 
@@ -183,7 +184,7 @@ async def cut_rest(database: Database, rest: Partition, end: datetime) -> Partit
     table, name = rest.table, _name(rest)
     options = await _options(database, rest.name)
     bounds = f"FOR VALUES FROM ('{_bound(table, _begin(rest))}') TO ('{_bound(table, end)}')"
-    async with _cutting(database) as connection:
+    async with _cutting(database, table, rest.name) as connection:
         _make(connection, table, name, options)
         _ddl(connection, f"ALTER TABLE {table} DETACH PARTITION {rest.name}")
         _ddl(connection, f"ALTER TABLE {table} ATTACH PARTITION {name} {bounds}")
@@ -205,7 +206,7 @@ async def close_rest(database: Database, rest: Partition, end: datetime) -> Part
     low, high = _bound(table, _begin(rest)), _bound(table, end)
     proof = f"{table}_proof"
     bounds = f"FOR VALUES FROM ('{low}') TO ('{high}')"
-    async with _cutting(database) as connection:
+    async with _cutting(database, rest.name) as connection:
         _ddl(connection, f"ALTER TABLE {rest.name} DROP CONSTRAINT IF EXISTS {proof}")
         _ddl(
             connection,
@@ -217,7 +218,7 @@ async def close_rest(database: Database, rest: Partition, end: datetime) -> Part
             await database.rows(sql(f"ALTER TABLE {rest.name} VALIDATE CONSTRAINT {proof}"))
         except CheckViolation as error:
             raise RowsBeyond(rest.name) from error
-        async with _cutting(database) as connection:
+        async with _cutting(database, table, rest.name) as connection:
             _ddl(connection, f"ALTER TABLE {table} DETACH PARTITION {rest.name}")
             _ddl(connection, f"ALTER TABLE {rest.name} RENAME TO {name}")
             _ddl(connection, f"ALTER TABLE {table} ATTACH PARTITION {name} {bounds}")
@@ -226,7 +227,7 @@ async def close_rest(database: Database, rest: Partition, end: datetime) -> Part
             _attach_rest(connection, table, end)
     except BaseException:
         # Left there, it would refuse rows some day.
-        async with _cutting(database) as connection:
+        async with _cutting(database, rest.name) as connection:
             _ddl(connection, f"ALTER TABLE {rest.name} DROP CONSTRAINT IF EXISTS {proof}")
         raise
     return Partition(table, name, rest.begin, end, bounds)
@@ -331,10 +332,17 @@ def _ddl(connection: Connection, statement: str) -> None:
 
 
 @asynccontextmanager
-async def _cutting(database: Database) -> AsyncIterator[Connection]:
-    """A transaction that changes tables, and gives up rather than stand in the way."""
+async def _cutting(database: Database, *names: str) -> AsyncIterator[Connection]:
+    """A transaction that changes tables, and gives up rather than stand in the way.
+
+    A vacuum lets go of a table only when somebody has waited for it for a second. So it is sent away
+    first, by a lock that hinders nobody else.
+    """
     with _busy():
         async with database.begin() as connection:
+            connection.send(_SOON)
+            for name in names:
+                _ddl(connection, f"LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE")
             connection.send(_AT_MOST)
             yield connection
 

@@ -182,7 +182,7 @@ async def test_senders_go_on_while_partitions_are_cut_and_dropped(database, monk
     await monthly(database).keep(NOW)
     later = NOW + timedelta(days=400)
     await add(database, NOW)
-    for months in range(1, 4):
+    for months in (1, 2):
         await add(database, NOW + months * MONTH)
     slowest, done = 0.0, asyncio.Event()
 

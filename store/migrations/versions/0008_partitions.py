@@ -198,9 +198,18 @@ END $$
 """
 
 
+# A vacuum lets go of its table when somebody has waited for it for a second, and that second must not
+# be one in which all others wait, too: so it is sent away first, by a lock that hinders nobody else.
+ALONE = """
+    PERFORM set_config('lock_timeout', '10s', true);
+    LOCK TABLE {tables} IN SHARE UPDATE EXCLUSIVE MODE;
+    PERFORM set_config('lock_timeout', '500ms', true);
+    LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE;
+"""
+
 PROMISE = """
 DO $$ BEGIN
-    PERFORM set_config('lock_timeout', '500ms', true);
+    {alone}
     ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}_cut;
     ALTER TABLE {table} ADD CONSTRAINT {table}_cut CHECK ({column} < '{bound}') NOT VALID;
 END $$
@@ -237,7 +246,11 @@ def _promised(table: str, column: str) -> str:
     if found is None or found < _bound(column, now + timedelta(days=1)):
         width = context.config.attributes.get("partition_width", PartitionWidth.MONTH)
         found = _bound(column, cut_after(now + AT_LEAST, width))
-        op.execute(PROMISE.format(table=table, column=column, bound=found))
+        op.execute(
+            PROMISE.format(
+                alone=ALONE.format(tables=table), table=table, column=column, bound=found
+            )
+        )
     op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {table}_cut")
     return str(found)
 
@@ -257,9 +270,9 @@ def _give_callbacks_another_key() -> None:
             "CREATE UNIQUE INDEX CONCURRENTLY callback_events_key"
             " ON callback_events (id, message_id)"
         )
-        op.execute("""
+        op.execute(f"""
 DO $$ BEGIN
-    PERFORM set_config('lock_timeout', '500ms', true);
+    {ALONE.format(tables="callback_events")}
     ALTER TABLE callback_events DROP CONSTRAINT callback_events_pkey;
     ALTER TABLE callback_events
         ADD CONSTRAINT callback_events_pkey PRIMARY KEY USING INDEX callback_events_key;
@@ -268,15 +281,14 @@ END $$
 
 
 def _cut(tables: Mapping[str, str], bounds: Mapping[str, str]) -> None:
-    names = ", ".join(tables)
+    alone = ALONE.format(tables=", ".join(tables))
     cuts = "; ".join(
         f"PERFORM pg_temp.cut('{table}', '{column}', '{bounds[table]}')"
         for table, column in reversed(list(tables.items()))
     )
     op.execute(f"""
 DO $$ BEGIN
-    PERFORM set_config('lock_timeout', '500ms', true);
-    LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE;
+    {alone}
     {cuts};
 END $$
 """)
