@@ -40,6 +40,8 @@ SETTINGS: Final = {
     "unix_socket_directories": "",
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
+    # A statement locks every partition of its tables.
+    "max_locks_per_transaction": "256",
     # A statement, or the detail of its error ("Key (number)=… exists"), would carry people's
     # numbers into the log.
     "log_error_verbosity": "terse",

@@ -195,9 +195,7 @@ class Partitions:
             ids = await recipients.of_table(self._database, former.name, after, 10 * _SLICE)
             if not ids:
                 return True
-            for some in _slices(ids):
-                await recipients.set_aside(self._database, some)
-            if not await self._users_left():
+            if not await self._set_aside(ids):
                 return False
             deleted = 0
             for some in _slices(ids):
@@ -206,6 +204,17 @@ class Partitions:
             self._seen[former.name] = ids[-1]
             if time.monotonic() > deadline:
                 return False
+
+    async def _set_aside(self, ids: Sequence[UUID]) -> bool:
+        """Set recipients aside until there are none left to be, and nobody has them from before."""
+        aside = 1
+        while aside:
+            aside = 0
+            for some in _slices(ids):
+                aside += await recipients.set_aside(self._database, some)
+            if not await self._users_left():
+                return False
+        return True
 
     async def _users_left(self) -> bool:
         """Wait for the transactions of this moment; whether they have ended."""

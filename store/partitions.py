@@ -165,7 +165,8 @@ def _bound(table: str, moment: datetime) -> str:
 async def clock(database: Database) -> datetime:
     """The time of the database."""
     (found,) = await database.rows(_CLOCK)
-    return found["now"]
+    now: datetime = found["now"]
+    return now
 
 
 async def is_empty(database: Database, partition: Partition) -> bool:

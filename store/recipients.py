@@ -12,13 +12,21 @@ from uuid import UUID
 from store.database import Database, sql
 
 # Set aside is who has a version of the hash that no key has.
+# Nobody who accepts messages is waited for here, since they may wait for us.
 _ASIDE = sql("""
-UPDATE recipients r SET hash_version = -r.hash_version
-WHERE r.id = ANY(:ids) AND r.hash_version > 0
-  AND NOT EXISTS (SELECT FROM messages m WHERE m.recipient_id = r.id)
-  AND NOT EXISTS (SELECT FROM recipients o
-                  WHERE o.account_id = r.account_id AND o.hash_version = -r.hash_version
-                    AND o.number_hash = r.number_hash)
+WITH free AS (
+    SELECT r.id FROM recipients r
+    WHERE r.id = ANY(:ids) AND r.hash_version > 0
+      AND NOT EXISTS (SELECT FROM messages m WHERE m.recipient_id = r.id)
+      AND NOT EXISTS (SELECT FROM recipients o
+                      WHERE o.account_id = r.account_id AND o.hash_version = -r.hash_version
+                        AND o.number_hash = r.number_hash)
+    FOR UPDATE OF r SKIP LOCKED
+), aside AS (
+    UPDATE recipients r SET hash_version = -r.hash_version FROM free WHERE r.id = free.id
+    RETURNING 1
+)
+SELECT count(*) AS recipients FROM aside
 """)
 
 _DELETE = sql("""
@@ -34,7 +42,9 @@ SELECT count(*) AS recipients FROM gone
 # Every transaction that has read or written recipients holds one of these locks until its end.
 _USERS = sql("""
 SELECT DISTINCT virtualtransaction AS name FROM pg_locks
-WHERE relation = 'recipients'::regclass AND pid <> pg_backend_pid()
+WHERE relation = 'recipients'::regclass
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND pid <> pg_backend_pid()
   AND mode IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
 """)
 
@@ -51,9 +61,10 @@ async def of_table(database: Database, name: str, after: UUID, limit: int) -> Se
     return [row["recipient_id"] for row in found]
 
 
-async def set_aside(database: Database, ids: Sequence[UUID]) -> None:
-    """Have those of recipients that have no message be found no more."""
-    await database.rows(_ASIDE, {"ids": list(ids)})
+async def set_aside(database: Database, ids: Sequence[UUID]) -> int:
+    """Have those of recipients that have no message be found no more; how many that changed."""
+    (found,) = await database.rows(_ASIDE, {"ids": list(ids)})
+    return int(found["recipients"])
 
 
 async def users(database: Database) -> set[str]:
