@@ -1,6 +1,5 @@
 """What Postgres does for the statements of the store, as they are prepared in production."""
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,88 +8,72 @@ from typing import Any
 from psycopg.sql import SQL, Identifier, Literal
 
 from store import database as store_database
-from store.database import Connection, sql
+from store.database import Connection
 
 Plan = dict[str, Any]
 
-
-class Watched:
-    """Statements that were run, and how they would be run again."""
-
-    def __init__(self) -> None:
-        self.sent: dict[bytes, dict[str, object]] = {}
-
-    async def plans(self, connection: Connection) -> dict[str, Plan]:
-        """Of each statement the plan that it has for all values, with what was done for these ones.
-
-        It is done again, in a transaction that is undone.
-        """
-        found: dict[str, Plan] = {}
-        prepared = {
-            row["statement"]: row["name"]
-            for row in await connection.rows(
-                sql("SELECT name, statement FROM pg_prepared_statements")
-            )
-        }
-        driver = connection._driver
-        for statement, values in self.sent.items():
-            names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement.decode())))
-            text = statement.decode().replace("%%", "%")
-            for place, name in enumerate(names, 1):
-                text = text.replace(f"%({name})s", f"${place}")
-            if text not in prepared or not re.match(r"\s*(WITH|SELECT|UPDATE|INSERT|DELETE)", text):
-                continue
-            arguments = SQL(", ").join(
-                Literal(store_database._as_array(values[name])) for name in names
-            )
-            call = SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {}{}").format(
-                Identifier(prepared[text]), SQL("({})").format(arguments) if names else SQL("")
-            )
-            await driver.execute("SAVEPOINT explained")
-            many = b"-- many" in statement
-            await driver.execute(f"SET LOCAL enable_nestloop = {'off' if many else 'on'}".encode())
-            cursor = await driver.execute(call)
-            (row,) = await cursor.fetchall()
-            # Not by the driver, which would forget what it has prepared.
-            driver.pgconn.exec_(b"ROLLBACK TO SAVEPOINT explained")
-            plan = row[0]
-            found[text] = json.loads(plan)[0] if isinstance(plan, str) else plan[0]
-        return found
+_CAN_BE_EXPLAINED = re.compile(rb"\s*(WITH|SELECT|UPDATE|INSERT|DELETE)\b")
 
 
 @contextmanager
-def watched(connection: Connection) -> Iterator[Watched]:
-    """Note every statement that a connection runs, each prepared at once."""
-    watching, execute = Watched(), store_database._execute
+def explained(connection: Connection) -> Iterator[list[tuple[str, Plan]]]:
+    """Every statement that a connection runs in a transaction, with the plan by which it is run.
 
-    async def noting(driver, sent):
-        if driver is connection._driver:
-            watching.sent[bytes(sent.statement)] = dict(sent.parameters)
-        return await execute(driver, sent)
+    The plan is that for all values; each statement is run once more to see what it does, and that
+    is undone.
+    """
+    driver, run, found = connection._driver, store_database._run, list[tuple[str, Plan]]()
 
-    before = connection._driver.prepare_threshold
-    connection._driver.prepare_threshold = 0
-    store_database._execute = noting
+    async def explaining(running, sent):
+        if running is not driver:
+            await run(running, sent)
+            return
+        for each in sent:
+            if _CAN_BE_EXPLAINED.match(each.statement):
+                found.append((each.statement.decode(), await _plan_of(driver, each)))
+            await run(driver, [each])
+
+    threshold, driver.prepare_threshold = driver.prepare_threshold, 0
+    store_database._run = explaining
     try:
-        yield watching
+        yield found
     finally:
-        store_database._execute = execute
-        connection._driver.prepare_threshold = before
+        store_database._run = run
+        driver.prepare_threshold = threshold
 
 
-def nodes(plan: Plan) -> Iterator[Plan]:
-    """All nodes of a plan."""
-    yield plan
-    for inner in plan.get("Plans", ()):
-        yield from nodes(inner)
+async def _plan_of(driver, sent) -> Plan:
+    # Not by the driver, which forgets what it has prepared when something is rolled back.
+    driver.pgconn.exec_(b"SAVEPOINT explaining")
+    await store_database._execute(driver, sent)
+    names = dict.fromkeys(re.findall(r"%\((\w+)\)s", sent.statement.decode()))
+    values = [Literal(store_database._as_array(sent.parameters[name])) for name in names]
+    text = SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {}").format(
+        Identifier(await _prepared_as(driver, sent.statement))
+    )
+    if values:
+        text += SQL("({})").format(SQL(", ").join(values))
+    driver.pgconn.exec_(b"ROLLBACK TO SAVEPOINT explaining")
+    cursor = await driver.execute(text, prepare=False)
+    (row,) = await cursor.fetchall()
+    driver.pgconn.exec_(b"ROLLBACK TO SAVEPOINT explaining")
+    return row[0][0]["Plan"]
+
+
+async def _prepared_as(driver, statement: bytes) -> str:
+    """The name under which the driver has prepared a statement."""
+    text = statement.decode().replace("%%", "%")
+    for place, name in enumerate(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)), 1):
+        text = text.replace(f"%({name})s", f"${place}")
+    cursor = await driver.execute(
+        "SELECT name FROM pg_prepared_statements WHERE statement = %s", [text], prepare=False
+    )
+    (row,) = await cursor.fetchall()
+    return row[0]
 
 
 def touched(plan: Plan) -> set[str]:
     """The tables of which a plan read anything when it ran."""
-    return {
-        node["Relation Name"]
-        for node in nodes(plan["Plan"])
-        if "Relation Name" in node
-        and node.get("Actual Loops", 0) > 0
-        and "Scan" in node["Node Type"]
-    }
+    read = plan["Actual Loops"] > 0 and "Scan" in plan["Node Type"]
+    own = {plan["Relation Name"]} if read and "Relation Name" in plan else set()
+    return own.union(*(touched(inner) for inner in plan.get("Plans", ())))
