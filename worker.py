@@ -75,10 +75,15 @@ _TIME_TO_PART = timedelta(seconds=5)
 
 
 class Role(StrEnum):
-    """What a worker does."""
+    """What a worker does.
+
+    Two hold binds: for single messages (`providers`), and for shares of many (`shares`). In one
+    process an alert would wait while thousands of others are prepared.
+    """
 
     SENDS = "sends"
     PROVIDERS = "providers"
+    SHARES = "shares"
     CALLBACKS = "callbacks"
     UPKEEP = "upkeep"
     ALL = "all"
@@ -104,7 +109,7 @@ class Gateway:
                 await stack.enter_async_context(self._callbacks())
             if self._has(Role.UPKEEP):
                 await stack.enter_async_context(self._upkeep())
-            if self._has(Role.PROVIDERS):
+            if self._has(Role.PROVIDERS) or self._has(Role.SHARES):
                 await stack.enter_async_context(self._providers())
             _log.info("worker_ready")
             await stop.wait()
@@ -211,7 +216,8 @@ class Gateway:
 
     @asynccontextmanager
     async def _providers(self) -> AsyncIterator[None]:
-        async with ProviderPools(self._services, self._worker, self._name):
+        binding = frozenset(role for role in (Role.PROVIDERS, Role.SHARES) if self._has(role))
+        async with ProviderPools(self._services, self._worker, self._name, binding):
             yield
 
 
@@ -222,11 +228,16 @@ class ProviderPools:
     """
 
     def __init__(
-        self, services: Services, make_worker: Callable[..., Worker], worker_name: str
+        self,
+        services: Services,
+        make_worker: Callable[..., Worker],
+        worker_name: str,
+        roles: frozenset[Role],
     ) -> None:
         self._services = services
         self._make_worker = make_worker
         self._worker_name = worker_name
+        self._roles = roles
         self._pools: dict[str, tuple[ProviderConfiguration, ProviderPool]] = {}
         self._changed = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -257,7 +268,12 @@ class ProviderPools:
                 continue
             try:
                 pool = ProviderPool(
-                    name, configuration, self._services, self._make_worker, self._worker_name
+                    name,
+                    configuration,
+                    self._services,
+                    self._make_worker,
+                    self._worker_name,
+                    self._roles,
                 )
             except SecretMissing:
                 _log.exception("provider_not_started", provider=name)
@@ -276,6 +292,7 @@ class ProviderPool:
         services: Services,
         make_worker: Callable[..., Worker],
         worker_name: str,
+        roles: frozenset[Role],
     ) -> None:
         password = resolve_secret(
             configuration.password, literal_allowed=configuration.password_is_literal
@@ -293,6 +310,7 @@ class ProviderPool:
         )
         # Every slot of every window, and as many again for the priority heap to choose from.
         self._most_at_once = max(_FEWEST_AT_ONCE, 2 * configuration.binds * configuration.window)
+        self._roles = roles
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -323,23 +341,26 @@ class ProviderPool:
 
     async def _poll_while_up(self) -> None:
         """Poll until no bind is up; raises what ends a poller, such as a Temporal that is away."""
-        submitting = Submitting(self._services.delivery, {self._name: self._provider})
-        sharing = SubmittingShares(self._services.bulks, self._provider)
-        workers = [
-            self._make_worker(
-                provider_queue(self._name),
-                activities=[submitting.submit, submitting.recall],
-                max_concurrent_activities=self._most_at_once,
-            ),
-            *(
+        workers = []
+        if Role.PROVIDERS in self._roles:
+            submitting = Submitting(self._services.delivery, {self._name: self._provider})
+            workers.append(
+                self._make_worker(
+                    provider_queue(self._name),
+                    activities=[submitting.submit, submitting.recall],
+                    max_concurrent_activities=self._most_at_once,
+                )
+            )
+        if Role.SHARES in self._roles:
+            sharing = SubmittingShares(self._services.bulks, self._provider)
+            workers += [
                 self._make_worker(
                     share_queue(self._name, messages),
                     activities=[sharing.submit_share],
                     max_concurrent_activities=at_once,
                 )
                 for messages, at_once in _SHARES_AT_ONCE.items()
-            ),
-        ]
+            ]
         # Not as contexts, which tell of a failure by cancelling the task that waits here.
         polling = [asyncio.create_task(worker.run()) for worker in workers]
         down = asyncio.create_task(self._provider.wait_until(up=False))

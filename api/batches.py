@@ -1,5 +1,6 @@
 """Batches: many recipients in one request, and how far they are."""
 
+import asyncio
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -41,6 +42,8 @@ BatchId = Annotated[
     ),
 ]
 MOST_VARIABLES = 50
+_AT_ONCE = 500
+"""Recipients, or results, that are made ready in one go: some two milliseconds."""
 
 
 class BatchRecipient(Asked):
@@ -66,15 +69,16 @@ class BatchRequest(SharedRequest):
     )
     recipients: Annotated[list[BatchRecipient], Field(min_length=1, max_length=MOST_RECIPIENTS)]
 
-    def to_command(self) -> BatchCommand:
-        """What the service is asked."""
+    async def to_command(self, *, with_digest: bool) -> BatchCommand:
+        """What the service is asked; the digest costs time, and only a key needs it."""
+        recipients = []
+        for place, each in enumerate(self.recipients):
+            await _let_others(place)
+            recipients.append(Recipient(each.to, each.variables, each.body, each.metadata))
         return BatchCommand(
             body=self.body,
-            recipients=[
-                Recipient(each.to, each.variables, each.body, each.metadata)
-                for each in self.recipients
-            ],
-            digest=digest_of(self.model_dump_json().encode()),
+            recipients=recipients,
+            digest=digest_of(self.model_dump_json().encode()) if with_digest else b"",
             **self.shared(),
         )
 
@@ -217,12 +221,19 @@ class BatchAccepted(Batch):
     results: list[RecipientResult]
 
     @classmethod
-    def accepted_as(cls, accepted: service.AcceptedBatch) -> Self:
+    async def accepted_as(cls, accepted: service.AcceptedBatch) -> Self:
         """The answer of the service, as it is shown."""
-        return cls(
-            **Batch.of(accepted.view).__dict__,
-            results=[RecipientResult.of(result) for result in accepted.results],
-        )
+        results = []
+        for place, result in enumerate(accepted.results):
+            await _let_others(place)
+            results.append(RecipientResult.of(result))
+        return cls(**Batch.of(accepted.view).__dict__, results=results)
+
+
+async def _let_others(place: int) -> None:
+    """Let single messages have their turn, now and then; they are not to wait for a whole batch."""
+    if place % _AT_ONCE == 0:
+        await asyncio.sleep(0)
 
 
 # --- endpoints ---------------------------------------------------------------------------------
@@ -248,13 +259,12 @@ async def send(
     A recipient that cannot be sent to is refused with its reason, and the others go on; if none is
     left, the whole request is refused.
     """
-    accepted = await gateway.batches.accept(
-        caller, request.to_command(), idempotency_key=idempotency_key
-    )
+    command = await request.to_command(with_digest=idempotency_key is not None)
+    accepted = await gateway.batches.accept(caller, command, idempotency_key=idempotency_key)
     response.headers["Location"] = f"{PATH}/{public_id(IdPrefix.BATCH, accepted.view.batch['id'])}"
     if accepted.replayed:
         response.headers["Idempotency-Replayed"] = "true"
-    return BatchAccepted.accepted_as(accepted)
+    return await BatchAccepted.accepted_as(accepted)
 
 
 @router.get("", operation_id="list_batches", summary="List batches")
@@ -287,7 +297,7 @@ async def one(batch_id: BatchId, caller: MessageReader, gateway: Gateway) -> Bat
 )
 async def results(batch_id: BatchId, caller: MessageReader, gateway: Gateway) -> BatchAccepted:
     """The answer that the request got, once more: a message or a refusal for each recipient."""
-    return BatchAccepted.accepted_as(await gateway.batches.results(caller, batch_id))
+    return await BatchAccepted.accepted_as(await gateway.batches.results(caller, batch_id))
 
 
 @router.post(

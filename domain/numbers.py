@@ -8,6 +8,8 @@ from typing import cast
 import phonenumbers
 from phonenumbers import PhoneNumberType, ValidationResult
 
+from domain.numbering import numbering_plan
+
 UNKNOWN_COUNTRY = "ZZ"
 """The country of numbers that belong to none: satellites, international freephone."""
 
@@ -132,7 +134,6 @@ _WITHOUT_SEPARATORS = str.maketrans("", "", _SEPARATORS + _INVISIBLE)
 _MOST_DIGITS = 15
 
 _PROBLEMS: Mapping[int, NumberProblem] = {
-    ValidationResult.INVALID_COUNTRY_CODE: NumberProblem.UNKNOWN_CALLING_CODE,
     ValidationResult.TOO_SHORT: NumberProblem.TOO_SHORT,
     # Without its area code: reachable from next door, not from abroad.
     ValidationResult.IS_POSSIBLE_LOCAL_ONLY: NumberProblem.TOO_SHORT,
@@ -149,22 +150,27 @@ def parse_number(text: str) -> Number:
     """
     written = f"+{_digits(text)}"
     number = _parse(written)
-    e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    calling_code = cast("int", number.country_code)  # a parsed number has one
+    national = phonenumbers.national_significant_number(number)
+    e164 = f"+{calling_code}{national}"
     if len(e164) < len(written):
         # A trunk prefix went, as the 0 of +44 (0)7700; behind it can stand another one, and a
         # number must read the same when it is read again.
         return parse_number(e164)
-    possible = phonenumbers.is_possible_number_with_reason(number)
+    plan = numbering_plan(calling_code)
+    if plan is None:
+        raise InvalidNumber(NumberProblem.UNKNOWN_CALLING_CODE)
+    possible = plan.possible(national)
     if possible in _PROBLEMS:
         raise InvalidNumber(_PROBLEMS[possible])
     if len(e164) > len("+") + _MOST_DIGITS:
         raise InvalidNumber(NumberProblem.TOO_LONG)
-    calling_code = cast("int", number.country_code)  # a parsed number has one
-    # A number is valid exactly if it has a known type; asking once saves half of the time.
-    kind = _KINDS[phonenumbers.number_type(number)]
+    region, type_ = plan.look_up(national)
+    # A number is valid exactly if it has a known type.
+    kind = _KINDS[type_]
     return Number(
         e164=e164,
-        country=_country(number, calling_code),
+        country=_country(region or plan.countries[0].region),
         calling_code=calling_code,
         kind=kind,
         assigned=kind is not NumberKind.UNKNOWN,
@@ -199,8 +205,6 @@ def _parse(international: str) -> phonenumbers.PhoneNumber:
     raise InvalidNumber(problem)
 
 
-def _country(number: phonenumbers.PhoneNumber, calling_code: int) -> str:
-    assigned_to = phonenumbers.region_code_for_number(number)
-    region = assigned_to or phonenumbers.region_code_for_country_code(calling_code)
+def _country(region: str) -> str:
     # Calling codes of no country have the region 001, the world.
     return UNKNOWN_COUNTRY if region == phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY else region

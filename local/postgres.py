@@ -42,6 +42,9 @@ SETTINGS: Final = {
     "max_connections": "200",
     # A statement locks every partition of its tables.
     "max_locks_per_transaction": "256",
+    "shared_buffers": "512MB",
+    "max_wal_size": "4GB",
+    "wal_buffers": "16MB",
     # A statement, or the detail of its error ("Key (number)=… exists"), would carry people's
     # numbers into the log.
     "log_error_verbosity": "terse",

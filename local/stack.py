@@ -59,8 +59,9 @@ allow_private_addresses = true
 """
 
 
-WORKERS: Final = int(os.environ.get("SMSGATEWAY_WORKERS") or 2)
-"""Worker processes: two give most on two processors (docs/performance.md).
+WORKERS: Final = int(os.environ.get("SMSGATEWAY_WORKERS") or 3)
+"""Worker processes: two for the shares of bulks give most on two processors, and one beside them is
+there for single messages at any time (docs/performance.md).
 
 Binds, windows and rates hold within one process. So a configuration of the user's own gets one
 worker, unless the variable says otherwise: carriers count what their contract allows.
@@ -117,7 +118,8 @@ class Stack:
         configuration: the providers and routes; else `template` is written into the folder.
         template: a configuration in which `$primary` and `$backup` stand for ports.
         environment: further variables for worker and API.
-        workers: how many worker processes there are, each with all roles.
+        workers: how many worker processes there are: one with all roles, or one for everything but
+            the shares of bulks and the others for those.
         own_servers: whether to leave out the user's `DATABASE_URL` and `TEMPORAL_ADDRESS`.
         progress: is told what happens, in a sentence.
     """
@@ -453,18 +455,25 @@ class Stack:
         wait: bool = True,
         name: str = "worker",
     ) -> None:
-        """Start a worker with all roles; returns when it works.
+        """Start a worker; returns when it works.
 
         Args:
             name: which, if there are several.
-            command: arguments for Python in place of `worker.py --role all`.
+            command: arguments for Python in place of `worker.py --role …`.
             environment: further variables, for this start alone.
             wait: False where it cannot become ready, since Temporal or Postgres is down.
         """
-        child = self._python(
-            name, command or ["worker.py", "--role", "all"], environment=environment
-        )
+        roles = [part for role in self._roles(name) for part in ("--role", role)]
+        child = self._python(name, command or ["worker.py", *roles], environment=environment)
         self._launch(child, lambda: not wait or child.has_said("worker_ready"), "ready")
+
+    def _roles(self, worker: str) -> Sequence[str]:
+        """One of several leaves the shares of bulks to the others, so that alerts wait for none."""
+        if len(self._workers) == 1:
+            return ["all"]
+        if worker == self._workers[0]:
+            return ["sends", "providers", "callbacks", "upkeep"]
+        return ["shares"]
 
     def stop_worker(self) -> None:
         self._stop("worker")

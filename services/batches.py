@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -73,7 +73,10 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchCommand(SharedCommand):
-    """A batch as it is asked for; `digest` tells whether two requests are the same one."""
+    """A batch as it is asked for.
+
+    `digest` tells whether two requests with one idempotency key are the same one.
+    """
 
     body: str | None
     recipients: Sequence[Recipient]
@@ -204,7 +207,7 @@ class Batches:
                     at=now,
                     expires_at=now + KEY_LIFE,
                 )
-            accepted = await self._again(connection, caller, _public(batch.extent.bulk_id))
+            view = await self._view(connection, caller, _public(batch.extent.bulk_id))
         for country, count in Counter(new.countries).items():
             metrics.message_accepted(
                 mode=command.mode,
@@ -220,26 +223,16 @@ class Batches:
         )
         if not started:
             await leave_to_the_reconciler(self._database, new.ids[0], now)
-        return AcceptedBatch(accepted.view, accepted.results)
+        made = zip(new.positions, new.ids, new.encodings, new.segments, strict=True)
+        return AcceptedBatch(view, _results(made, checked.refusals))
 
     async def _again(self, connection: Connection, caller: Caller, batch_id: str) -> AcceptedBatch:
         """What is answered for a stored batch."""
         view = await self._view(connection, caller, batch_id)
         accepted, refused = await store.results(connection, view.batch)
-        results = [
-            Result(
-                row["position"],
-                message_id=public_id(IdPrefix.MESSAGE, row["id"]),
-                encoding=row["encoding"],
-                segments=row["segments"],
-            )
-            for row in accepted
-        ]
-        first = {row["position"]: row for row in reversed(refused)}
-        results += [Result(place, refusal=Refusal(**row)) for place, row in first.items()]
-        return AcceptedBatch(
-            view, sorted(results, key=lambda result: result.position), replayed=True
-        )
+        made = ((row["position"], row["id"], row["encoding"], row["segments"]) for row in accepted)
+        refusals = [Refusal(**row) for row in refused]
+        return AcceptedBatch(view, _results(made, refusals), replayed=True)
 
     async def _check(self, caller: Caller, command: BatchCommand, now: datetime) -> "_Checked":
         """Look at what is the same for all, and at every recipient."""
@@ -319,7 +312,9 @@ class Batches:
             recipients=len(command.recipients),
             accepted=len(new.ids),
         )
-        bulk_messages.insert(connection, [(batch, new)], hash_version=self._recipient_hash.version)
+        await bulk_messages.insert(
+            connection, [(batch, new)], hash_version=self._recipient_hash.version
+        )
         return batch
 
     async def one(self, caller: Caller, batch_id: str) -> BatchView:
@@ -411,6 +406,29 @@ class Batches:
         """Let the batch's runner look at its rows anew."""
         owner = extent_of(view.batch).owner
         self._announcements.nudge(owner, MessageStatus.QUEUED.value)
+
+
+def _results(
+    made: Iterable[tuple[int | None, UUID, str, int]], refusals: Sequence[Refusal]
+) -> list[Result]:
+    """What became of each recipient, in order; of several refusals of one, the first is told.
+
+    `made` has position, id, encoding and segments of each message.
+    """
+    results = [
+        Result(
+            position,
+            message_id=public_id(IdPrefix.MESSAGE, message_id),
+            encoding=encoding,
+            segments=segments,
+        )
+        for position, message_id, encoding, segments in made
+        if position is not None
+    ]
+    in_order = sorted(refusals, key=lambda refusal: (refusal.position, refusal.field))
+    first = {refusal.position: refusal for refusal in reversed(in_order)}
+    results += [Result(position, refusal=refusal) for position, refusal in first.items()]
+    return sorted(results, key=lambda result: result.position)
 
 
 def digest_of(content: bytes) -> bytes:

@@ -233,7 +233,7 @@ class Groups:
             (self._kind(extent, caller, shared, lanes, now), new)
             for (caller, shared), new in columns.items()
         ]
-        bulk_messages.insert(connection, kinds, hash_version=self._recipient_hash.version)
+        await bulk_messages.insert(connection, kinds, hash_version=self._recipient_hash.version)
         idempotency.keep(connection, kept, at=now, expires_at=now + KEY_LIFE)
         return extent, kinds
 

@@ -15,6 +15,9 @@ _log = get_logger(__name__)
 GRACE = timedelta(seconds=60)
 """How much later than planned something may happen before the reconciler asks after it."""
 
+_FEW = 1000
+"""Receipts without a part of which all are read."""
+
 RECEIPT_ERROR_NAMES = {state.value: error.value for state, error in RECEIPT_ERRORS.items()}
 
 
@@ -35,10 +38,14 @@ class Meeting:
             return Matched()
         try:
             async with self._database.begin() as connection:
+                # Mostly none waits, or a few do; to look for each id costs more than all of them.
+                waiting = await receipts.waiting(connection, provider, _FEW)
+                if waiting is not None and waiting.isdisjoint(known):
+                    return Matched()
                 matched = await receipts.match(
                     connection,
                     provider,
-                    known,
+                    known if waiting is None else [each for each in known if each in waiting],
                     at=datetime.now(UTC),
                     errors=RECEIPT_ERROR_NAMES,
                     recheck=GRACE,

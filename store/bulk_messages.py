@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -44,8 +45,13 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]), CAST(:countries AS t
             CAST(:metadata AS jsonb[]), CAST(:traceparents AS text[]),
             CAST(:positions AS integer[]))
      AS n (id, number_hash, country, body, encoding, segments, metadata, traceparent, position)
-JOIN recipients r ON r.account_id = :account_id AND r.hash_version = :hash_version
-                 AND r.number_hash = n.number_hash AND r.number_hash = ANY(:hashes)
+CROSS JOIN LATERAL (
+    -- One look into the index for each: the planner, who takes the arrays for short, would else
+    -- compare all with all, or read all recipients of the account.
+    SELECT id FROM recipients
+    WHERE account_id = :account_id AND hash_version = :hash_version AND number_hash = n.number_hash
+    LIMIT 1
+) r
 """)
 
 _TELL_ACCEPTED = sql("""
@@ -57,6 +63,10 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:encodings AS text[]), CAST(:segments AS 
      AS n (id, encoding, segments)
 GROUP BY encoding, segments
 """)
+
+
+_AT_ONCE: Final = 1000
+"""Messages that are written by one statement: others are not to wait for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +136,13 @@ class NewMessages:
         self.metadata.append(Jsonb(dict(metadata)) if metadata else None)
         self.traceparents.append(traceparent)
 
+    def part(self, first: int, count: int) -> "NewMessages":
+        """So many of them, from the one at `first` on."""
+        columns = (getattr(self, name) for name in self.__slots__)
+        return NewMessages(*(column[first : first + count] for column in columns))
 
-def insert(
+
+async def insert(
     connection: Connection,
     kinds: Sequence[tuple[NewKind, NewMessages]],
     *,
@@ -139,35 +154,41 @@ def insert(
     """
     # How to find the recipients of a batch depends on how many they are.
     connection.send(PLANNED_FOR_ITS_VALUES)
-    _add_recipients(connection, kinds, hash_version)
+    await _add_recipients(connection, kinds, hash_version)
     for kind, new in kinds:
-        _insert_kind(connection, kind, new, hash_version)
+        for first in range(0, len(new.ids), _AT_ONCE):
+            _insert_part(connection, kind, new.part(first, _AT_ONCE), new.ids[0], hash_version)
+            await connection.flush()
 
 
-def _add_recipients(
+async def _add_recipients(
     connection: Connection, kinds: Sequence[tuple[NewKind, NewMessages]], hash_version: int
 ) -> None:
-    """All of them in one statement, so that two transactions never wait for each other."""
+    """All of them in one order, so that two transactions never wait for each other."""
     once = {
         (kind.account_id, number_hash): (number, country)
         for kind, new in kinds
         for number_hash, number, country in zip(new.hashes, new.numbers, new.countries, strict=True)
     }
-    connection.send(
-        _ADD_RECIPIENTS,
-        {
-            "hash_version": hash_version,
-            "recipient_ids": [uuid7() for _ in once],
-            "accounts": [account_id for account_id, _ in once],
-            "hashes": [number_hash for _, number_hash in once],
-            "numbers": [number for number, _ in once.values()],
-            "countries": [country for _, country in once.values()],
-        },
-    )
+    in_order = sorted(once)
+    for first in range(0, len(in_order), _AT_ONCE):
+        some = in_order[first : first + _AT_ONCE]
+        connection.send(
+            _ADD_RECIPIENTS,
+            {
+                "hash_version": hash_version,
+                "recipient_ids": [uuid7() for _ in some],
+                "accounts": [account_id for account_id, _ in some],
+                "hashes": [number_hash for _, number_hash in some],
+                "numbers": [once[each][0] for each in some],
+                "countries": [once[each][1] for each in some],
+            },
+        )
+        await connection.flush()
 
 
-def _insert_kind(
-    connection: Connection, kind: NewKind, new: NewMessages, hash_version: int
+def _insert_part(
+    connection: Connection, kind: NewKind, new: NewMessages, first_id: UUID, hash_version: int
 ) -> None:
     scheduled = kind.scheduled_at is not None
     shared = {
@@ -192,7 +213,7 @@ def _insert_kind(
             "validity": kind.validity,
             "valid_until": kind.valid_until,
             "owner": kind.extent.owner,
-            "first_id": new.ids[0],
+            "first_id": first_id,
             "start_by": kind.start_by,
             "check_by": kind.check_by,
             "hash_version": hash_version,

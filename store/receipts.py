@@ -319,6 +319,11 @@ SELECT count(*) AS receipts FROM receipts
 WHERE message_id IS NULL AND received_at BETWEEN :since AND :until AND day >= :day
 """)
 
+_WAITING = sql("""
+SELECT provider_message_id FROM receipts
+WHERE provider = :provider AND message_id IS NULL AND day BETWEEN :since AND :until LIMIT :limit
+""")
+
 _UNMATCHED = sql("""
 SELECT DISTINCT provider, provider_message_id FROM receipts
 WHERE message_id IS NULL AND received_at BETWEEN :since AND :until AND day >= :day
@@ -647,6 +652,19 @@ async def count_unmatched(connection: Connection, since: datetime, until: dateti
 
 def _between(since: datetime, until: datetime) -> dict[str, object]:
     return {"since": since, "until": until, "day": since.date()}
+
+
+async def waiting(connection: Connection, provider: str, limit: int) -> set[str] | None:
+    """The ids of a provider's receipts that met no part yet; None if there are `limit` or more."""
+    now = datetime.now(UTC)
+    key = {
+        "provider": provider,
+        "since": (now - _ID_LIFE).date(),
+        "until": (now + _CLOCKS_APART).date(),
+        "limit": limit,
+    }
+    found = await connection.rows(_WAITING, key)
+    return {row["provider_message_id"] for row in found} if len(found) < limit else None
 
 
 async def match_late(

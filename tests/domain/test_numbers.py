@@ -42,6 +42,7 @@ def test_trunk_prefixes_are_taken_off_however_many(written):
         ("+33639980001", "FR", 33),
         ("+14165550100", "CA", 1),  # one calling code, many countries
         ("+18765550100", "JM", 1),
+        ("+18760000000", "JM", 1),  # in no assigned range, but by its area code
         ("+88213300000", "ZZ", 882),  # satellites belong to no country
         ("+80012345678", "ZZ", 800),
     ],
@@ -159,3 +160,44 @@ def test_any_text_is_a_number_that_reads_the_same_again_or_a_refusal_without_the
 
 def test_every_problem_has_its_advice():
     assert set(_ADVICE) == set(NumberProblem)
+
+
+@given(st.data())
+def test_country_and_kind_are_those_that_phonenumbers_tells(data):
+    """The plans are made ready by us, from what `phonenumbers` knows; its own answers are slower."""
+    region = data.draw(st.sampled_from(sorted(phonenumbers.SUPPORTED_REGIONS)))
+    phone_type = data.draw(st.sampled_from(sorted(_KINDS)))
+    example = phonenumbers.example_number_for_type(region, phone_type)
+    code = phonenumbers.country_code_for_region(region)
+    written = f"+{code}" + data.draw(st.from_regex(r"[0-9]{4,12}", fullmatch=True))
+    if example is not None and data.draw(st.booleans()):
+        known = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
+        written = known[:-2] + data.draw(st.from_regex(r"[0-9]{2}", fullmatch=True))
+    try:
+        number = parse_number(written)
+    except InvalidNumber:
+        return  # which numbers are refused is looked at above
+    parsed = phonenumbers.parse(number.e164, None)
+    assert number.kind is _KINDS[phonenumbers.number_type(parsed)]
+    assert number.country == (
+        phonenumbers.region_code_for_number(parsed)
+        or phonenumbers.region_code_for_country_code(number.calling_code)
+    ).replace("001", "ZZ")
+
+
+def test_every_country_has_its_example_number_by_our_plans_too():
+    for region in phonenumbers.SUPPORTED_REGIONS:
+        for phone_type, kind in _KINDS.items():
+            example = phonenumbers.example_number_for_type(region, phone_type)
+            if example is None or not _reachable_from_abroad(example):
+                continue
+            number = parse_number(
+                phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
+            )
+            assert number.kind is _KINDS[phonenumbers.number_type(example)], (region, kind)
+            assert number.country == phonenumbers.region_code_for_number(example)
+
+
+def _reachable_from_abroad(number):
+    possible = phonenumbers.is_possible_number_with_reason(number)
+    return possible == phonenumbers.ValidationResult.IS_POSSIBLE

@@ -173,7 +173,7 @@ def test_a_part_that_dies_ends_it_with_a_sentence_and_the_end_of_its_log(build: 
         assert len(workers) == WORKERS
         os.kill(workers[0], signal.SIGKILL)
         assert run.process.wait(30) == 1
-        assert re.search("worker(_2)? was ended by SIGKILL", run.output)
+        assert re.search(r"worker(_\d)? was ended by SIGKILL", run.output)
         assert "worker_ready" in run.output
         assert_gone(children)
         assert not (build / "run.json").exists()

@@ -16,6 +16,7 @@ from services.batches import BatchCommand, BatchView, Recipient
 from simulator.behaviour import Answer, Behaviour, Outage, ReceiptStep
 from tests.gateway import CONFIGURATION, Gateway, gateway, running_gateway
 from tests.workflows.test_upkeep import Away
+from worker import Role
 from workflows.ports.bulk import bulk_workflow_id
 
 __all__ = ["gateway"]
@@ -100,6 +101,21 @@ async def test_every_message_of_a_batch_is_delivered_once(gateway: Gateway):
     assert carried(gateway) == batch.texts
     await batch.ended()
     assert (await batch.view()).status == "finished"
+
+
+async def test_single_messages_and_shares_may_have_workers_of_their_own(
+    database_url, temporal_client
+):
+    async with running_gateway(database_url, temporal_client, with_worker=False) as gateway:
+        await gateway.start_worker(Role.SENDS, Role.PROVIDERS)
+        await gateway.providers_up("primary", "backup")
+        batch = await Batch(gateway, 20).send()
+        single = await gateway.send(to=number(99), body="Hello No 99")
+        await gateway.until(single, "delivered")
+        assert await batch.counts() == {"queued": 20}, "nobody is there for shares"
+        await gateway.start_worker(Role.SHARES)
+        await batch.until_all("delivered")
+        assert carried(gateway) == batch.texts + Counter(["Hello No 99"])
 
 
 async def test_one_of_many_is_explained_as_a_single_message_is(gateway: Gateway):
