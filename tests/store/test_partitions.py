@@ -287,6 +287,23 @@ async def test_who_died_while_dropping_is_followed_by_somebody_who_finishes_it(d
     assert await count(database, "parts") == 1
 
 
+async def test_a_long_report_puts_off_what_is_dropped_and_holds_up_nothing_else(
+    database, monkeypatch
+):
+    _, young, later = await aged(database)
+    keeper = monthly(database, timedelta(days=90))
+    await keeper.keep(later - timedelta(days=2))
+    monkeypatch.setattr(partitions, "_PATIENCE", timedelta(seconds=0.2))
+    async with database.begin() as report:
+        assert len(await report.rows(sql("SELECT id FROM messages"))) == 4
+        assert (await keeper.keep(later)).left
+        moved = sql("UPDATE messages SET moved_at = now() WHERE id = :id RETURNING id")
+        assert await database.rows(moved, {"id": young})
+    kept = await keeper.keep(later)
+    assert not kept.left
+    assert await count(database, "messages") == 1
+
+
 async def test_recipients_lose_their_row_with_their_last_message(database):
     _, young, later = await aged(database)
     stays = await database.rows(
