@@ -43,7 +43,7 @@ BatchId = Annotated[
 ]
 MOST_VARIABLES = 50
 _AT_ONCE = 500
-"""Results that are made ready in one go: some two milliseconds."""
+"""Recipients, or results, that are made ready in one go: some two milliseconds."""
 
 
 class BatchRecipient(Asked):
@@ -53,9 +53,11 @@ class BatchRecipient(Asked):
     variables: Annotated[
         dict[Word, Annotated[str, Field(max_length=1000), STORABLE]],
         Field(max_length=MOST_VARIABLES),
-    ] = Field({}, description="What stands in the places of the batch's text.")
+    ] = Field(default_factory=dict, description="What stands in the places of the batch's text.")
     body: Text | None = Field(None, description="A text of its own, taken as it is.")
-    metadata: Metadata = Field({}, description="Your own pairs, given back with the message.")
+    metadata: Metadata = Field(
+        default_factory=dict, description="Your own pairs, given back with the message."
+    )
 
 
 class BatchRequest(SharedRequest):
@@ -69,15 +71,16 @@ class BatchRequest(SharedRequest):
     )
     recipients: Annotated[list[BatchRecipient], Field(min_length=1, max_length=MOST_RECIPIENTS)]
 
-    def to_command(self) -> BatchCommand:
-        """What the service is asked."""
+    async def to_command(self, *, with_digest: bool) -> BatchCommand:
+        """What the service is asked; the digest costs time, and only a key needs it."""
+        recipients = []
+        for place, each in enumerate(self.recipients):
+            await _let_others(place)
+            recipients.append(Recipient(each.to, each.variables, each.body, each.metadata))
         return BatchCommand(
             body=self.body,
-            recipients=[
-                Recipient(each.to, each.variables, each.body, each.metadata)
-                for each in self.recipients
-            ],
-            digest=digest_of(self.model_dump_json().encode()),
+            recipients=recipients,
+            digest=digest_of(self.model_dump_json().encode()) if with_digest else b"",
             **self.shared(),
         )
 
@@ -224,10 +227,15 @@ class BatchAccepted(Batch):
         """The answer of the service, as it is shown."""
         results = []
         for place, result in enumerate(accepted.results):
-            if place % _AT_ONCE == 0:
-                await asyncio.sleep(0)  # single messages are not to wait for the whole batch
+            await _let_others(place)
             results.append(RecipientResult.of(result))
         return cls(**Batch.of(accepted.view).__dict__, results=results)
+
+
+async def _let_others(place: int) -> None:
+    """Let single messages have their turn, now and then; they are not to wait for a whole batch."""
+    if place % _AT_ONCE == 0:
+        await asyncio.sleep(0)
 
 
 # --- endpoints ---------------------------------------------------------------------------------
@@ -253,9 +261,8 @@ async def send(
     A recipient that cannot be sent to is refused with its reason, and the others go on; if none is
     left, the whole request is refused.
     """
-    accepted = await gateway.batches.accept(
-        caller, request.to_command(), idempotency_key=idempotency_key
-    )
+    command = await request.to_command(with_digest=idempotency_key is not None)
+    accepted = await gateway.batches.accept(caller, command, idempotency_key=idempotency_key)
     response.headers["Location"] = f"{PATH}/{public_id(IdPrefix.BATCH, accepted.view.batch['id'])}"
     if accepted.replayed:
         response.headers["Idempotency-Replayed"] = "true"

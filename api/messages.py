@@ -101,7 +101,9 @@ class SendRequest(SharedRequest):
 
     to: Line = Field(description="The recipient's number, E.164.", examples=["+447700900123"])
     body: Text = Field(description="The text.", examples=["Your order is on its way."])
-    metadata: Metadata = Field({}, description="Your own pairs, given back with the message.")
+    metadata: Metadata = Field(
+        default_factory=dict, description="Your own pairs, given back with the message."
+    )
 
     def to_command(self) -> SendCommand:
         """What the service is asked."""

@@ -1,6 +1,6 @@
-"""A batch while everything around it dies: `python -m bench.proof --messages 50000`.
+"""Promises kept at full speed: `python -m bench.proof deaths --messages 50000`, `pause`, `outage`.
 
-Real servers, an SMSC of others, a customer's server for callbacks. It says what it found, and ends
+Real servers, an SMSC of others, a customer's server for callbacks. Each says what it found, and ends
 with 1 if a promise is not kept.
 """
 
@@ -8,7 +8,7 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -17,6 +17,8 @@ from temporalio.client import Client
 
 from bench.bulk import BATCH, Peers, gateway, send
 from bench.callbacks import CONFIGURATION, receiver
+from bench.outage import outage
+from bench.pause import pause
 from bench.receiver import Seen
 from telemetry.process import exit_cleanly
 
@@ -39,10 +41,24 @@ class Found:
 
 
 def main() -> int:
-    """Run it once."""
+    """Run one of them."""
+    proofs: Mapping[str, Callable[[int], Mapping[str, bool]]] = {
+        "deaths": deaths,
+        "pause": pause,
+        "outage": outage,
+    }
     parser = argparse.ArgumentParser(prog="python -m bench.proof")
+    parser.add_argument("proof", choices=proofs)
     parser.add_argument("--messages", type=int, default=50_000)
-    messages = parser.parse_args().messages
+    asked = parser.parse_args()
+    promises = proofs[asked.proof](asked.messages)
+    for promise, kept in promises.items():
+        print(f"{'kept  ' if kept else 'BROKEN'} {promise}")
+    return 0 if all(promises.values()) else 1
+
+
+def deaths(messages: int) -> dict[str, bool]:
+    """Batches while everything around them dies, some of it several times."""
     with gateway(CONFIGURATION, workers=1, provider='receipt_deadline = "45s"') as peers:
         with receiver(peers.client) as url:
             began = time.monotonic()
@@ -63,7 +79,7 @@ def main() -> int:
         counted = peers.smsc.counted()
     duplicates = counted["submitted"] - counted["different"]
     print(f"{messages} messages in {took:.0f} s: {found}; SMSC {counted}; callbacks {seen}")
-    promises = {
+    return {
         "every message is in a final state": sum(found.by_status.values()) == messages
         and set(found.by_status) <= {"delivered", "expired", "dead_letter", "failed"},
         "unknown are at most the windows for each kill and reset": found.ever_unknown
@@ -79,9 +95,6 @@ def main() -> int:
         and not seen.badly_signed,
         "no history above 5,000 events": found.longest_history <= 5000,
     }
-    for promise, kept in promises.items():
-        print(f"{'kept  ' if kept else 'BROKEN'} {promise}")
-    return 0 if all(promises.values()) else 1
 
 
 def _let_everything_die(peers: Peers, messages: int) -> None:

@@ -38,7 +38,7 @@ from workflows.ports.send import Step, send_workflow_id
 
 _log = get_logger(__name__)
 
-_ANSWER_WITHIN: Final = 0.05
+_ANSWER_WITHIN: Final = 0.02
 """Seconds for which an answer waits for a Temporal that is slow: the message is committed."""
 
 

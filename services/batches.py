@@ -59,6 +59,7 @@ _MOST_FAULTS: Final = 20
 
 _AT_ONCE: Final = 20
 """Recipients that are looked at in one go: some two milliseconds."""
+_RESULTS_AT_ONCE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,10 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchCommand(SharedCommand):
-    """A batch as it is asked for; `digest` tells whether two requests are the same one."""
+    """A batch as it is asked for.
+
+    `digest` tells whether two requests with one idempotency key are the same one.
+    """
 
     body: str | None
     recipients: Sequence[Recipient]
@@ -221,7 +225,7 @@ class Batches:
         if not started:
             await leave_to_the_reconciler(self._database, new.ids[0], now)
         made = zip(new.positions, new.ids, new.encodings, new.segments, strict=True)
-        return AcceptedBatch(view, _results(made, checked.refusals))
+        return AcceptedBatch(view, await _results(made, checked.refusals))
 
     async def _again(self, connection: Connection, caller: Caller, batch_id: str) -> AcceptedBatch:
         """What is answered for a stored batch."""
@@ -229,7 +233,7 @@ class Batches:
         accepted, refused = await store.results(connection, view.batch)
         made = ((row["position"], row["id"], row["encoding"], row["segments"]) for row in accepted)
         refusals = [Refusal(**row) for row in refused]
-        return AcceptedBatch(view, _results(made, refusals), replayed=True)
+        return AcceptedBatch(view, await _results(made, refusals), replayed=True)
 
     async def _check(self, caller: Caller, command: BatchCommand, now: datetime) -> "_Checked":
         """Look at what is the same for all, and at every recipient."""
@@ -405,23 +409,21 @@ class Batches:
         self._announcements.nudge(owner, MessageStatus.QUEUED.value)
 
 
-def _results(
+async def _results(
     made: Iterable[tuple[int | None, UUID, str, int]], refusals: Sequence[Refusal]
 ) -> list[Result]:
     """What became of each recipient, in order; of several refusals of one, the first is told.
 
     `made` has position, id, encoding and segments of each message.
     """
-    results = [
-        Result(
-            position,
-            message_id=public_id(IdPrefix.MESSAGE, message_id),
-            encoding=encoding,
-            segments=segments,
-        )
-        for position, message_id, encoding, segments in made
-        if position is not None
-    ]
+    results = []
+    for position, message_id, encoding, segments in made:
+        if position is None:
+            continue
+        if position % _RESULTS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        made_it = public_id(IdPrefix.MESSAGE, message_id)
+        results.append(Result(position, made_it, encoding, segments))
     in_order = sorted(refusals, key=lambda refusal: (refusal.position, refusal.field))
     first = {refusal.position: refusal for refusal in reversed(in_order)}
     results += [Result(position, refusal=refusal) for position, refusal in first.items()]

@@ -569,6 +569,7 @@ class _Delivery:
             within=min(policy.timeout, _LONGEST_REQUEST),
         )
         at = self.now()
+        messages = [callback.event.message_id for callback in request.callbacks]
         tried: defaultdict[int, list[UUID]] = defaultdict(list)
         for callback in request.callbacks:
             tried[callback.tries].append(callback.event.id)
@@ -590,7 +591,14 @@ class _Delivery:
         )
         return [
             TriedCallbacks(
-                ids, tries, becomes.state, becomes.next_at, at, answer.status, answer.trouble
+                ids,
+                tries,
+                becomes.state,
+                becomes.next_at,
+                at,
+                answer.status,
+                answer.trouble,
+                messages,
             )
             for ids, tries, becomes in judged
         ]

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.partitions import PartitionWidth
 from store.database import Database
 from telemetry.logs import get_logger
 
@@ -38,13 +39,19 @@ def newest_version() -> str:
     return head
 
 
-def _upgrade(connection: Connection, revision: str) -> None:
+def _upgrade(connection: Connection, revision: str, width: PartitionWidth) -> None:
     config = _config()
+    config.attributes["partition_width"] = width
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
 
 
-async def migrate(database: Database, revision: str = "head") -> str:
+async def migrate(
+    database: Database,
+    revision: str = "head",
+    *,
+    partition_width: PartitionWidth = PartitionWidth.MONTH,
+) -> str:
     """Bring the database forward to `revision`; returns the revision that it has then.
 
     Two processes that migrate at once take turns; the second finds nothing to do. A migration that
@@ -61,7 +68,7 @@ async def migrate(database: Database, revision: str = "head") -> str:
             await asyncio.sleep(0.2)
         await connection.commit()
         try:
-            await _upgraded(connection, revision)
+            await _upgraded(connection, revision, partition_width)
             return await connection.run_sync(_version) or ""
         finally:
             await connection.execute(
@@ -70,11 +77,11 @@ async def migrate(database: Database, revision: str = "head") -> str:
             await connection.commit()
 
 
-async def _upgraded(connection: AsyncConnection, revision: str) -> None:
+async def _upgraded(connection: AsyncConnection, revision: str, width: PartitionWidth) -> None:
     """Migrate, and begin anew where another transaction had a table for too long."""
     while True:
         try:
-            await connection.run_sync(_upgrade, revision)
+            await connection.run_sync(_upgrade, revision, width)
             await connection.commit()
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):

@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from domain.callbacks import TOLD
 from domain.states import MessageStatus
 from store.database import Answer, Connection, Parameters, Row, Statement, sql
+from store.partitions import reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,9 @@ FINAL = frozenset(
 
 _TOLD = [status.value for status in TOLD]
 
-_LOCK = sql("SELECT id FROM messages WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
+_LOCK = sql("""
+SELECT id FROM messages WHERE id = ANY(:ids) AND id BETWEEN :low AND :high ORDER BY id FOR UPDATE
+""")
 
 # What every statement that moves messages returns of those that moved, for `TELL`. Of which bulk a
 # message is counts only while the bulk runs it; one that has left it is told of by itself.
@@ -148,14 +151,14 @@ _SETTLE = ByCount.of(f"""
 WITH folded AS (
     SELECT m.id, m.status AS previous, fold.status,
            latest.number AS attempt, latest.provider, latest.code
-    FROM message_folds(CAST(:ids AS uuid[])) fold
+    FROM message_folds(CAST(:ids AS uuid[]), :low, :high) fold
     JOIN messages m ON m.id = fold.id AND m.status IS DISTINCT FROM fold.status
     LEFT JOIN LATERAL (
         SELECT a.number, a.provider, a.code FROM attempts a
-        WHERE a.message_id = m.id
+        WHERE a.message_id = m.id AND a.message_id BETWEEN :low AND :high
         ORDER BY (a.status = 'delivered') DESC, a.number DESC LIMIT 1
     ) latest ON true
-    WHERE m.id = ANY(:ids)
+    WHERE m.id = ANY(:ids) AND m.id BETWEEN :low AND :high
 ), moved AS (
     UPDATE messages m
     SET status = f.status,
@@ -171,7 +174,7 @@ WITH folded AS (
             WHEN f.status IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled')
             THEN NULL ELSE m.waiting_for END
     FROM folded f
-    WHERE m.id = f.id AND m.id = ANY(:ids)
+    WHERE m.id = f.id AND m.id = ANY(:ids) AND m.id BETWEEN :low AND :high
     RETURNING {MOVED}, f.previous, f.attempt, f.provider, f.code
 ), {TELL}
 """)
@@ -179,7 +182,7 @@ WITH folded AS (
 
 def lock(connection: Connection, ids: Sequence[UUID]) -> None:
     """Take the rows of messages, in the order that everybody takes them in."""
-    connection.send(_LOCK, {"ids": list(ids)})
+    connection.send(_LOCK, {"ids": list(ids), **reach(ids)})
 
 
 def settle(
@@ -216,6 +219,7 @@ def move(
     """Run a statement that moves messages, and so ends with `TELL`; arguments as those of `settle`, `more` are its own."""
     values = {
         "ids": ids,
+        **reach(ids),
         "event_ids": [uuid7() for _ in ids],
         "told": _TOLD,
         "actor": actor,

@@ -53,6 +53,11 @@ process.on("SIGUSR2", () => {
   };
   some();
 });
+let said = 0;
+setInterval(() => {
+  if (submitted !== said) console.log(`so far ${submitted}`);
+  said = submitted;
+}, 100);
 process.on("SIGHUP", () => {
   for (const session of sessions) session.destroy();
 });

@@ -23,8 +23,26 @@ class PeerSmsc:
     """The SMSC, on this port of 127.0.0.1."""
 
     port: int
-    pid: int
+    child: Child
     log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def so_far(self) -> int:
+        """How many messages it took, a tenth of a second ago at most."""
+        said = [line for line in self.log.read_text().splitlines() if line.startswith("so far ")]
+        return int(said[-1].removeprefix("so far ")) if said else 0
+
+    def kill(self) -> None:
+        """SIGKILL; what it had to report is lost."""
+        self.child.kill()
+
+    def start(self) -> None:
+        """Start it again, at the same port; it counts anew."""
+        self.child.start()
+        self.child.wait_for(lambda: listens(self.port), seconds=20, what="listening")
 
     def report(self) -> None:
         """Send all receipts that were held, and hold no more."""
@@ -68,6 +86,6 @@ def running_smsc(folder: Path, *, holding: bool = False) -> Iterator[PeerSmsc]:
     child.start()
     try:
         child.wait_for(lambda: listens(port), seconds=20, what="listening")
-        yield PeerSmsc(port, child.pid, folder / "smsc.log")
+        yield PeerSmsc(port, child, folder / "smsc.log")
     finally:
         child.stop()
