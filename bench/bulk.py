@@ -13,7 +13,7 @@ import psycopg
 
 from bench.figures import Figure, percentile
 from bench.peers.smsc import PeerSmsc, running_smsc
-from bench.single import BODY, memory_mb, running
+from bench.single import BODY, MakeTemporal, memory_mb, running
 from local.folders import temporary_folder
 from local.stack import WORKERS, Stack
 
@@ -34,9 +34,9 @@ providers = ["primary"]
 """
 
 
-def bulk_100k() -> list[Figure]:
+def bulk_100k(temporal: MakeTemporal | None = None) -> list[Figure]:
     """100,000 messages in ten batches, from the first request to the last delivery."""
-    with gateway() as peers:
+    with gateway(temporal=temporal) as peers:
         rate, memory = _measured(peers, 100_000)
     return [
         Figure(
@@ -86,10 +86,10 @@ def _measured(peers: "Peers", messages: int) -> tuple[float, float]:
     return messages / took, max(memory, peers.memory_mb())
 
 
-def receipts_in() -> list[Figure]:
+def receipts_in(temporal: MakeTemporal | None = None) -> list[Figure]:
     """Receipts a second, of messages that were sent long before, while nothing else runs."""
     messages = 50_000
-    with gateway(holding=True) as peers:
+    with gateway(holding=True, temporal=temporal) as peers:
         send(peers.client, 0, BATCH // 10)
         for number in range(1, messages // BATCH + 1):
             send(peers.client, number, BATCH)
@@ -109,9 +109,9 @@ def receipts_in() -> list[Figure]:
     ]
 
 
-def batch_accept() -> list[Figure]:
+def batch_accept(temporal: MakeTemporal | None = None) -> list[Figure]:
     """Recipients accepted a second, 1,000 in a request, two requests at a time, nothing sent."""
-    with gateway(workers=1) as peers:
+    with gateway(workers=1, temporal=temporal) as peers:
         client = peers.client
         peers.stack.kill_worker()
         send(client, 0, 1000)
@@ -181,7 +181,12 @@ class Peers:
 
 @contextmanager
 def gateway(
-    more: str = "", *, provider: str = "", workers: int = WORKERS, holding: bool = False
+    more: str = "",
+    *,
+    provider: str = "",
+    workers: int = WORKERS,
+    holding: bool = False,
+    temporal: MakeTemporal | None = None,
 ) -> Iterator[Peers]:
     """The stack with the SMSC of others behind it.
 
@@ -190,11 +195,12 @@ def gateway(
         provider: goes into what that says of the provider.
         workers: how many there are.
         holding: whether the SMSC keeps its receipts until it is told to send them.
+        temporal: makes the Temporal, if it is not to be the development server.
     """
     with temporary_folder() as folder, running_smsc(folder, holding=holding) as smsc:
         configuration = folder / "bench.toml"
         configuration.write_text(CONFIGURATION.format(port=smsc.port, more=provider) + more)
-        with running(folder / "stack", configuration, workers=workers) as stack:
+        with running(folder / "stack", configuration, workers=workers, temporal=temporal) as stack:
             headers = {"Authorization": f"Bearer {stack.api_key.secret}"}
             with httpx.Client(base_url=stack.api_url, headers=headers, timeout=60) as client:
                 yield Peers(stack, client, smsc)

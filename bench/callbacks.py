@@ -16,6 +16,7 @@ from bench.figures import Figure
 from bench.peers.kannel import kannel_per_s
 from bench.peers.smsc import running_smsc
 from bench.receiver import SECRET, Seen
+from bench.single import MakeTemporal
 from local.folders import temporary_folder
 from local.processes import Child, free_port, listens
 
@@ -32,13 +33,13 @@ _TOLD = 2
 _BATCHES = 10
 
 
-def bulk_callbacks(messages: int = 100_000) -> list[Figure]:
+def bulk_callbacks(temporal: MakeTemporal | None = None, messages: int = 100_000) -> list[Figure]:
     """Messages in ten batches, from the first request until the last callback has come.
 
     Raises:
         RuntimeError: a callback is missing, came before an earlier one, or was not signed.
     """
-    with gateway(CONFIGURATION) as peers, receiver(peers.client) as url:
+    with gateway(CONFIGURATION, temporal=temporal) as peers, receiver(peers.client) as url:
         client = peers.client
         send(client, 0, 1000, callback_url=f"{url}/warm")  # plans are made, caches are filled
         peers.until_delivered()
@@ -61,7 +62,7 @@ def kannel_ratio(messages: int = 20_000) -> list[Figure]:
     for _ in range(3):
         with temporary_folder() as folder, running_smsc(folder) as smsc:
             theirs.append(kannel_per_s(smsc.port, folder, messages))
-        ours.append(bulk_callbacks(messages)[0].value)
+        ours.append(bulk_callbacks(messages=messages)[0].value)
     return [
         Figure(
             "kannel_ratio",

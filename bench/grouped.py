@@ -7,14 +7,14 @@ import uvloop
 
 from bench.bulk import gateway
 from bench.figures import Figure, percentile
-from bench.single import BODY, WARM_UP, Sender, delivered, sender, with_own_smsc
+from bench.single import BODY, WARM_UP, MakeTemporal, Sender, delivered, sender, with_own_smsc
 from local.stack import WORKERS, Stack
 from simulator.smsc import Smsc
 
 
-def single_grouped() -> list[Figure]:
+def single_grouped(temporal: MakeTemporal | None = None) -> list[Figure]:
     """Messages a second, accepted to delivered, 256 requests in flight, by the SMSC of others."""
-    with gateway() as peers:
+    with gateway(temporal=temporal) as peers:
         return uvloop.run(_single_grouped(peers.stack, messages=20_000, in_flight=256))
 
 
@@ -53,14 +53,14 @@ async def _send_all(client: Sender, messages: int, in_flight: int, answered: lis
     await asyncio.gather(*(send() for _ in range(in_flight)))
 
 
-def grouped_wire() -> list[Figure]:
+def grouped_wire(temporal: MakeTemporal | None = None) -> list[Figure]:
     """From before the request to the SMSC's reading of the submit_sm, at 300 requests a second."""
-    return uvloop.run(_grouped_wire(rate=300, seconds=20))
+    return uvloop.run(_grouped_wire(temporal, rate=300, seconds=20))
 
 
-async def _grouped_wire(*, rate: int, seconds: int) -> list[Figure]:
+async def _grouped_wire(temporal: MakeTemporal | None, *, rate: int, seconds: int) -> list[Figure]:
     async with (
-        with_own_smsc(workers=WORKERS) as (stack, smsc),
+        with_own_smsc(workers=WORKERS, temporal=temporal) as (stack, smsc),
         sender(stack, connections=256) as client,
     ):
         latencies = await _latencies(stack, smsc, client, rate, rate * seconds)

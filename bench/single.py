@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -16,10 +16,14 @@ from bench.figures import Figure, percentile
 from bench.load import Connections
 from local.folders import temporary_folder
 from local.stack import Stack
+from local.temporal import OwnTemporal
 from simulator.smsc import Smsc
 
 BODY = "ALERT: your service has triggered an incident, please look at it."
 WARM_UP = 20
+
+MakeTemporal = Callable[[Stack], OwnTemporal]
+"""Makes the Temporal to measure on; None in its place is the development server."""
 
 A_WORKFLOW_EACH = {"SMSGATEWAY_WORKFLOW_STARTS": "1000"}
 
@@ -43,6 +47,7 @@ def running(
     *,
     workers: int = 1,
     environment: Mapping[str, str] | None = None,
+    temporal: MakeTemporal | None = None,
 ) -> Iterator[Stack]:
     """A stack of its own, removed afterwards; arguments as those of `Stack`."""
     stack = Stack(
@@ -51,6 +56,7 @@ def running(
         environment={"SMSGATEWAY_BENCH_PASSWORD": "bench", **(environment or {})},
         workers=workers,
         own_servers=True,
+        temporal=temporal,
         progress=lambda _: None,
     )
     try:
@@ -86,13 +92,15 @@ async def sender(stack: Stack, connections: int = 100) -> AsyncIterator[Sender]:
         yield Sender(kept, stack)
 
 
-def request_to_wire() -> list[Figure]:
+def request_to_wire(temporal: MakeTemporal | None = None) -> list[Figure]:
     """From before the request to the SMSC's reading of the submit_sm, at 5 requests a second."""
-    return uvloop.run(_request_to_wire(rate=5, seconds=30))
+    return uvloop.run(_request_to_wire(temporal, rate=5, seconds=30))
 
 
-async def _request_to_wire(*, rate: float, seconds: float) -> list[Figure]:
-    async with with_own_smsc(environment=A_WORKFLOW_EACH) as (stack, smsc):
+async def _request_to_wire(
+    temporal: MakeTemporal | None, *, rate: float, seconds: float
+) -> list[Figure]:
+    async with with_own_smsc(environment=A_WORKFLOW_EACH, temporal=temporal) as (stack, smsc):
         latencies = await _wire_latencies(stack, smsc, rate, seconds)
     return [
         Figure(
@@ -108,7 +116,10 @@ async def _request_to_wire(*, rate: float, seconds: float) -> list[Figure]:
 
 @asynccontextmanager
 async def with_own_smsc(
-    *, workers: int = 1, environment: Mapping[str, str] | None = None
+    *,
+    workers: int = 1,
+    environment: Mapping[str, str] | None = None,
+    temporal: MakeTemporal | None = None,
 ) -> AsyncIterator[tuple[Stack, Smsc]]:
     """A stack whose SMSC is in this process, whose one clock then sees both ends."""
     async with Smsc("primary") as smsc:
@@ -116,7 +127,11 @@ async def with_own_smsc(
             configuration = folder / "bench.toml"
             configuration.write_text(_OWN_SMSC.format(port=smsc.port))
             context = running(
-                folder / "stack", configuration, workers=workers, environment=environment
+                folder / "stack",
+                configuration,
+                workers=workers,
+                environment=environment,
+                temporal=temporal,
             )
             stack = await asyncio.to_thread(context.__enter__)
             try:
@@ -142,9 +157,12 @@ async def _wire_latencies(stack: Stack, smsc: Smsc, rate: float, seconds: float)
     return [(at - since).total_seconds() * 1000 for since, at in zip(began, reached, strict=True)]
 
 
-def single_sends() -> list[Figure]:
+def single_sends(temporal: MakeTemporal | None = None) -> list[Figure]:
     """Messages a second, accepted to delivered, 50 undelivered at a time; and the worker's memory."""
-    with temporary_folder() as folder, running(folder, environment=A_WORKFLOW_EACH) as stack:
+    with (
+        temporary_folder() as folder,
+        running(folder, environment=A_WORKFLOW_EACH, temporal=temporal) as stack,
+    ):
         return uvloop.run(_single_sends(stack, messages=1500, undelivered=50))
 
 

@@ -17,6 +17,7 @@ import uvloop
 from bench.bulk import BATCH, Peers, gateway, send
 from bench.figures import Figure, percentile
 from bench.load import Connections
+from bench.single import MakeTemporal
 from local.stack import Stack
 
 _SECONDS = 30
@@ -24,9 +25,9 @@ _RATE = 4
 """Single messages a second; every second one is an alert."""
 
 
-def under_bulk() -> list[Figure]:
+def under_bulk(temporal: MakeTemporal | None = None) -> list[Figure]:
     """Accept latency of single sends, and request to wire of alerts, beside a stream of batches."""
-    with gateway() as peers:
+    with gateway(temporal=temporal) as peers:
         peers.warm_up()
         with _batches(peers) as sent:
             time.sleep(3)

@@ -26,6 +26,7 @@ from domain.configuration import Configuration, SmppProvider
 from local.postgres import Postgres, PostgresServer
 from local.processes import Child, free_port, listens
 from local.temporal import (
+    OwnTemporal,
     Progress,
     Temporal,
     TemporalServer,
@@ -121,6 +122,8 @@ class Stack:
         workers: how many worker processes there are: one with all roles, or one for everything but
             the shares of bulks and the others for those.
         own_servers: whether to leave out the user's `DATABASE_URL` and `TEMPORAL_ADDRESS`.
+        temporal: makes the Temporal in place of the development server, one that may keep its
+            workflows in this stack's Postgres, which is started before it and stopped after it.
         progress: is told what happens, in a sentence.
     """
 
@@ -133,6 +136,7 @@ class Stack:
         environment: Mapping[str, str] | None = None,
         workers: int = 1,
         own_servers: bool = False,
+        temporal: "Callable[[Stack], OwnTemporal] | None" = None,
         progress: Progress = print,
     ) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -143,6 +147,7 @@ class Stack:
         self._environment = dict(environment or {})
         self._workers = [_worker(number) for number in range(1, workers + 1)]
         self._own_servers = own_servers
+        self._make_temporal = temporal
         self._progress = progress
         self._children: dict[str, Child] = {}
         self._expected: set[str] = set()
@@ -188,12 +193,12 @@ class Stack:
         for worker in self._workers:
             names += [f"{worker}_metrics", f"{worker}_temporal_metrics"]
         urls = [f"http://127.0.0.1:{self.ports.of(name)}/metrics" for name in names]
-        own = self.temporal.metrics_url if isinstance(self.temporal, TemporalServer) else None
+        own = self.temporal.metrics_url if isinstance(self.temporal, OwnTemporal) else None
         return [*urls, own] if own else urls
 
     @property
     def temporal_ui_url(self) -> str | None:
-        """None when the Temporal is the user's own."""
+        """None when the Temporal is another one than the development server, which brings its UI."""
         return self.temporal.ui_url if isinstance(self.temporal, TemporalServer) else None
 
     @property
@@ -249,13 +254,9 @@ class Stack:
         _, configuration = read_configuration(self.configuration_file)
         self.find_temporal()
         self._progress("starting Postgres, Temporal and the SMSC simulators")
-        _all_at_once(
-            [
-                self._start_database,
-                *([self.start_temporal] if isinstance(self.temporal, TemporalServer) else []),
-                *(partial(self._start_simulator, *each) for each in _simulators(configuration)),
-            ]
-        )
+        simulators = [partial(self._start_simulator, *each) for each in _simulators(configuration)]
+        temporal = [self.start_temporal] if isinstance(self.temporal, OwnTemporal) else []
+        self._servers_do([self._start_database, *temporal], beside=simulators)
         self._progress("preparing the database")
         self.bootstrap()
         self._progress("starting worker and API")
@@ -269,7 +270,7 @@ class Stack:
         for name in (*ways_in, *(name for name in self._children if name not in ways_in)):
             if name in self._children:
                 self._children[name].stop()
-        _all_at_once([server.stop for server in self._own()])
+        self._servers_do([server.stop for server in self._own()])
 
     def kill(self) -> None:
         """SIGKILL to everything."""
@@ -300,18 +301,27 @@ class Stack:
                 (self._postgres, self.start_postgres),
                 (self._temporal, self.start_temporal),
             )
-            if isinstance(own, PostgresServer | TemporalServer) and not own.running
+            if isinstance(own, PostgresServer | OwnTemporal) and not own.running
         ]
-        _all_at_once(servers)
+        self._servers_do(servers)
         down = [name for name, child in self._children.items() if not child.running]
         workers = {name: partial(self.start_worker, name=name) for name in self._workers}
         starts: dict[str, Callable[[], None]] = {**workers, "api": self.start_api}
         _all_at_once([starts.get(name) or partial(self.start_simulator, name) for name in down])
 
-    def _own(self) -> Iterable[PostgresServer | TemporalServer]:
+    def _own(self) -> Iterable[PostgresServer | OwnTemporal]:
         for server in (self._temporal, self._postgres):
-            if isinstance(server, PostgresServer | TemporalServer):
+            if isinstance(server, PostgresServer | OwnTemporal):
                 yield server
+
+    def _servers_do(
+        self, tasks: Sequence[Callable[[], None]], beside: Sequence[Callable[[], None]] = ()
+    ) -> None:
+        """All at once, or one after the other where the Temporal may need our Postgres."""
+        if self._make_temporal is None:
+            _all_at_once([*tasks, *beside])
+        else:
+            _all_at_once([partial(_one_by_one, tasks), *beside])
 
     def _part(self, name: str) -> Child:
         match name:
@@ -369,6 +379,8 @@ class Stack:
         address = None if self._own_servers else address_from_environment()
         if address:
             self._temporal = Temporal(address)
+        elif self._temporal is None and self._make_temporal is not None:
+            self._temporal = self._make_temporal(self)
         elif self._temporal is None:
             self._temporal = TemporalServer(
                 find_or_install_temporal(self._progress),
@@ -378,8 +390,8 @@ class Stack:
                 metrics_port=self.ports.of("temporal_server_metrics"),
             )
 
-    def _own_temporal(self) -> TemporalServer:
-        if not isinstance(self.temporal, TemporalServer):
+    def _own_temporal(self) -> OwnTemporal:
+        if not isinstance(self.temporal, OwnTemporal):
             raise StackFailed(
                 "The Temporal is the one of TEMPORAL_ADDRESS: the stack leaves it alone."
             )
@@ -595,3 +607,8 @@ def _all_at_once(tasks: Sequence[Callable[[], None]]) -> None:
         running = [threads.submit(task) for task in tasks]
     for done in running:
         done.result()
+
+
+def _one_by_one(tasks: Sequence[Callable[[], None]]) -> None:
+    for task in tasks:
+        task()

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self
@@ -35,6 +36,9 @@ from local.processes import Child, ChildEnded, free_port, listens
 from telemetry.process import exit_cleanly
 
 Progress = Callable[[str], None]
+
+Install = Callable[[Path, Progress], Path]
+"""Makes a program in a folder and returns its path, or raises `TemporalUnavailable`."""
 
 # Of the tags of the command line, the newest one whose modules the Go proxy serves in full; the
 # download takes the same, so that everybody tries things on the same server (1.29.1).
@@ -111,24 +115,37 @@ def address_from_environment() -> str | None:
 def find_or_install_temporal(progress: Progress) -> Path:
     """Return the path of a `temporal` command line that can serve, installing it if need be.
 
-    Two set-ups at once do not disturb each other: the second waits and finds it installed.
-
     Raises:
         TemporalUnavailable: there is none and it cannot be installed; says what to install.
     """
     if (on_path := shutil.which("temporal")) and _is_new_enough(Path(on_path), progress):
         return Path(on_path)
-    folder = cache_folder() / f"temporal-{VERSION.removeprefix('v')}"
-    program = folder / "temporal"
+    program = cache_folder() / f"temporal-{VERSION.removeprefix('v')}" / "temporal"
+    try:
+        return install_once(program, (_download, _build_with_go), progress)
+    except TemporalUnavailable as failure:
+        tried = f"{INSTALL_HELP}\nWhat was tried:\n{failure}"
+        raise TemporalUnavailable(tried) from None
+
+
+def install_once(program: Path, ways: Sequence[Install], progress: Progress) -> Path:
+    """Return a program of the cache, after installing it by the first way that works if need be.
+
+    Two at once do not disturb each other: the second waits and finds it installed.
+
+    Raises:
+        TemporalUnavailable: none works; says of each why.
+    """
     if program.exists():
         return program
+    folder = program.parent
     folder.mkdir(parents=True, exist_ok=True)
     waiting = functools.partial(progress, "another set-up is installing Temporal: waiting for it")
     with exclusively(folder.with_name(f"{folder.name}.lock"), waiting):
         if program.exists():
             return program
         failures = []
-        for install in (_download, _build_with_go):
+        for install in ways:
             with tempfile.TemporaryDirectory(prefix="installing-", dir=folder) as workplace:
                 try:
                     install(Path(workplace), progress).replace(program)
@@ -137,7 +154,7 @@ def find_or_install_temporal(progress: Progress) -> Path:
                     failures.append(str(failure))
                 else:
                     return program
-    raise TemporalUnavailable("\n".join([INSTALL_HELP, "What was tried:", *failures]))
+    raise TemporalUnavailable("\n".join(failures))
 
 
 def _is_new_enough(program: Path, progress: Progress) -> bool:
@@ -182,13 +199,31 @@ async def _download_and_try(folder: str) -> None:
 
 
 def _build_with_go(workplace: Path, progress: Progress) -> Path:
+    cost = "some 3 minutes and 2 GB of Go's caches"
+    return go_install(f"{GO_MODULE}@{VERSION}", workplace, progress, cost=cost)
+
+
+def go_install(package: str, workplace: Path, progress: Progress, *, cost: str) -> Path:
+    """Build a program with Go, and return its path in `workplace`.
+
+    Args:
+        package: its path and version, as `go install` takes them.
+        workplace: an empty folder.
+        progress: is told that it begins, and that it goes on.
+        cost: what it takes, for whoever waits.
+
+    Raises:
+        TemporalUnavailable: there is no Go, or it fails; says why.
+    """
     go = shutil.which("go") or shutil.which("go", path=GO_FOLDER)
     if go is None:
         raise TemporalUnavailable("Go, with which it could be built, is not installed.")
-    progress(f"building Temporal {VERSION} with Go (some 3 minutes and 2 GB of Go's caches)")
+    path, _, version = package.partition("@")
+    program = path.rpartition("/")[2]
+    progress(f"building Temporal {version} with Go ({program}: {cost})")
     started = time.monotonic()
     with (workplace / "said").open("w+") as said:
-        command = [go, "install", f"{GO_MODULE}@{VERSION}"]
+        command = [go, "install", package]
         environment = os.environ | {"GOBIN": str(workplace)}
         with subprocess.Popen(command, env=environment, stdout=said, stderr=said) as building:
             try:
@@ -204,7 +239,7 @@ def _build_with_go(workplace: Path, progress: Progress) -> Path:
         complaints = [line for line in said if not line.startswith("go: downloading")]
     if building.returncode != 0:
         raise TemporalUnavailable(f"`go install` failed: {''.join(complaints)[-500:].strip()}")
-    return workplace / "temporal"
+    return workplace / program
 
 
 # Running
@@ -263,40 +298,27 @@ async def _until_known(client: Client, namespace: str, keywords: tuple[str, ...]
                 return
 
 
-class TemporalServer(Temporal):
-    """A Temporal of our own on one database file in `folder`; a restart keeps everything.
+class OwnTemporal(Temporal, ABC):
+    """A Temporal that is a process of ours; a restart keeps everything.
 
-    Ports of 0 are chosen at the first start and then kept.
+    Args:
+        folder: for its log, and what else it writes.
+        ports: what it listens on, `grpc` and `metrics` among them; those of 0 are chosen at the
+            first start and then kept.
     """
 
-    def __init__(
-        self,
-        program: Path,
-        folder: Path,
-        *,
-        port: int = 0,
-        ui_port: int = 0,
-        metrics_port: int = 0,
-    ) -> None:
-        self.program = program
+    def __init__(self, folder: Path, ports: Mapping[str, int]) -> None:
         self.folder = folder.absolute()
-        self.database = self.folder / "temporal.db"
-        self.port = port
-        self.ui_port = ui_port
-        self.metrics_port = metrics_port
+        self.ports = dict(ports)
         self._child: Child | None = None
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def ui_url(self) -> str:
-        return f"http://127.0.0.1:{self.ui_port}"
+        return f"127.0.0.1:{self.ports['grpc']}"
 
     @property
     def metrics_url(self) -> str:
-        return f"http://127.0.0.1:{self.metrics_port}/metrics"
+        return f"http://127.0.0.1:{self.ports['metrics']}/metrics"
 
     @property
     def running(self) -> bool:
@@ -329,9 +351,9 @@ class TemporalServer(Temporal):
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if empty:
             self.forget_everything()
-        given = (self.port, self.ui_port, self.metrics_port)
+        given = self.ports
         for attempts_left in (2, 1, 0):
-            self.port, self.ui_port, self.metrics_port = (port or free_port() for port in given)
+            self.ports = {name: port or free_port() for name, port in given.items()}
             try:
                 self._launch()
             except (ChildEnded, TimeoutError) as error:
@@ -344,38 +366,16 @@ class TemporalServer(Temporal):
                 return
 
     def _launch(self) -> None:
-        options = {
-            "--db-filename": str(self.database),
-            "--ip": "127.0.0.1",
-            "--port": str(self.port),
-            "--ui-port": str(self.ui_port),
-            "--metrics-port": str(self.metrics_port),
-            "--log-level": "error",
-        }
-        repeated = [
-            ("--dynamic-config-value", f"{k}={v}")
-            for k, v in (DYNAMIC_CONFIGURATION | LIKE_A_SERVER).items()
-        ]
-        repeated += [("--sqlite-pragma", f"{k}={v}") for k, v in PRAGMAS.items()]
-        self._child = Child(
-            "temporal",
-            [
-                *(str(self.program), "server", "start-dev"),
-                *(part for option in (*options.items(), *repeated) for part in option),
-            ],
-            log=self.folder / "temporal.log",
-            folder=self.folder,
-            environment={"GOGC": GO_COLLECTOR, **os.environ},
-        )
+        self._child = self._process()
         self._child.start()
         self._child.wait_for(self._serves, seconds=60, what="healthy")
 
-    def _serves(self) -> bool:
-        if not (listens(self.port) and listens(self.ui_port)):
-            return False
-        check = ["operator", "cluster", "health", "--address", self.address]
-        answer = subprocess.run([self.program, *check], check=False, capture_output=True)
-        return answer.returncode == 0
+    @abstractmethod
+    def _process(self) -> Child:
+        """The server as it is to be started, on `ports`."""
+
+    @abstractmethod
+    def _serves(self) -> bool: ...
 
     def stop(self) -> None:
         """End it in good order."""
@@ -393,9 +393,68 @@ class TemporalServer(Temporal):
         self.start()
 
     def forget_everything(self) -> None:
-        """Remove the database file, as if its disk had been lost. Only while it is stopped."""
+        """Remove its database, as if its disk had been lost. Only while it is stopped."""
         if self.running:
             raise RuntimeError("Temporal is running; stop it before its database is removed.")
+        self._remove_database()
+
+    @abstractmethod
+    def _remove_database(self) -> None: ...
+
+
+class TemporalServer(OwnTemporal):
+    """The development server, on one database file in `folder`."""
+
+    def __init__(
+        self,
+        program: Path,
+        folder: Path,
+        *,
+        port: int = 0,
+        ui_port: int = 0,
+        metrics_port: int = 0,
+    ) -> None:
+        super().__init__(folder, {"grpc": port, "ui": ui_port, "metrics": metrics_port})
+        self.program = program
+        self.database = self.folder / "temporal.db"
+
+    @property
+    def ui_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['ui']}"
+
+    def _process(self) -> Child:
+        options = {
+            "--db-filename": str(self.database),
+            "--ip": "127.0.0.1",
+            "--port": str(self.ports["grpc"]),
+            "--ui-port": str(self.ports["ui"]),
+            "--metrics-port": str(self.ports["metrics"]),
+            "--log-level": "error",
+        }
+        repeated = [
+            ("--dynamic-config-value", f"{k}={v}")
+            for k, v in (DYNAMIC_CONFIGURATION | LIKE_A_SERVER).items()
+        ]
+        repeated += [("--sqlite-pragma", f"{k}={v}") for k, v in PRAGMAS.items()]
+        return Child(
+            "temporal",
+            [
+                *(str(self.program), "server", "start-dev"),
+                *(part for option in (*options.items(), *repeated) for part in option),
+            ],
+            log=self.folder / "temporal.log",
+            folder=self.folder,
+            environment={"GOGC": GO_COLLECTOR, **os.environ},
+        )
+
+    def _serves(self) -> bool:
+        if not (listens(self.ports["grpc"]) and listens(self.ports["ui"])):
+            return False
+        check = ["operator", "cluster", "health", "--address", self.address]
+        answer = subprocess.run([self.program, *check], check=False, capture_output=True)
+        return answer.returncode == 0
+
+    def _remove_database(self) -> None:
         for file in self.folder.glob(f"{self.database.name}*"):
             file.unlink()
 
