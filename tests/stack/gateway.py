@@ -367,7 +367,11 @@ class Gateway:
     def until_dead(self, program: str = "worker") -> None:
         """Wait until it has killed itself."""
         child = self.stack.child(program)
-        self.eventually(lambda: not child.running, f"{program} has killed itself")
+        end = time.monotonic() + _WITHIN
+        while child.running:
+            if time.monotonic() > end:
+                pytest.fail(f"{program} has not killed itself; its log ends:\n{child.log_tail(60)}")
+            time.sleep(0.05)
         {"worker": self.stack.kill_worker, "api": self.stack.kill_api}[program]()  # as expected
 
     def providers_are_up(self, *names: str) -> None:
