@@ -40,6 +40,7 @@ from tests.gateway import Gateway, running_gateway
 from tests.histories import texts_in, texts_of
 
 SEND = "/api/v1/sms/send"
+BATCHES = "/api/v1/sms/batches"
 
 # --- what is searched for ----------------------------------------------------------------------
 
@@ -259,6 +260,11 @@ def _send(**what: Any) -> dict[str, Any]:
     return {"json": {"to": BRITISH, "from": "ACME", "body": "An ottoman"} | what}
 
 
+def _batch(*recipients: Any, **what: Any) -> dict[str, Any]:
+    body = {"from": "ACME", "body": "An ottoman, {name}", "recipients": recipients}
+    return {"json": body | what}
+
+
 # What people get wrong, with numbers and words wherever there is room for them.
 BAD_REQUESTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("POST", SEND, {"content": f'{{"to": "{BRITISH}", "body": "gooseberry'}),
@@ -283,6 +289,13 @@ BAD_REQUESTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("POST", SEND, {**_send(), "headers": {"Authorization": "Basic wilhelmina"}}),
     ("POST", SEND, {**_send(to="+44"), "headers": {"traceparent": f"00-{BRITISH}-wilhelmina-01"}}),
     ("POST", SEND, {**_send(to="+44"), "headers": {"Idempotency-Key": f"zucchini {BRITISH}"}}),
+    ("POST", BATCHES, _batch({"to": BRITISH[:9]})),
+    ("POST", BATCHES, _batch({"to": BRITISH, "variables": {BRITISH: "zucchini"}})),
+    ("POST", BATCHES, _batch({"to": BRITISH, "variables": {"name": ["zucchini"]}})),
+    ("POST", BATCHES, _batch({"to": BRITISH, "xylophone": FRENCH})),
+    ("POST", BATCHES, _batch({"to": BRITISH}, body="Marmalade for {wilhelmina")),
+    ("POST", BATCHES, {"content": f'{{"recipients": [{{"to": "{BRITISH}", "body": "goose'}),
+    ("GET", f"{BATCHES}/bat_{BRITISH[1:]}", {}),
     ("GET", f"/api/v1/sms/{BRITISH}", {}),
     ("GET", f"/api/v1/sms/{BRITISH}/explain", {}),
     ("GET", f"/api/v1/sms/msg_{BRITISH[1:]}/events", {}),
@@ -383,6 +396,29 @@ class Evening:
         assert (await self.ask("POST", "/webhooks/sms-delivery", **receipt)).status_code < 300
         primary.set_number(BRITISH, None)
 
+    async def a_batch_goes_out(self, **trouble: str) -> None:
+        """Some of it is refused at once, some by the carrier, and the carrier is silent about some."""
+        primary = self.gateway.primary
+        primary.set_number(OTHER_BRITISH, None)
+        primary.set_number(FRENCH, Behaviour(answer=Answer.REFUSE, status="ESME_RINVDSTADR"))
+        primary.set_number(AMERICAN, Behaviour(answer=Answer.SILENCE, receipts=()))
+        recipients = [
+            {"to": number, "variables": {"name": name}, "metadata": trouble}
+            for number, name in zip([*NUMBERS, BRITISH[:9]], WORDS, strict=False)
+        ]
+        answer = await self.ask("POST", BATCHES, **_batch(*recipients, mode="promotional"))
+        assert answer.status_code == 202, answer.text
+        batch = f"{BATCHES}/{answer.json()['batch_id']}"
+        end = time.monotonic() + 45
+        while (view := (await self.ask("GET", batch)).json())["open"]:
+            assert time.monotonic() < end, view
+            await asyncio.sleep(0.1)
+        assert {each["status"] for each in view["counts"]} == {"delivered", "failed", "expired"}
+        assert view["refused"] == 1
+        assert (await self.ask("GET", f"{batch}/results")).status_code == 200
+        for number in (FRENCH, AMERICAN):
+            primary.set_number(number, None)
+
     async def the_database_gives_trouble(self) -> None:
         """Errors that quote rows: while a message is accepted, decided upon, and submitted."""
         for statement in TROUBLES:
@@ -393,6 +429,9 @@ class Evening:
         for trouble in ("UPDATE", "attempt"):
             message = await self.send(BRITISH, "Flibbertigibbet", metadata={"trouble": trouble})
             await self.ends(message, "delivered")
+        for sequence in ("troubles", "troubles_of_attempts"):
+            await self.gateway.execute(f"ALTER SEQUENCE {sequence} RESTART")
+        await self.a_batch_goes_out(trouble="attempt")
 
     async def customers_give_trouble(self) -> None:
         """Bad requests, and a server that fails, redirects and talks nonsense."""
@@ -465,6 +504,7 @@ async def test_no_number_and_no_text_leaves_the_database(
         async with an_evening(database_url, client, tmp_path) as evening:
             await evening.all_goes_well()
             await evening.carriers_give_trouble()
+            await evening.a_batch_goes_out()
             await evening.the_database_gives_trouble()
             await evening.customers_give_trouble()
             async with httpx.AsyncClient() as http:
@@ -483,6 +523,7 @@ async def test_no_number_and_no_text_leaves_the_database(
     events = {json.loads(line).get("event") for line in left.logs.splitlines()}
     assert events >= {
         "message_accepted",
+        "batch_accepted",
         "message_moved",
         "http_request",
         "bind_down",
@@ -494,6 +535,7 @@ async def test_no_number_and_no_text_leaves_the_database(
     assert "temporal_workflow_completed_total" in left.temporal_metrics
     assert {"http request", "submit", "receipt"} <= set(left.spans.splitlines())
     assert "SendWorkflow" in left.histories
+    assert "BulkSendWorkflow" in left.histories
     assert "CallbackWorkflow" in left.histories
     assert "DataException 22000" in left.histories
 
