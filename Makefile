@@ -77,7 +77,7 @@ contracts: setup ## which room may import which: import-linter
 	@$(BIN)/lint-imports
 
 .PHONY: bench
-bench: setup ## the figures, into build/bench.json; ONLY=name runs one, EMBEDDED=1 on one server
+bench: setup ## the figures, into build/bench.json; ONLY=name runs one, EMBEDDED=1 spares the real server
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(EMBEDDED),--embedded-only)
 
 COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \

@@ -22,6 +22,13 @@ def test_help_is_the_default() -> None:
     assert make().stdout == make("help").stdout
 
 
+def test_figures_are_measured_on_both_servers_unless_one_is_enough() -> None:
+    assert (
+        "-m bench --only bulk_100k_per_s \n" in make("-n", "bench", "ONLY=bulk_100k_per_s").stdout
+    )
+    assert "-m bench  --embedded-only\n" in make("-n", "bench", "EMBEDDED=1").stdout
+
+
 def test_without_a_python_that_is_new_enough_a_sentence_says_what_to_do(tmp_path: Path) -> None:
     done = make("setup", "PYTHON=", f"VENV={tmp_path}/venv")
     assert done.returncode != 0
