@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
@@ -38,7 +38,6 @@ from services.callbacks import LaneDrain
 from services.configuration import NoConfiguration
 from services.keys import Keys
 from services.orchestration import RPC_TIMEOUT, SEARCH_ATTRIBUTES, in_time
-from services.partitions import Partitions
 from settings.configuration_file import ConfigurationMistakes
 from settings.secrets import SecretMissing, resolve_secret
 from settings.settings import Settings
@@ -462,9 +461,7 @@ async def bootstrap(settings: Settings, key_name: str | None, *, print_key: bool
     """Prepare the database, Temporal and, if asked, an admin key; safe to run again."""
     database = Database.connect(settings.database_url.get_secret_value(), pool_size=1)
     try:
-        width = settings.partition_width
-        _log.info("database_migrated", version=await migrate(database, partition_width=width))
-        await Partitions(database, width).keep(datetime.now(UTC))
+        _log.info("database_migrated", version=await migrate(database))
         if settings.config is not None:
             services = assemble(settings)
             try:

@@ -40,8 +40,6 @@ SETTINGS: Final = {
     "unix_socket_directories": "",
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
-    # A statement locks every partition of its tables.
-    "max_locks_per_transaction": "256",
     "shared_buffers": "512MB",
     "max_wal_size": "4GB",
     "wal_buffers": "16MB",

@@ -21,7 +21,6 @@ from services.meeting import Meeting
 from services.messages import Messages
 from services.money import Unlimited
 from services.orchestration import Orchestration
-from services.partitions import Partitions
 from services.providers import Providers
 from services.receipts import ReceiptIntake
 from services.recipients import RecipientHash
@@ -130,13 +129,7 @@ def assemble(
         dead_letters=DeadLetters(database, orchestration, announcements),
         keys=Keys(database),
         providers=Providers(database, configurations),
-        upkeep=Upkeep(
-            database,
-            orchestration,
-            callbacks,
-            receipts,
-            Partitions(database, settings.partition_width, settings.retention),
-        ),
+        upkeep=Upkeep(database, orchestration, callbacks, receipts),
     )
 
 

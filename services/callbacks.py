@@ -569,7 +569,6 @@ class _Delivery:
             within=min(policy.timeout, _LONGEST_REQUEST),
         )
         at = self.now()
-        messages = [callback.event.message_id for callback in request.callbacks]
         tried: defaultdict[int, list[UUID]] = defaultdict(list)
         for callback in request.callbacks:
             tried[callback.tries].append(callback.event.id)
@@ -591,14 +590,7 @@ class _Delivery:
         )
         return [
             TriedCallbacks(
-                ids,
-                tries,
-                becomes.state,
-                becomes.next_at,
-                at,
-                answer.status,
-                answer.trouble,
-                messages,
+                ids, tries, becomes.state, becomes.next_at, at, answer.status, answer.trouble
             )
             for ids, tries, becomes in judged
         ]

@@ -17,7 +17,6 @@ from domain.states import MessageStatus
 from services.bulk import CHECK_AFTER, extent_of
 from services.callbacks import Callbacks
 from services.orchestration import Orchestration, Told
-from services.partitions import Partitions
 from services.receipts import ReceiptIntake
 from services.starts import START_GRACE
 from store import bulks, events, idempotency, messages, receipts
@@ -70,13 +69,11 @@ class Upkeep:
         orchestration: Orchestration,
         callbacks: Callbacks,
         receipts: ReceiptIntake,
-        partitions: Partitions,
     ) -> None:
         self._database = database
         self._orchestration = orchestration
         self._callbacks = callbacks
         self._receipts = receipts
-        self._partitions = partitions
 
     async def doubt_everything(self) -> None:
         """Let the next sweeps ask after every open message, whenever its own time would come."""
@@ -85,7 +82,7 @@ class Upkeep:
         _log.info("open_messages_doubted", count=doubted)
 
     async def sweep(self) -> Swept:
-        """One round over messages, receipts, callbacks, idempotency keys and partitions."""
+        """One round over messages, receipts, callbacks and idempotency keys."""
         now = datetime.now(UTC)
         async with self._database.begin() as connection:
             overdue = await messages.overdue(connection, now, BATCH)
@@ -107,7 +104,6 @@ class Upkeep:
             metrics.message_reconciled("runner_gone", restarted)
             metrics.message_reconciled("reminded", reminded)
             _log.info("reconciled", restarted=restarted, reminded=reminded)
-        await self._partitions.keep_now_and_then(now)
         more = len(overdue) == BATCH and not taken_up[_TakenUp.NOT_YET]
         return Swept(reminded, restarted, matched, more=more)
 

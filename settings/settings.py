@@ -4,7 +4,6 @@
 """
 
 import os
-from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,6 @@ from pydantic_settings import (
 )
 
 from domain.configuration import Duration, parse_duration
-from domain.partitions import PartitionWidth
 from settings.secrets import SecretMissing, read_secret_file
 from settings.sentences import sentence_about
 
@@ -65,12 +63,6 @@ def _long_enough(key: SecretStr) -> SecretStr:
             f"it needs at least {_SHORTEST_KEY} characters: make one with `openssl rand -hex 32`"
         )
     return key
-
-
-def _a_day_at_least(retention: timedelta) -> timedelta:
-    if retention < timedelta(days=1):
-        raise ValueError("it must be at least 1d")
-    return retention
 
 
 def _http(address: str) -> str:
@@ -169,17 +161,6 @@ class Settings(BaseSettings):
         False,
         description="Whether callbacks may go to loopback and private networks, whatever the "
         "configuration says; for development.",
-    )
-
-    partition_width: PartitionWidth = Field(
-        PartitionWidth.MONTH,
-        description="How much time a partition of the tables of messages holds: day, week or month. "
-        "What is dropped is dropped by partition.",
-    )
-    retention: Annotated[Duration, AfterValidator(_a_day_at_least)] | None = Field(
-        None,
-        description="How long messages are kept, with all that belongs to them, such as 90d; "
-        "without it they are kept for ever.",
     )
 
     metrics_host: str = Field("127.0.0.1", description="Address that `/metrics` listens on.")

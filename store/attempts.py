@@ -7,7 +7,6 @@ from uuid import UUID
 
 from domain.states import AttemptStatus, PartStatus, fold_attempt
 from store.database import Answer, Connection, Row, sql
-from store.partitions import reach
 from store.transitions import MOVED, TELL, ByCount, Transition, move, settle
 
 
@@ -80,15 +79,13 @@ WITH allowed AS (
     SET status = 'submitting', tries = tries + 1, answer_by = :answer_by, settled_at = :at,
         receipt_by = :receipt_by
     FROM allowed
-    WHERE a.message_id = allowed.id AND a.message_id = :message_id AND a.number = :number
-      AND a.status = 'partial'
+    WHERE a.message_id = allowed.id AND a.number = :number AND a.status = 'partial'
     RETURNING a.message_id, a.number
 )
 UPDATE parts p
 SET status = 'submitting', submitted_at = :at, error_class = NULL, code = ''
 FROM attempt
-WHERE p.message_id = attempt.message_id AND p.message_id = :message_id
-  AND p.attempt = attempt.number
+WHERE p.message_id = attempt.message_id AND p.attempt = attempt.number
   AND p.status IN ('refused', 'throttled', 'unreachable')
 RETURNING p.number, p.reference
 """)
@@ -104,7 +101,7 @@ FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
             CAST(:classes AS text[]), CAST(:codes AS text[]))
      AS o (message_id, attempt, number, status, provider_message_id, error_class, code)
 WHERE p.message_id = o.message_id AND p.attempt = o.attempt AND p.number = o.number
-  AND p.message_id = ANY(:message_ids) AND p.message_id BETWEEN :low AND :high
+  AND p.message_id = ANY(:message_ids)
 """)
 
 _REFOLD = sql("""
@@ -121,10 +118,9 @@ FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
             CAST(:classes AS text[]), CAST(:codes AS text[]), CAST(:rests AS interval[]),
             CAST(:binds AS text[]))
      AS t (message_id, number, error_class, code, retry_after, bind)
-JOIN attempt_folds(CAST(:message_ids AS uuid[]), :low, :high) f
+JOIN attempt_folds(CAST(:message_ids AS uuid[])) f
   ON f.message_id = t.message_id AND f.number = t.number
 WHERE a.message_id = f.message_id AND a.number = f.number AND a.message_id = ANY(:message_ids)
-  AND a.message_id BETWEEN :low AND :high
 """)
 
 # The usual case in one statement: nobody but its submit has touched the attempt. What is not as it
@@ -148,8 +144,7 @@ WITH o AS (
         error_class = o.error_class, code = o.code, answered_at = :at
     FROM o
     WHERE p.message_id = o.message_id AND p.attempt = o.attempt AND p.number = o.number
-      AND p.message_id = ANY(:ids) AND p.message_id BETWEEN :low AND :high
-      AND p.status = 'submitting' AND p.provider_message_id IS NULL
+      AND p.message_id = ANY(:ids) AND p.status = 'submitting' AND p.provider_message_id IS NULL
     RETURNING p.message_id, p.attempt
 ), whole AS (
     SELECT t.* FROM t JOIN (SELECT message_id, attempt, count(*) AS parts FROM part GROUP BY 1, 2) n
@@ -163,7 +158,7 @@ WITH o AS (
         bind = CASE WHEN w.bind = '' THEN a.bind ELSE w.bind END
     FROM whole w
     WHERE a.message_id = w.message_id AND a.number = w.number AND a.message_id = ANY(:ids)
-      AND a.message_id BETWEEN :low AND :high AND a.status = 'submitting' AND NOT a.expired
+      AND a.status = 'submitting' AND NOT a.expired
     RETURNING a.message_id, a.number, a.epoch, a.provider, a.code, a.status
 ), moved AS (
     UPDATE messages m
@@ -174,8 +169,8 @@ WITH o AS (
             WHEN CAST(:check_by AS timestamptz) IS NULL OR starts_with(m.owner, 'bulk/')
             THEN m.check_by ELSE :check_by END
     FROM attempt a
-    WHERE m.id = a.message_id AND m.id = ANY(:ids) AND m.id BETWEEN :low AND :high
-      AND m.status = 'sending' AND m.verdict IS NULL AND m.epoch = a.epoch
+    WHERE m.id = a.message_id AND m.id = ANY(:ids) AND m.status = 'sending'
+      AND m.verdict IS NULL AND m.epoch = a.epoch
     RETURNING {MOVED}, 'sending' AS previous, a.number AS attempt, a.provider, a.code
 ), {TELL}
 """)
@@ -184,14 +179,12 @@ _DOUBT = sql("""
 UPDATE parts p SET status = 'unknown'
 FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[])) AS t (message_id, number)
 WHERE p.message_id = t.message_id AND p.attempt = t.number AND p.status = 'submitting'
-  AND p.message_id BETWEEN :low AND :high
 """)
 
 _EXPIRE = sql("""
 UPDATE attempts a SET expired = true
 FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[])) AS t (message_id, number)
 WHERE a.message_id = t.message_id AND a.number = t.number
-  AND a.message_id BETWEEN :low AND :high
 """)
 
 _RECALLED = sql("""
@@ -274,7 +267,6 @@ def record(
         {
             "at": at,
             "message_ids": [change.message_id for change, _ in parts],
-            **reach([change.message_id for change, _ in parts]),
             "attempts": [change.number for change, _ in parts],
             "numbers": [part.number for _, part in parts],
             "statuses": [part.status for _, part in parts],
@@ -352,7 +344,6 @@ def refold(
             "at": at,
             "doubt_until": doubt_until,
             "message_ids": [change.message_id for change in changes],
-            **reach([change.message_id for change in changes]),
             "attempts": [change.number for change in changes],
             "classes": [change.error_class for change in changes],
             "codes": [change.code for change in changes],
@@ -379,7 +370,6 @@ def declare(
         _DOUBT if unknown else _EXPIRE,
         {
             "message_ids": [message_id for message_id, _ in attempts],
-            **reach([message_id for message_id, _ in attempts]),
             "attempts": [number for _, number in attempts],
         },
     )

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from domain.numbers import Number
 from domain.segments import Segmented
 from store.bulks import Extent
-from store.database import PLANNED_FOR_ITS_VALUES, Connection, sql
+from store.database import Connection, sql
 
 # Known recipients are only read; of new ones, two requests may add the same at the same moment, and
 # take them in the same order.
@@ -152,8 +152,6 @@ async def insert(
 
     Their bulk is written in the same transaction, see `store.bulks`.
     """
-    # How to find the recipients of a batch depends on how many they are.
-    connection.send(PLANNED_FOR_ITS_VALUES)
     await _add_recipients(connection, kinds, hash_version)
     for kind, new in kinds:
         for first in range(0, len(new.ids), _AT_ONCE):

@@ -10,7 +10,6 @@ from psycopg.types.json import Jsonb
 
 from domain.states import Verdict
 from store.database import Answer, Connection, Row, sql
-from store.partitions import reach
 from store.transitions import MOVED, TELL, ByCount, Transition, move
 
 _OF_MOVE = frozenset({"ids", "at"})
@@ -72,8 +71,7 @@ SELECT m.id, m.account_id, m.environment, m.mode, m.priority, m.status, m.verdic
 FROM messages m
 LEFT JOIN LATERAL (
     SELECT a.answer_by, a.receipt_by FROM attempts a
-    WHERE a.message_id = m.id AND a.message_id BETWEEN :first_id AND :last_id
-      AND m.status IN ('sending', 'sent')
+    WHERE a.message_id = m.id AND m.status IN ('sending', 'sent')
     ORDER BY a.number DESC LIMIT 1
 ) latest ON true
 WHERE {_OWNED} AND m.check_by IS NOT NULL
@@ -92,8 +90,7 @@ SELECT count(*) AS messages,
 FROM messages m
 LEFT JOIN LATERAL (
     SELECT a.answer_by, a.receipt_by FROM attempts a
-    WHERE a.message_id = m.id AND a.message_id BETWEEN :first_id AND :last_id
-      AND m.status IN ('sending', 'sent')
+    WHERE a.message_id = m.id AND m.status IN ('sending', 'sent')
     ORDER BY a.number DESC LIMIT 1
 ) latest ON true
 WHERE {_OWNED} AND m.check_by IS NOT NULL
@@ -114,8 +111,7 @@ ORDER BY m.id LIMIT :limit
 _ATTEMPTS = sql("""
 SELECT message_id, number, provider, status, error_class, tries, answer_by, settled_at, receipt_by,
        recalled, retry_after
-FROM attempts WHERE message_id = ANY(:ids) AND message_id BETWEEN :low AND :high
-ORDER BY message_id, number
+FROM attempts WHERE message_id = ANY(:ids) ORDER BY message_id, number
 """)
 
 # As `store.attempts.claim`, for many: the last look at everything that could forbid a submit, and
@@ -129,8 +125,7 @@ WITH wanted AS (
          AS w (id, epoch, number, parts, reference, receipt_by, kind)
 ), allowed AS (
     SELECT w.*, m.status AS previous FROM wanted w JOIN messages m ON m.id = w.id AND m.epoch = w.epoch
-    WHERE m.id = ANY(:ids) AND m.id BETWEEN :low AND :high AND m.owner = :owner
-      AND m.verdict IS NULL
+    WHERE m.id = ANY(:ids) AND m.owner = :owner AND m.verdict IS NULL
       AND m.cancel_requested_at IS NULL AND m.valid_until > :at
       AND (m.scheduled_at IS NULL OR m.scheduled_at <= :at)
       AND m.status IN ('queued', 'retried', 'unknown')
@@ -154,7 +149,7 @@ WITH wanted AS (
 ), claimed AS (
     UPDATE messages m SET status = 'sending', moved_at = :at, waiting_for = NULL
     FROM allowed a JOIN attempt ON attempt.message_id = a.id
-    WHERE m.id = a.id AND m.id = ANY(:ids) AND m.id BETWEEN :low AND :high
+    WHERE m.id = a.id AND m.id = ANY(:ids)
     RETURNING {MOVED}, a.previous, a.number AS attempt, CAST(:provider AS text) AS provider,
               '' AS code, a.kind
 ), decided AS (
@@ -176,8 +171,7 @@ _JUDGE = sql("""
 UPDATE messages
 SET verdict = :verdict, reason = :reason,
     check_by = CASE WHEN CAST(:verdict AS text) = 'sent' THEN NULL ELSE check_by END
-WHERE id = ANY(:ids) AND id BETWEEN :low AND :high AND owner = :owner
-  AND (verdict IS NULL OR verdict IN ('scheduled', 'held'))
+WHERE id = ANY(:ids) AND owner = :owner AND (verdict IS NULL OR verdict IN ('scheduled', 'held'))
 """)
 
 # What a provider has, or may have, is not taken back here.
@@ -193,8 +187,7 @@ RETURNING m.id
 _LEAVE = sql("""
 UPDATE messages m SET epoch = m.epoch + 1, check_by = :check_by, owner = n.owner
 FROM unnest(CAST(:ids AS uuid[]), CAST(:owners AS text[])) AS n (id, owner)
-WHERE m.id = n.id AND m.id BETWEEN :low AND :high AND m.owner = :owner
-  AND m.check_by IS NOT NULL
+WHERE m.id = n.id AND m.owner = :owner AND m.check_by IS NOT NULL
 RETURNING m.id, m.epoch, m.mode, m.country, m.account_id
 """)
 
@@ -203,17 +196,9 @@ _PUSH = sql(f"""
 UPDATE messages m
 SET check_by = CASE WHEN m.status = 'sent' THEN greatest(:check_by, (
     SELECT max(a.receipt_by) + CAST(:grace AS interval) FROM attempts a
-    WHERE a.message_id = m.id AND a.message_id BETWEEN :first_id AND :last_id)) ELSE :check_by END
+    WHERE a.message_id = m.id)) ELSE :check_by END
 WHERE {_OWNED} AND m.check_by < :check_by
 """)
-
-
-_OLD = sql("""
-SELECT id FROM bulks WHERE id < :before AND last_id < :before ORDER BY id LIMIT :limit
-""")
-_FORGET_REFUSALS = sql("DELETE FROM batch_refusals WHERE batch_id = ANY(:ids)")
-_FORGET_BATCHES = sql("DELETE FROM batches WHERE id = ANY(:ids)")
-_FORGET = sql("DELETE FROM bulks WHERE id = ANY(:ids)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,15 +271,6 @@ def stored(connection: Connection, bulk_id: UUID) -> Answer[Row | None]:
     return connection.row(_STORED, {"id": bulk_id})
 
 
-async def forget(connection: Connection, before: UUID, limit: int) -> int:
-    """Delete bulks whose messages all lie before an id, and their batches; how many, at most `limit`."""
-    ids = await connection.rows(_OLD, {"before": before, "limit": limit}).then(_ids)
-    if ids:
-        for forgets in (_FORGET_REFUSALS, _FORGET_BATCHES, _FORGET):
-            connection.send(forgets, {"ids": ids})
-    return len(ids)
-
-
 def pause(connection: Connection, bulk_id: UUID, at: datetime) -> None:
     """Forbid every further claim until it is resumed."""
     connection.send(_PAUSE, {"id": bulk_id, "at": at})
@@ -359,7 +335,7 @@ async def attempts_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID,
     """The attempts of messages, in order."""
     found: dict[UUID, list[Row]] = {}
     if ids:
-        for attempt in await connection.rows(_ATTEMPTS, {"ids": list(ids), **reach(ids)}):
+        for attempt in await connection.rows(_ATTEMPTS, {"ids": list(ids)}):
             found.setdefault(attempt["message_id"], []).append(attempt)
     return found
 
@@ -384,8 +360,7 @@ def judge(
 ) -> None:
     """Store what was decided about messages; `store.transitions.settle` then moves them."""
     connection.send(
-        _JUDGE,
-        {"ids": list(ids), **reach(ids), "owner": owner, "verdict": verdict, "reason": reason},
+        _JUDGE, {"ids": list(ids), "owner": owner, "verdict": verdict, "reason": reason}
     )
 
 
@@ -397,7 +372,6 @@ async def leave(
         _LEAVE,
         {
             "ids": list(owners),
-            **reach(owners),
             "owners": list(owners.values()),
             "owner": owner,
             "check_by": check_by,

@@ -4,7 +4,7 @@ A lane is what one account has at one origin. Its `active` says that somebody wi
 without being told: whoever adds rows wakes it only while it is not set.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, takewhile
@@ -16,8 +16,7 @@ from uuid_utils.compat import uuid7
 
 from domain.callbacks import CallbackEvent, CallbackState, Trouble
 from domain.states import MessageStatus
-from store.database import PLANNED_FOR_ITS_VALUES, Connection, Row, sql
-from store.partitions import reach
+from store.database import Connection, Row, sql
 
 _MOST_OF_EACH: Final = 10
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -35,10 +34,7 @@ class DueCallback:
 
 @dataclass(frozen=True, slots=True)
 class TriedCallbacks:
-    """What becomes of callbacks that fared alike: tried together, each with `tries` behind it.
-
-    `messages` are those that they tell of, in any order; without them all partitions are searched.
-    """
+    """What becomes of callbacks that fared alike: tried together, each with `tries` behind it."""
 
     ids: Sequence[UUID]
     tries: int
@@ -47,7 +43,6 @@ class TriedCallbacks:
     at: datetime
     status: int | None
     trouble: Trouble | None
-    messages: Sequence[UUID] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +136,7 @@ ORDER BY next_at LIMIT 1
 _PUT_BACK_AT_ONCE: Final = 1000
 _PUT_BACK = sql(f"""
 WITH behind AS MATERIALIZED (
-    SELECT e.id, e.message_id, first.next_at
+    SELECT e.id, first.next_at
     FROM callback_events e
     CROSS JOIN LATERAL (
         SELECT f.tries, f.next_at FROM callback_events f
@@ -154,7 +149,7 @@ WITH behind AS MATERIALIZED (
     ORDER BY e.next_at LIMIT {_PUT_BACK_AT_ONCE}
 )
 UPDATE callback_events e SET next_at = behind.next_at
-FROM behind WHERE e.id = behind.id AND e.message_id = behind.message_id AND e.tries = 0
+FROM behind WHERE e.id = behind.id AND e.tries = 0
 """)
 
 # `tries` tells whether the row is still the one that was tried: a worker that was given up for
@@ -169,8 +164,7 @@ SET state = (CAST(:states AS text[]))[t.fate],
     last_status = (CAST(:statuses AS integer[]))[t.fate],
     last_error = (CAST(:errors AS text[]))[t.fate]
 FROM unnest(CAST(:ids AS uuid[]), CAST(:fates AS integer[])) AS t (id, fate)
-WHERE e.id = t.id AND e.message_id BETWEEN :low AND :high
-  AND e.state = 'pending' AND e.tries = (CAST(:tries AS smallint[]))[t.fate]
+WHERE e.id = t.id AND e.state = 'pending' AND e.tries = (CAST(:tries AS smallint[]))[t.fate]
 """)
 
 # Lane by lane (hence the LIMIT), since a lane with a long backlog has its first row at hand.
@@ -221,8 +215,7 @@ RETURNING id, message_id, url, status, provider_code, occurred_at, state, tries,
 _REPLAY_MANY = sql("""
 UPDATE callback_events
 SET state = 'pending', next_at = :at, tries = CASE WHEN state = 'pending' THEN tries ELSE 0 END
-WHERE (id, message_id) IN (
-             SELECT id, message_id FROM callback_events
+WHERE id IN (SELECT id FROM callback_events
              WHERE account_id = :account_id AND environment = :environment AND state = :state
              ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
 RETURNING lane_id
@@ -337,7 +330,6 @@ def record(connection: Connection, tried: Sequence[TriedCallbacks]) -> None:
         _RECORD,
         {
             "ids": [callback for fate in tried for callback in fate.ids],
-            **_messages_of(tried),
             "fates": [number for number, fate in enumerate(tried, 1) for _ in fate.ids],
             "tries": [fate.tries for fate in tried],
             "states": [fate.state.value for fate in tried],
@@ -347,12 +339,6 @@ def record(connection: Connection, tried: Sequence[TriedCallbacks]) -> None:
             "errors": [fate.trouble.value if fate.trouble else None for fate in tried],
         },
     )
-
-
-def _messages_of(tried: Sequence[TriedCallbacks]) -> Mapping[str, UUID]:
-    if not all(fate.messages for fate in tried):
-        return {"low": UUID(int=0), "high": UUID(int=2**128 - 1)}
-    return reach([message for fate in tried for message in fate.messages])
 
 
 async def overdue(connection: Connection, at: datetime, *, by: timedelta) -> Sequence[WokenLane]:
@@ -378,7 +364,6 @@ async def page(
     limit: int,
 ) -> Sequence[Row]:
     """Callbacks of an account, newest first; those after `before`, if it is given."""
-    connection.send(PLANNED_FOR_ITS_VALUES)
     return await connection.rows(
         _PAGE,
         {

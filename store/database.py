@@ -67,13 +67,7 @@ _SESSION: Final = {
     # What is switched off is reckoned as very dear by some versions, which would then compile every
     # statement anew at each run.
     "jit": "off",
-    # A plan for given values leaves partitions out before its cost is reckoned, one for all values
-    # when it runs: Postgres takes the first for so much cheaper that it would plan at each run.
-    "plan_cache_mode": "force_generic_plan",
 }
-
-PLANNED_FOR_ITS_VALUES: Final = sql("SET LOCAL plan_cache_mode = auto")
-"""For the rest of a transaction, statements whose best way depends on what they are asked for."""
 
 _BEGIN: Final = sql("BEGIN")
 _COMMIT: Final = sql("COMMIT")
@@ -228,22 +222,6 @@ class Database:
         async with self.begin() as connection:
             found = connection.rows(statement, parameters)
         return await found
-
-    async def apart(self, statement: Statement, *, lock_timeout: timedelta) -> None:
-        """Run a statement that Postgres allows in no transaction.
-
-        Raises:
-            DatabaseAway: as `begin`; caused by `LockNotAvailable` if it waited for a lock for longer.
-            psycopg.Error: it was refused.
-        """
-        async with self._driver() as driver:
-            milliseconds = round(lock_timeout.total_seconds() * 1000)
-            await driver.execute(sql(f"SET lock_timeout = {milliseconds}"))
-            try:
-                await driver.execute(statement)
-            finally:
-                if driver.info.transaction_status is TransactionStatus.IDLE:
-                    await driver.execute(sql("RESET lock_timeout"))
 
     @asynccontextmanager
     async def _driver(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from store.database import PLANNED_FOR_ITS_VALUES, Connection, Row, sql
+from store.database import Connection, Row, sql
 from store.messages import VIEW
 
 _LAST_PROVIDER = """(
@@ -61,7 +61,6 @@ async def listed(
     limit: int,
 ) -> Sequence[Row]:
     """An account's dead letters, newest first."""
-    connection.send(PLANNED_FOR_ITS_VALUES)
     return await connection.rows(
         _LIST,
         {

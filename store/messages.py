@@ -12,8 +12,7 @@ from uuid_utils.compat import uuid7
 from domain.delivery import AttemptFacts, MessageFacts
 from domain.errors import ErrorClass
 from domain.states import AttemptStatus, Verdict
-from store.database import PLANNED_FOR_ITS_VALUES, Answer, Connection, Row, sql
-from store.partitions import reach
+from store.database import Answer, Connection, Row, sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +120,9 @@ RETURNING epoch
 _OVERDUE = sql("""
 SELECT id, epoch, owner, bulk_id FROM messages WHERE check_by < :at ORDER BY check_by LIMIT :limit
 """)
-_PUSH = sql("""
-UPDATE messages SET check_by = :check_by
-WHERE id = ANY(:ids) AND id BETWEEN :low AND :high AND check_by IS NOT NULL
-""")
+_PUSH = sql(
+    "UPDATE messages SET check_by = :check_by WHERE id = ANY(:ids) AND check_by IS NOT NULL"
+)
 _DOUBT = sql("""
 WITH doubted AS (UPDATE messages SET check_by = :at WHERE check_by > :at RETURNING 1)
 SELECT count(*) AS messages FROM doubted
@@ -298,7 +296,7 @@ async def overdue(connection: Connection, at: datetime, limit: int) -> Sequence[
 
 def push_check(connection: Connection, ids: Sequence[UUID], check_by: datetime) -> None:
     """Look at these messages again later."""
-    connection.send(_PUSH, {"ids": list(ids), **reach(ids), "check_by": check_by})
+    connection.send(_PUSH, {"ids": list(ids), "check_by": check_by})
 
 
 async def doubt_all(connection: Connection, at: datetime) -> int:
@@ -336,7 +334,6 @@ async def listed(
     connection: Connection, account_id: str, environment: str, wanted: MessageFilter
 ) -> Sequence[Row]:
     """An account's messages, newest first."""
-    connection.send(PLANNED_FOR_ITS_VALUES)
     values: dict[str, Any] = {name: getattr(wanted, name) for name in MessageFilter.__slots__}
     return await connection.rows(
         _LIST, {"account_id": account_id, "environment": environment, **values}

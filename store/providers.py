@@ -45,8 +45,8 @@ SELECT a.provider, count(*) AS attempts,
            ORDER BY extract(epoch FROM p.answered_at - p.submitted_at) * 1000)
            FILTER (WHERE p.answered_at IS NOT NULL) AS accept_p50_ms
 FROM attempts a
-JOIN messages m ON m.id = a.message_id AND a.message_id > :since
-LEFT JOIN parts p ON p.message_id = a.message_id AND p.message_id > :since AND p.attempt = a.number AND p.number = 1
+JOIN messages m ON m.id = a.message_id
+LEFT JOIN parts p ON p.message_id = a.message_id AND p.attempt = a.number AND p.number = 1
 WHERE m.account_id = :account_id AND m.environment = :environment AND m.id > :since
   AND a.started_at > now() - interval '60 minutes'
 GROUP BY a.provider

@@ -9,29 +9,17 @@ it.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from domain.partitions import first_id_at
 from domain.receipts import ReceiptState
 from store.attempts import AttemptChange, refold
 from store.database import Answer, Connection, Row, sql
 from store.events import append
-from store.partitions import reach
 from store.transitions import MOVED, TELL, ByCount, Transition, lock, move, settle
 
 # Ids of providers recycle: older parts with the same id are somebody else's.
 _ID_LIFE = timedelta(days=14)
-
-# Ids are made by the clock of an API, receipts come by that of a worker.
-_CLOCKS_APART = timedelta(days=1)
-
-# Most receipts are of messages accepted within that time. What was scheduled for later, or replayed,
-# is met at the second look, which goes through all partitions.
-_USUALLY_WITHIN = timedelta(days=8)
-
-# How long a message may wait for its time and for its receipt.
-_CANDIDATE_LIFE = timedelta(days=40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +70,6 @@ ReceiptErrors = Mapping[str, str]
 _ITS_PART = """
     SELECT message_id, attempt, number, answered_at FROM parts
     WHERE provider = r.provider AND provider_message_id = r.provider_message_id
-      AND message_id BETWEEN :oldest AND :newest
       AND submitted_at > r.received_at - CAST(:id_life AS interval)
     ORDER BY submitted_at DESC LIMIT 1
 """
@@ -110,11 +97,11 @@ WITH new AS (
     ON CONFLICT (day, provider, provider_message_id, state, code)
     DO UPDATE SET copies = receipts.copies + excluded.copies
     RETURNING day, id, provider_message_id, state, code, network, received_at, message_id, attempt,
-              part, copies
+              part, xmax = 0 AS first
 )
 SELECT s.*, s.part AS number, n.answered_at
 FROM stored s JOIN new n USING (day, provider_message_id, state, code)
-WHERE s.copies = n.copies OR s.message_id IS NULL
+WHERE s.first OR s.message_id IS NULL
 ORDER BY s.received_at, s.id
 """)
 
@@ -124,7 +111,6 @@ SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.receive
 FROM receipts r
 JOIN LATERAL ({_ITS_PART}) p ON true
 WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
-  AND r.day BETWEEN :since AND :until
 ORDER BY r.received_at, r.id
 """)
 
@@ -142,7 +128,6 @@ JOIN attempts a ON a.message_id = p.message_id AND a.number = p.attempt
 JOIN messages m ON m.id = p.message_id
 JOIN recipients c ON c.id = m.recipient_id AND c.number_hash = r.number_hash
 WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
-  AND r.day BETWEEN :since AND :until
   AND r.reference IS NOT NULL
 GROUP BY r.day, r.id
 HAVING count(*) = 1
@@ -154,12 +139,11 @@ SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.receive
        min(a.message_id::text)::uuid AS message_id, min(a.number) AS attempt
 FROM receipts r
 JOIN recipients c ON c.number_hash = r.number_hash
-JOIN messages m ON m.recipient_id = c.id AND m.sender = r.sender AND m.id >= :candidates_since
+JOIN messages m ON m.recipient_id = c.id AND m.sender = r.sender
                AND m.accepted_at BETWEEN r.received_at - interval '40 days' AND r.received_at
 JOIN attempts a ON a.message_id = m.id AND a.provider = r.provider AND a.status = 'unknown'
                AND a.started_at BETWEEN r.received_at - interval '3 days' AND r.received_at
 WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
-  AND r.day BETWEEN :since AND :until
 GROUP BY r.day, r.id
 HAVING count(*) = 1
 ORDER BY r.received_at, r.id
@@ -188,7 +172,7 @@ WITH pairs AS (
          AS p (day, id, message_id, attempt, number, provider_message_id, state, code, network,
                received_at, place)
     JOIN messages m ON m.id = p.message_id
-    WHERE m.id = ANY(:message_ids) AND m.id BETWEEN :low AND :high
+    WHERE m.id = ANY(:message_ids)
 ), told AS (
     INSERT INTO events (message_id, at, kind, actor, status, attempt, provider, network, code,
                         detail)
@@ -220,7 +204,7 @@ SET provider_message_id = coalesce(p.provider_message_id, b.provider_message_id)
                       ELSE b.received_at END
 FROM best b
 WHERE p.message_id = b.message_id AND p.attempt = b.attempt AND p.number = b.number
-  AND p.message_id = ANY(:message_ids) AND p.message_id BETWEEN :low AND :high
+  AND p.message_id = ANY(:message_ids)
 RETURNING p.message_id, p.attempt, p.number, p.answered_at
 """)
 
@@ -238,25 +222,22 @@ WITH pairs AS (
         receipt_at = r.received_at
     FROM pairs r
     WHERE p.message_id = r.message_id AND p.attempt = r.attempt AND p.number = 1
-      AND p.message_id = ANY(:ids) AND p.message_id BETWEEN :low AND :high
-      AND p.status = 'accepted'
+      AND p.message_id = ANY(:ids) AND p.status = 'accepted'
       AND NOT EXISTS (SELECT FROM parts q WHERE q.message_id = p.message_id
                       AND q.attempt = p.attempt AND q.number = 2
-                      AND q.message_id = ANY(:ids) AND q.message_id BETWEEN :low AND :high)
+                      AND q.message_id = ANY(:ids))
     RETURNING p.message_id, p.attempt
 ), attempt AS (
     UPDATE attempts a SET status = 'delivered', settled_at = :at, error_class = NULL
     FROM part p
     WHERE a.message_id = p.message_id AND a.number = p.attempt AND a.message_id = ANY(:ids)
-      AND a.message_id BETWEEN :low AND :high
     RETURNING a.message_id, a.number, a.provider, a.code
 ), arrived AS (
     UPDATE messages m
     SET status = 'delivered', reason = 'delivered', moved_at = :at, check_by = NULL,
         waiting_for = NULL
     FROM attempt a
-    WHERE m.id = a.message_id AND m.id = ANY(:ids) AND m.id BETWEEN :low AND :high
-      AND m.status = 'sent'
+    WHERE m.id = a.message_id AND m.id = ANY(:ids) AND m.status = 'sent'
     RETURNING {MOVED}, 'sent' AS previous, a.number AS attempt, a.provider, a.code
 ), received AS (
     INSERT INTO events (message_id, at, kind, actor, status, attempt, provider, network, code,
@@ -288,7 +269,6 @@ FROM unnest(CAST(:days AS date[]), CAST(:ids AS bigint[]), CAST(:message_ids AS 
      AS p (day, id, message_id, attempt, part)
 WHERE r.day = p.day AND r.id = p.id AND r.message_id IS NULL
   AND r.day = ANY(CAST(:days AS date[])) AND r.id = ANY(CAST(:ids AS bigint[]))
-  AND r.day BETWEEN :first AND :last
 RETURNING r.id
 """)
 
@@ -316,23 +296,23 @@ ORDER BY number
 
 _UNMATCHED_COUNT = sql("""
 SELECT count(*) AS receipts FROM receipts
-WHERE message_id IS NULL AND received_at BETWEEN :since AND :until AND day >= :day
+WHERE message_id IS NULL AND received_at BETWEEN :since AND :until
 """)
 
 _WAITING = sql("""
 SELECT provider_message_id FROM receipts
-WHERE provider = :provider AND message_id IS NULL AND day BETWEEN :since AND :until LIMIT :limit
+WHERE provider = :provider AND message_id IS NULL LIMIT :limit
 """)
 
 _UNMATCHED = sql("""
 SELECT DISTINCT provider, provider_message_id FROM receipts
-WHERE message_id IS NULL AND received_at BETWEEN :since AND :until AND day >= :day
+WHERE message_id IS NULL AND received_at BETWEEN :since AND :until
 LIMIT 1000
 """)
 
 _DUPLICATES = sql("""
 SELECT message_id FROM attempts
-WHERE message_id = ANY(:ids) AND message_id BETWEEN :low AND :high AND status = 'delivered'
+WHERE message_id = ANY(:ids) AND status = 'delivered'
 GROUP BY message_id HAVING count(*) > 1
 """)
 
@@ -362,7 +342,6 @@ async def ingest(
         errors: what a negative state means as an error class.
         recheck: when the reconciler should look, if the message goes on and its runner sleeps.
     """
-    now = datetime.now(UTC)  # that of the ids, whatever time it is for whoever asks
     # Two copies in one batch: Postgres updates no row twice in one statement.
     copies = Counter(_identity(r) for r in batch)
     kept = list({_identity(r): r for r in batch}.values())
@@ -371,8 +350,6 @@ async def ingest(
         connection,
         {
             "id_life": _ID_LIFE,
-            "oldest": first_id_at(now - _USUALLY_WITHIN),
-            "newest": first_id_at(now + _CLOCKS_APART),
             "days": [r.day for r in kept],
             "providers": [provider for _ in kept],
             "ids": ids,
@@ -423,18 +400,7 @@ async def match(
     For both sides of the race, whose second look is a transaction of its own. `among_doubtful`
     looks for parts whose id was never learned too; who records an answer has the id.
     """
-    now = datetime.now(UTC)
-    since = min(at, now) - _ID_LIFE
-    key = {
-        "provider": provider,
-        "ids": list(ids),
-        "id_life": _ID_LIFE,
-        "since": since.date(),
-        "until": (max(at, now) + _CLOCKS_APART).date(),
-        "oldest": UUID(int=0),
-        "newest": first_id_at(now + _CLOCKS_APART),
-        "candidates_since": first_id_at(since - _CANDIDATE_LIFE - _CLOCKS_APART),
-    }
+    key = {"provider": provider, "ids": list(ids), "id_life": _ID_LIFE}
     found: list[tuple[Row, int | None]] = [
         (receipt, receipt["number"]) for receipt in await connection.rows(_BY_ID, key)
     ]
@@ -462,8 +428,6 @@ async def _assigned(connection: Connection, found: Sequence[tuple[Row, int | Non
         _ASSIGN,
         {
             "days": [receipt["day"] for receipt, _ in pairs],
-            "first": min(receipt["day"] for receipt, _ in pairs),
-            "last": max(receipt["day"] for receipt, _ in pairs),
             "ids": [receipt["id"] for receipt, _ in pairs],
             "message_ids": [receipt["message_id"] for receipt, _ in pairs],
             "attempts": [receipt["attempt"] for receipt, _ in pairs],
@@ -550,8 +514,9 @@ async def _step_by_step(
     moved = settle(
         connection, [id_ for id_, _ in touched], actor="receipt", at=at, check_by=at + recheck
     )
-    arrived = [id_ for (id_, _), state in touched.items() if state == "delivered"]
-    duplicates = connection.rows(_DUPLICATES, {"ids": arrived, **reach(arrived)})
+    duplicates = connection.rows(
+        _DUPLICATES, {"ids": [id_ for (id_, _), state in touched.items() if state == "delivered"]}
+    )
     answered = await applied
     for duplicate in await duplicates:
         # Two delivered attempts: the recipient got it twice, and the record says so.
@@ -595,7 +560,6 @@ def _apply(
             "days": [r["day"] for r in receipts],
             "ids": [r["id"] for r in receipts],
             "message_ids": [r["message_id"] for r in receipts],
-            **reach([r["message_id"] for r in receipts]),
             "attempts": [r["attempt"] for r in receipts],
             "numbers": [part for _, part in matched],
             "provider_message_ids": [r["provider_message_id"] for r in receipts],
@@ -639,31 +603,20 @@ async def unmatched(
 ) -> dict[str, list[str]]:
     """Ids of receipts that met no part yet, by provider."""
     found: dict[str, list[str]] = {}
-    for receipt in await connection.rows(_UNMATCHED, _between(since, until)):
+    for receipt in await connection.rows(_UNMATCHED, {"since": since, "until": until}):
         found.setdefault(receipt["provider"], []).append(receipt["provider_message_id"])
     return found
 
 
 async def count_unmatched(connection: Connection, since: datetime, until: datetime) -> int:
     """How many receipts of that time met no part yet."""
-    found = await connection.row(_UNMATCHED_COUNT, _between(since, until))
+    found = await connection.row(_UNMATCHED_COUNT, {"since": since, "until": until})
     return int(found["receipts"]) if found is not None else 0
-
-
-def _between(since: datetime, until: datetime) -> dict[str, object]:
-    return {"since": since, "until": until, "day": since.date()}
 
 
 async def waiting(connection: Connection, provider: str, limit: int) -> set[str] | None:
     """The ids of a provider's receipts that met no part yet; None if there are `limit` or more."""
-    now = datetime.now(UTC)
-    key = {
-        "provider": provider,
-        "since": (now - _ID_LIFE).date(),
-        "until": (now + _CLOCKS_APART).date(),
-        "limit": limit,
-    }
-    found = await connection.rows(_WAITING, key)
+    found = await connection.rows(_WAITING, {"provider": provider, "limit": limit})
     return {row["provider_message_id"] for row in found} if len(found) < limit else None
 
 

@@ -12,7 +12,6 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.partitions import PartitionWidth
 from store.database import Database
 from telemetry.logs import get_logger
 
@@ -39,19 +38,13 @@ def newest_version() -> str:
     return head
 
 
-def _upgrade(connection: Connection, revision: str, width: PartitionWidth) -> None:
+def _upgrade(connection: Connection, revision: str) -> None:
     config = _config()
-    config.attributes["partition_width"] = width
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
 
 
-async def migrate(
-    database: Database,
-    revision: str = "head",
-    *,
-    partition_width: PartitionWidth = PartitionWidth.MONTH,
-) -> str:
+async def migrate(database: Database, revision: str = "head") -> str:
     """Bring the database forward to `revision`; returns the revision that it has then.
 
     Two processes that migrate at once take turns; the second finds nothing to do. A migration that
@@ -68,7 +61,7 @@ async def migrate(
             await asyncio.sleep(0.2)
         await connection.commit()
         try:
-            await _upgraded(connection, revision, partition_width)
+            await _upgraded(connection, revision)
             return await connection.run_sync(_version) or ""
         finally:
             await connection.execute(
@@ -77,11 +70,11 @@ async def migrate(
             await connection.commit()
 
 
-async def _upgraded(connection: AsyncConnection, revision: str, width: PartitionWidth) -> None:
+async def _upgraded(connection: AsyncConnection, revision: str) -> None:
     """Migrate, and begin anew where another transaction had a table for too long."""
     while True:
         try:
-            await connection.run_sync(_upgrade, revision, width)
+            await connection.run_sync(_upgrade, revision)
             await connection.commit()
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):

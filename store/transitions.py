@@ -17,7 +17,6 @@ from uuid_utils.compat import uuid7
 from domain.callbacks import TOLD
 from domain.states import MessageStatus
 from store.database import Answer, Connection, Parameters, Row, Statement, sql
-from store.partitions import reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +65,7 @@ FINAL = frozenset(
 
 _TOLD = [status.value for status in TOLD]
 
-_LOCK = sql("""
-SELECT id FROM messages WHERE id = ANY(:ids) AND id BETWEEN :low AND :high ORDER BY id FOR UPDATE
-""")
+_LOCK = sql("SELECT id FROM messages WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
 
 # What every statement that moves messages returns of those that moved, for `TELL`. Of which bulk a
 # message is counts only while the bulk runs it; one that has left it is told of by itself.
@@ -151,14 +148,14 @@ _SETTLE = ByCount.of(f"""
 WITH folded AS (
     SELECT m.id, m.status AS previous, fold.status,
            latest.number AS attempt, latest.provider, latest.code
-    FROM message_folds(CAST(:ids AS uuid[]), :low, :high) fold
+    FROM message_folds(CAST(:ids AS uuid[])) fold
     JOIN messages m ON m.id = fold.id AND m.status IS DISTINCT FROM fold.status
     LEFT JOIN LATERAL (
         SELECT a.number, a.provider, a.code FROM attempts a
-        WHERE a.message_id = m.id AND a.message_id BETWEEN :low AND :high
+        WHERE a.message_id = m.id
         ORDER BY (a.status = 'delivered') DESC, a.number DESC LIMIT 1
     ) latest ON true
-    WHERE m.id = ANY(:ids) AND m.id BETWEEN :low AND :high
+    WHERE m.id = ANY(:ids)
 ), moved AS (
     UPDATE messages m
     SET status = f.status,
@@ -174,7 +171,7 @@ WITH folded AS (
             WHEN f.status IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled')
             THEN NULL ELSE m.waiting_for END
     FROM folded f
-    WHERE m.id = f.id AND m.id = ANY(:ids) AND m.id BETWEEN :low AND :high
+    WHERE m.id = f.id AND m.id = ANY(:ids)
     RETURNING {MOVED}, f.previous, f.attempt, f.provider, f.code
 ), {TELL}
 """)
@@ -182,7 +179,7 @@ WITH folded AS (
 
 def lock(connection: Connection, ids: Sequence[UUID]) -> None:
     """Take the rows of messages, in the order that everybody takes them in."""
-    connection.send(_LOCK, {"ids": list(ids), **reach(ids)})
+    connection.send(_LOCK, {"ids": list(ids)})
 
 
 def settle(
@@ -219,7 +216,6 @@ def move(
     """Run a statement that moves messages, and so ends with `TELL`; arguments as those of `settle`, `more` are its own."""
     values = {
         "ids": ids,
-        **reach(ids),
         "event_ids": [uuid7() for _ in ids],
         "told": _TOLD,
         "actor": actor,

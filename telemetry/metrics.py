@@ -7,7 +7,6 @@ answers which question stands in `docs/metrics.md`.
 
 import threading
 from collections.abc import Hashable, Mapping
-from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -199,27 +198,6 @@ _last_sweep = Gauge(
     "When the last sweep of the reconciler ended, as Unix time",
     registry=REGISTRY,
 )
-_partitions_ahead = Gauge(
-    "smsgateway_partitions_ahead",
-    "Partitions for the time to come, of the table that has the fewest",
-    registry=REGISTRY,
-)
-_oldest_partition = Gauge(
-    "smsgateway_oldest_partition_timestamp_seconds",
-    "When the oldest partition of messages begins, as Unix time; 0 until one was dropped",
-    registry=REGISTRY,
-)
-_partitions_dropped = Counter(
-    "smsgateway_partitions_dropped",
-    "Partitions dropped because their time was over",
-    ["table"],
-    registry=REGISTRY,
-)
-_last_drop = Gauge(
-    "smsgateway_last_drop_timestamp_seconds",
-    "When this process dropped a partition for the last time, as Unix time",
-    registry=REGISTRY,
-)
 _http_requests = Counter(
     "smsgateway_http_requests",
     "Requests answered by the API",
@@ -356,18 +334,6 @@ def upkeep_done(*, overdue: int, unmatched_receipts: int) -> None:
     _overdue.set(overdue)
     _unmatched.set(unmatched_receipts)
     _last_sweep.set_to_current_time()
-
-
-def partitions_counted(*, ahead: int, oldest: datetime | None) -> None:
-    """How far the tables of messages are cut ahead of time, and how far back they reach."""
-    _partitions_ahead.set(ahead)
-    _oldest_partition.set(oldest.timestamp() if oldest else 0)
-
-
-def partition_dropped(table: str) -> None:
-    """A partition was dropped."""
-    _partitions_dropped.labels(_label("table", table)).inc()
-    _last_drop.set_to_current_time()
 
 
 def provider_gone(provider: str) -> None:

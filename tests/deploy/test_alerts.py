@@ -86,7 +86,6 @@ def callbacks(outcome: str) -> str:
 SERVICES = ("api", "worker-sends", "worker-providers", "worker-callbacks", "worker-upkeep")
 TEMPORAL = 'up{job="temporal", instance="temporal:8000"}'
 MEMORY = 'process_resident_memory_bytes{job="gateway", service="worker-sends"}'
-AHEAD = 'smsgateway_partitions_ahead{service="worker-upkeep"}'
 SEND = 'route="/api/v1/sms/send", method="POST"'
 
 HEALTHY: Series = {
@@ -100,7 +99,6 @@ HEALTHY: Series = {
     receipts("undeliverable"): growing(5),
     opened("queued"): always(20),
     opened("unknown"): always(0),
-    AHEAD: always(2),
     moves("transactional", "delivered"): growing(50),
     moves("alert", "delivered"): growing(10),
     requests("/api/v1/sms/send", 202): growing(60),
@@ -208,7 +206,6 @@ SITUATIONS = [
         without=(opened("queued"), opened("unknown")),
         fires=("ReconcilerSilent",),
     ),
-    Situation("nobody cuts partitions", {AHEAD: then(2, 1)}, fires=("PartitionsMissing",)),
     Situation("messages pile up", {opened("queued"): growing(100)}, fires=("BacklogGrows",)),
     Situation("a pile is worked off", {opened("queued"): f"20000-100x{LOOK}"}),
     Situation("doubts pile up", {opened("unknown"): always(80)}, fires=("UnknownPileUp",)),

@@ -23,7 +23,6 @@ from domain.receipts import ReceiptState
 from domain.states import MessageStatus
 from services.assembly import assemble
 from settings.settings import load_settings
-from store.partitions import CUT_BY
 from telemetry.metrics import REGISTRY
 from tests.deploy.compose import (
     CHECKOUT,
@@ -69,7 +68,6 @@ VALUES: dict[str, dict[str, set[str]]] = {
     "smsgateway_callbacks_total": {"outcome": {*Trouble, "delivered"}},
     "smsgateway_reconciled_total": {"reason": {"runner_gone", "reminded"}},
     "smsgateway_open_messages": {"status": set(MessageStatus)},
-    "smsgateway_partitions_dropped_total": {"table": set(CUT_BY)},
     "up": {"service": set(OURS), "job": {job["job_name"] for job in PROMETHEUS["scrape_configs"]}},
 }
 
