@@ -153,7 +153,7 @@ def _waited(rows: psycopg.Connection[Any], alerts: dict[str, float]) -> list[flo
     """Seconds from each request until a carrier had accepted the alert."""
     found = rows.execute(
         "SELECT replace(message_id::text, '-', ''), min(extract(epoch FROM answered_at))"
-        " FROM parts WHERE provider_message_id IS NOT NULL"
+        " FROM all_parts WHERE provider_message_id IS NOT NULL"
         " AND replace(message_id::text, '-', '') = ANY(%s) GROUP BY 1",
         (list(alerts),),
     ).fetchall()

@@ -137,7 +137,7 @@ def _until_answered(stack: Stack, alerts: dict[str, float]) -> list[float]:
     with psycopg.connect(stack.database_url) as connection:
         rows = connection.execute(
             "SELECT replace(message_id::text, '-', ''), extract(epoch FROM answered_at)"
-            " FROM parts WHERE attempt = 1 AND number = 1"
+            " FROM all_parts WHERE attempt = 1 AND number = 1"
             " AND replace(message_id::text, '-', '') = ANY(%s)",
             (list(ids),),
         ).fetchall()

@@ -1,4 +1,8 @@
-"""Attempts and their parts: written before the socket, settled after it."""
+"""Attempts and their parts: written before the socket, settled after it.
+
+The only part of an attempt stands in the attempt's own row, with `part_status`; several have rows of
+their own. The view `all_parts` shows both alike.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,10 +56,11 @@ WITH allowed AS (
       AND status IN ('queued', 'retried', 'unknown')
     FOR UPDATE
 ), attempt AS (
-    INSERT INTO attempts (message_id, number, epoch, provider, status, part_method, reference,
-                          started_at, answer_by, settled_at, receipt_by, config_version)
-    SELECT id, :number, :epoch, :provider, 'submitting', :part_method, :reference,
-           :at, :answer_by, :at, :receipt_by, :config_version
+    INSERT INTO attempts (message_id, number, epoch, provider, status, part_status, part_method,
+                          reference, started_at, answer_by, settled_at, receipt_by, config_version)
+    SELECT id, :number, :epoch, :provider, 'submitting',
+           CASE WHEN CAST(:parts AS integer) = 1 THEN 'submitting' END, :part_method,
+           :reference, :at, :answer_by, :at, :receipt_by, :config_version
     FROM allowed
     ON CONFLICT (message_id, number) DO NOTHING
     RETURNING message_id, number
@@ -64,6 +69,7 @@ WITH allowed AS (
     SELECT message_id, number, part, :provider, 'submitting',
            (CAST(:reference AS integer) + part - 1) % 65536, :at
     FROM attempt CROSS JOIN generate_series(1, CAST(:parts AS integer)) AS part
+    WHERE CAST(:parts AS integer) > 1
 )
 SELECT message_id FROM attempt
 """)
@@ -92,14 +98,27 @@ RETURNING p.number, p.reference
 
 # Only what is still in flight, or in doubt, learns from an answer: a receipt may have come first.
 _RECORD = sql("""
+WITH o AS (
+    SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
+                         CAST(:numbers AS smallint[]), CAST(:statuses AS text[]),
+                         CAST(:provider_ids AS text[]), CAST(:classes AS text[]),
+                         CAST(:codes AS text[]))
+         AS o (message_id, attempt, number, status, provider_message_id, error_class, code)
+), single AS (
+    UPDATE attempts a
+    SET part_status = CASE WHEN a.part_status IN ('submitting', 'unknown') THEN o.status
+                           ELSE a.part_status END,
+        provider_message_id = coalesce(o.provider_message_id, a.provider_message_id),
+        answered_at = :at
+    FROM o
+    WHERE a.message_id = o.message_id AND a.number = o.attempt AND a.part_status IS NOT NULL
+      AND a.message_id = ANY(:message_ids)
+)
 UPDATE parts p
 SET status = CASE WHEN p.status IN ('submitting', 'unknown') THEN o.status ELSE p.status END,
     provider_message_id = coalesce(o.provider_message_id, p.provider_message_id),
     error_class = o.error_class, code = o.code, answered_at = :at
-FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
-            CAST(:numbers AS smallint[]), CAST(:statuses AS text[]), CAST(:ids AS text[]),
-            CAST(:classes AS text[]), CAST(:codes AS text[]))
-     AS o (message_id, attempt, number, status, provider_message_id, error_class, code)
+FROM o
 WHERE p.message_id = o.message_id AND p.attempt = o.attempt AND p.number = o.number
   AND p.message_id = ANY(:message_ids)
 """)
@@ -124,43 +143,28 @@ WHERE a.message_id = f.message_id AND a.number = f.number AND a.message_id = ANY
 """)
 
 # The usual case in one statement: nobody but its submit has touched the attempt. What is not as it
-# usually is stays as it is, and is folded step by step.
-_RECORD_ALL = ByCount.of(f"""
-WITH o AS (
-    SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
-                         CAST(:numbers AS smallint[]), CAST(:statuses AS text[]),
-                         CAST(:provider_ids AS text[]), CAST(:classes AS text[]),
-                         CAST(:codes AS text[]))
-         AS o (message_id, attempt, number, status, provider_message_id, error_class, code)
-), t AS (
+# usually is stays as it is, and is folded step by step. Follows `learned`, what was learned of
+# attempts as a whole, and ends with the moves of their messages.
+_OF_ATTEMPTS = """
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:of_attempts AS smallint[]),
-                         CAST(:counts AS smallint[]), CAST(:of_statuses AS text[]),
-                         CAST(:of_classes AS text[]), CAST(:of_codes AS text[]),
-                         CAST(:rests AS interval[]), CAST(:binds AS text[]))
-         AS t (message_id, number, parts, status, error_class, code, retry_after, bind)
-), part AS (
-    UPDATE parts p
-    SET status = o.status, provider_message_id = o.provider_message_id,
-        error_class = o.error_class, code = o.code, answered_at = :at
-    FROM o
-    WHERE p.message_id = o.message_id AND p.attempt = o.attempt AND p.number = o.number
-      AND p.message_id = ANY(:ids) AND p.status = 'submitting' AND p.provider_message_id IS NULL
-    RETURNING p.message_id, p.attempt
-), whole AS (
-    SELECT t.* FROM t JOIN (SELECT message_id, attempt, count(*) AS parts FROM part GROUP BY 1, 2) n
-        ON n.message_id = t.message_id AND n.attempt = t.number AND n.parts = t.parts
-), attempt AS (
-    UPDATE attempts a
-    SET status = w.status, settled_at = :at, error_class = w.error_class,
-        code = coalesce(w.code, a.code), retry_after = w.retry_after,
-        receipt_by = CASE WHEN w.status = 'unknown' THEN least(a.receipt_by, :doubt_until)
-                          ELSE a.receipt_by END,
-        bind = CASE WHEN w.bind = '' THEN a.bind ELSE w.bind END
-    FROM whole w
-    WHERE a.message_id = w.message_id AND a.number = w.number AND a.message_id = ANY(:ids)
-      AND a.status = 'submitting' AND NOT a.expired
-    RETURNING a.message_id, a.number, a.epoch, a.provider, a.code, a.status
-), moved AS (
+                         CAST(:of_statuses AS text[]), CAST(:of_classes AS text[]),
+                         CAST(:of_codes AS text[]), CAST(:rests AS interval[]),
+                         CAST(:binds AS text[]), {more})
+         AS t (message_id, number, status, error_class, code, retry_after, bind, {names})
+"""
+_CHANGED = """
+    status = t.status, settled_at = :at, error_class = t.error_class,
+    code = coalesce(t.code, a.code), retry_after = t.retry_after,
+    receipt_by = CASE WHEN t.status = 'unknown' THEN least(a.receipt_by, :doubt_until)
+                      ELSE a.receipt_by END,
+    bind = CASE WHEN t.bind = '' THEN a.bind ELSE t.bind END
+"""
+_UNTOUCHED = """
+    a.message_id = t.message_id AND a.number = t.number AND a.message_id = ANY(:ids)
+    AND a.status = 'submitting' AND NOT a.expired
+"""
+_MOVED_ON = f"""
+moved AS (
     UPDATE messages m
     SET status = CASE a.status WHEN 'accepted' THEN 'sent' WHEN 'unknown' THEN 'unknown'
                                ELSE 'retried' END,
@@ -173,11 +177,57 @@ WITH o AS (
       AND m.verdict IS NULL AND m.epoch = a.epoch
     RETURNING {MOVED}, 'sending' AS previous, a.number AS attempt, a.provider, a.code
 ), {TELL}
+"""
+
+_RECORD_ONLY = ByCount.of(f"""
+WITH t AS ({
+    _OF_ATTEMPTS.format(more="CAST(:provider_ids AS text[])", names="provider_message_id")
+}), attempt AS (
+    UPDATE attempts a
+    SET part_status = t.status, provider_message_id = t.provider_message_id, answered_at = :at,
+        {_CHANGED}
+    FROM t
+    WHERE {_UNTOUCHED} AND a.part_status = 'submitting' AND a.provider_message_id IS NULL
+    RETURNING a.message_id, a.number, a.epoch, a.provider, a.code, a.status
+), {_MOVED_ON}
+""")
+
+_RECORD_ALL = ByCount.of(f"""
+WITH o AS (
+    SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
+                         CAST(:numbers AS smallint[]), CAST(:statuses AS text[]),
+                         CAST(:provider_ids AS text[]), CAST(:classes AS text[]),
+                         CAST(:codes AS text[]))
+         AS o (message_id, attempt, number, status, provider_message_id, error_class, code)
+), part AS (
+    UPDATE parts p
+    SET status = o.status, provider_message_id = o.provider_message_id,
+        error_class = o.error_class, code = o.code, answered_at = :at
+    FROM o
+    WHERE p.message_id = o.message_id AND p.attempt = o.attempt AND p.number = o.number
+      AND p.message_id = ANY(:ids) AND p.status = 'submitting' AND p.provider_message_id IS NULL
+    RETURNING p.message_id, p.attempt
+), t AS ({_OF_ATTEMPTS.format(more="CAST(:counts AS smallint[])", names="parts")}
+), whole AS (
+    SELECT t.* FROM t JOIN (SELECT message_id, attempt, count(*) AS parts FROM part GROUP BY 1, 2) n
+        ON n.message_id = t.message_id AND n.attempt = t.number AND n.parts = t.parts
+), attempt AS (
+    UPDATE attempts a SET {_CHANGED} FROM whole t WHERE {_UNTOUCHED}
+    RETURNING a.message_id, a.number, a.epoch, a.provider, a.code, a.status
+), {_MOVED_ON}
 """)
 
 _DOUBT = sql("""
+WITH t AS (
+    SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]))
+         AS t (message_id, number)
+), single AS (
+    UPDATE attempts a SET part_status = 'unknown'
+    FROM t
+    WHERE a.message_id = t.message_id AND a.number = t.number AND a.part_status = 'submitting'
+)
 UPDATE parts p SET status = 'unknown'
-FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[])) AS t (message_id, number)
+FROM t
 WHERE p.message_id = t.message_id AND p.attempt = t.number AND p.status = 'submitting'
 """)
 
@@ -201,7 +251,7 @@ FROM attempts WHERE message_id = :message_id ORDER BY number
 _PARTS = sql("""
 SELECT attempt, number, status, provider_message_id, error_class, code, reference, submitted_at,
        answered_at, receipt_state, receipt_code, receipt_at
-FROM parts WHERE message_id = :message_id ORDER BY attempt, number
+FROM all_parts WHERE message_id = :message_id AND status IS NOT NULL ORDER BY attempt, number
 """)
 
 
@@ -261,20 +311,7 @@ def record(
     doubt_until: datetime | None,
 ) -> None:
     """Write what came of parts, and what that makes of their attempts."""
-    parts = [(change, part) for change in changes for part in change.parts]
-    connection.send(
-        _RECORD,
-        {
-            "at": at,
-            "message_ids": [change.message_id for change, _ in parts],
-            "attempts": [change.number for change, _ in parts],
-            "numbers": [part.number for _, part in parts],
-            "statuses": [part.status for _, part in parts],
-            "ids": [part.provider_message_id for _, part in parts],
-            "classes": [part.error_class for _, part in parts],
-            "codes": [part.code for _, part in parts],
-        },
-    )
+    connection.send(_RECORD, {"at": at, **_of_parts(changes)})
     refold(connection, changes, at=at, doubt_until=doubt_until)
 
 
@@ -291,33 +328,25 @@ async def record_and_settle(
 
     The rows of the messages are locked. Arguments as those of `record` and `settle`.
     """
-    parts = [(change, part) for change in changes for part in change.parts]
-    moved = await move(
-        connection,
-        _RECORD_ALL,
-        [change.message_id for change in changes],
-        actor=actor,
-        at=at,
-        check_by=check_by,
-        doubt_until=doubt_until,
-        message_ids=[change.message_id for change, _ in parts],
-        attempts=[change.number for change, _ in parts],
-        numbers=[part.number for _, part in parts],
-        statuses=[part.status for _, part in parts],
-        provider_ids=[part.provider_message_id for _, part in parts],
-        classes=[part.error_class for _, part in parts],
-        codes=[part.code for _, part in parts],
-        of_attempts=[change.number for change in changes],
-        counts=[len(change.parts) for change in changes],
-        of_statuses=[
-            fold_attempt([PartStatus(part.status) for part in change.parts]).value
-            for change in changes
-        ],
-        of_classes=[change.error_class for change in changes],
-        of_codes=[change.code for change in changes],
-        rests=[change.retry_after for change in changes],
-        binds=[change.bind for change in changes],
-    )
+    only = [change for change in changes if len(change.parts) == 1]
+    several = [change for change in changes if len(change.parts) > 1]
+    moved: list[Transition] = []
+    for statement, some, more in (
+        (_RECORD_ONLY, only, {"provider_ids": [c.parts[0].provider_message_id for c in only]}),
+        (_RECORD_ALL, several, {**_of_parts(several), "counts": [len(c.parts) for c in several]}),
+    ):
+        if some:
+            moved += await move(
+                connection,
+                statement,
+                [change.message_id for change in some],
+                actor=actor,
+                at=at,
+                check_by=check_by,
+                doubt_until=doubt_until,
+                **_of_attempts(some),
+                **more,
+            )
     done = {message_id for each in moved for message_id in each.ids}
     left = [change for change in changes if change.message_id not in done]
     if left:
@@ -325,6 +354,35 @@ async def record_and_settle(
         ids = [change.message_id for change in left]
         moved += await settle(connection, ids, actor=actor, at=at, check_by=check_by)
     return moved
+
+
+def _of_parts(changes: Sequence[AttemptChange]) -> dict[str, list[object]]:
+    """What was learned of parts, column by column."""
+    parts = [(change, part) for change in changes for part in change.parts]
+    return {
+        "message_ids": [change.message_id for change, _ in parts],
+        "attempts": [change.number for change, _ in parts],
+        "numbers": [part.number for _, part in parts],
+        "statuses": [part.status for _, part in parts],
+        "provider_ids": [part.provider_message_id for _, part in parts],
+        "classes": [part.error_class for _, part in parts],
+        "codes": [part.code for _, part in parts],
+    }
+
+
+def _of_attempts(changes: Sequence[AttemptChange]) -> dict[str, list[object]]:
+    """What was learned of attempts of which all parts are known, column by column."""
+    return {
+        "of_attempts": [change.number for change in changes],
+        "of_statuses": [
+            fold_attempt([PartStatus(part.status) for part in change.parts]).value
+            for change in changes
+        ],
+        "of_classes": [change.error_class for change in changes],
+        "of_codes": [change.code for change in changes],
+        "rests": [change.retry_after for change in changes],
+        "binds": [change.bind for change in changes],
+    }
 
 
 def refold(

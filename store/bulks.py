@@ -134,10 +134,10 @@ WITH wanted AS (
     ORDER BY m.id
     FOR UPDATE OF m
 ), attempt AS (
-    INSERT INTO attempts (message_id, number, epoch, provider, status, part_method, reference,
-                          started_at, answer_by, settled_at, receipt_by, config_version)
-    SELECT id, number, epoch, :provider, 'submitting', :part_method, reference,
-           :at, :answer_by, :at, receipt_by, :config_version
+    INSERT INTO attempts (message_id, number, epoch, provider, status, part_status, part_method,
+                          reference, started_at, answer_by, settled_at, receipt_by, config_version)
+    SELECT id, number, epoch, :provider, 'submitting', CASE WHEN parts = 1 THEN 'submitting' END,
+           :part_method, reference, :at, :answer_by, :at, receipt_by, :config_version
     FROM allowed
     ON CONFLICT (message_id, number) DO NOTHING
     RETURNING message_id, number
@@ -146,6 +146,7 @@ WITH wanted AS (
     SELECT a.id, a.number, part, :provider, 'submitting', (a.reference + part - 1) % 65536, :at
     FROM allowed a JOIN attempt ON attempt.message_id = a.id
     CROSS JOIN LATERAL generate_series(1, a.parts) AS part
+    WHERE a.parts > 1
 ), claimed AS (
     UPDATE messages m SET status = 'sending', moved_at = :at, waiting_for = NULL
     FROM allowed a JOIN attempt ON attempt.message_id = a.id

@@ -42,8 +42,9 @@ SELECT a.provider, count(*) AS attempts,
        count(*) FILTER (WHERE a.status = 'delivered') AS delivered,
        count(*) FILTER (WHERE a.status IN ('undelivered', 'expired')) AS undelivered,
        percentile_cont(0.5) WITHIN GROUP (
-           ORDER BY extract(epoch FROM p.answered_at - p.submitted_at) * 1000)
-           FILTER (WHERE p.answered_at IS NOT NULL) AS accept_p50_ms
+           ORDER BY extract(epoch FROM coalesce(a.answered_at, p.answered_at)
+                            - coalesce(p.submitted_at, a.started_at)) * 1000)
+           FILTER (WHERE coalesce(a.answered_at, p.answered_at) IS NOT NULL) AS accept_p50_ms
 FROM attempts a
 JOIN messages m ON m.id = a.message_id
 LEFT JOIN parts p ON p.message_id = a.message_id AND p.attempt = a.number AND p.number = 1

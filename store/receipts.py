@@ -68,7 +68,7 @@ ReceiptErrors = Mapping[str, str]
 
 # The part with this id that was submitted last: ids of providers recycle.
 _ITS_PART = """
-    SELECT message_id, attempt, number, answered_at FROM parts
+    SELECT message_id, attempt, number, answered_at FROM all_parts
     WHERE provider = r.provider AND provider_message_id = r.provider_message_id
       AND submitted_at > r.received_at - CAST(:id_life AS interval)
     ORDER BY submitted_at DESC LIMIT 1
@@ -121,12 +121,14 @@ SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.receive
        min(p.message_id::text)::uuid AS message_id, min(p.attempt) AS attempt,
        min(p.number) AS number
 FROM receipts r
-JOIN parts p ON p.provider = r.provider AND p.reference = r.reference
-            AND p.status IN ('submitting', 'unknown') AND p.provider_message_id IS NULL
-            AND p.submitted_at BETWEEN r.received_at - interval '1 day' AND r.received_at
-JOIN attempts a ON a.message_id = p.message_id AND a.number = p.attempt
-JOIN messages m ON m.id = p.message_id
-JOIN recipients c ON c.id = m.recipient_id AND c.number_hash = r.number_hash
+JOIN recipients c ON c.number_hash = r.number_hash
+JOIN messages m ON m.recipient_id = c.id
+JOIN LATERAL (
+    SELECT message_id, attempt, number FROM all_parts
+    WHERE message_id = m.id AND provider = r.provider AND reference = r.reference
+      AND status IN ('submitting', 'unknown') AND provider_message_id IS NULL
+      AND submitted_at BETWEEN r.received_at - interval '1 day' AND r.received_at
+) p ON true
 WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
   AND r.reference IS NOT NULL
 GROUP BY r.day, r.id
@@ -150,15 +152,31 @@ ORDER BY r.received_at, r.id
 """)
 
 _PART_IN_DOUBT = sql("""
-SELECT number FROM parts
+SELECT number FROM all_parts
 WHERE message_id = :message_id AND attempt = :attempt AND status = 'unknown'
   AND provider_message_id IS NULL
 ORDER BY number LIMIT 1
 """)
 
+
+def _applied(status: str) -> str:
+    """What a receipt changes of a part `p`, whose status has this name in its table."""
+    return f"""
+    provider_message_id = coalesce(p.provider_message_id, b.provider_message_id),
+    {status} = CASE
+        WHEN p.{status} = 'delivered' OR b.rank = 2 THEN 'delivered'
+        WHEN b.rank = 1 THEN 'undelivered'
+        WHEN p.{status} IN ('submitting', 'unknown') THEN 'accepted'
+        ELSE p.{status} END,
+    receipt_state = CASE WHEN p.receipt_state = 'delivered' THEN p.receipt_state ELSE b.state END,
+    receipt_code = CASE WHEN p.receipt_state = 'delivered' THEN p.receipt_code ELSE b.code END,
+    receipt_at = CASE WHEN p.receipt_state = 'delivered' THEN p.receipt_at ELSE b.received_at END
+"""
+
+
 # Delivered stands above everything, another final state above what is only on its way; of several
 # receipts for one part the one that stands highest counts, and of equals the last.
-_APPLY = sql("""
+_APPLY = sql(f"""
 WITH pairs AS (
     SELECT p.*, CASE WHEN starts_with(m.owner, 'bulk/') THEN m.bulk_id END AS bulk_id,
            CASE WHEN p.state = 'delivered' THEN 2
@@ -190,25 +208,23 @@ WITH pairs AS (
 ), best AS (
     SELECT DISTINCT ON (message_id, attempt, number) * FROM pairs
     ORDER BY message_id, attempt, number, rank DESC, place DESC
+), single AS (
+    UPDATE attempts p SET {_applied("part_status")}
+    FROM best b
+    WHERE p.message_id = b.message_id AND p.number = b.attempt AND p.part_status IS NOT NULL
+      AND p.message_id = ANY(:message_ids)
+    RETURNING p.message_id, p.number AS attempt, b.number, p.answered_at
+), several AS (
+    UPDATE parts p SET {_applied("status")}
+    FROM best b
+    WHERE p.message_id = b.message_id AND p.attempt = b.attempt AND p.number = b.number
+      AND p.message_id = ANY(:message_ids)
+    RETURNING p.message_id, p.attempt, p.number, p.answered_at
 )
-UPDATE parts p
-SET provider_message_id = coalesce(p.provider_message_id, b.provider_message_id),
-    status = CASE
-        WHEN p.status = 'delivered' OR b.rank = 2 THEN 'delivered'
-        WHEN b.rank = 1 THEN 'undelivered'
-        WHEN p.status IN ('submitting', 'unknown') THEN 'accepted'
-        ELSE p.status END,
-    receipt_state = CASE WHEN p.receipt_state = 'delivered' THEN p.receipt_state ELSE b.state END,
-    receipt_code = CASE WHEN p.receipt_state = 'delivered' THEN p.receipt_code ELSE b.code END,
-    receipt_at = CASE WHEN p.receipt_state = 'delivered' THEN p.receipt_at
-                      ELSE b.received_at END
-FROM best b
-WHERE p.message_id = b.message_id AND p.attempt = b.attempt AND p.number = b.number
-  AND p.message_id = ANY(:message_ids)
-RETURNING p.message_id, p.attempt, p.number, p.answered_at
+SELECT * FROM single UNION ALL SELECT * FROM several
 """)
 
-# The usual case in one statement: the only part of the attempt that is under way is delivered. What
+# The usual case in one statement: the only part of an attempt is delivered. What
 # is not as it usually is stays as it is, and is applied step by step.
 _DELIVER = ByCount.of(f"""
 WITH pairs AS (
@@ -216,21 +232,13 @@ WITH pairs AS (
                          CAST(:codes AS text[]), CAST(:networks AS text[]),
                          CAST(:received AS timestamptz[]))
          AS p (message_id, attempt, code, network, received_at)
-), part AS (
-    UPDATE parts p
-    SET status = 'delivered', receipt_state = 'delivered', receipt_code = r.code,
-        receipt_at = r.received_at
-    FROM pairs r
-    WHERE p.message_id = r.message_id AND p.attempt = r.attempt AND p.number = 1
-      AND p.message_id = ANY(:ids) AND p.status = 'accepted'
-      AND NOT EXISTS (SELECT FROM parts q WHERE q.message_id = p.message_id
-                      AND q.attempt = p.attempt AND q.number = 2
-                      AND q.message_id = ANY(:ids))
-    RETURNING p.message_id, p.attempt
 ), attempt AS (
-    UPDATE attempts a SET status = 'delivered', settled_at = :at, error_class = NULL
-    FROM part p
-    WHERE a.message_id = p.message_id AND a.number = p.attempt AND a.message_id = ANY(:ids)
+    UPDATE attempts a
+    SET status = 'delivered', part_status = 'delivered', settled_at = :at, error_class = NULL,
+        receipt_state = 'delivered', receipt_code = r.code, receipt_at = r.received_at
+    FROM pairs r
+    WHERE a.message_id = r.message_id AND a.number = r.attempt AND a.message_id = ANY(:ids)
+      AND a.part_status = 'accepted'
     RETURNING a.message_id, a.number, a.provider, a.code
 ), arrived AS (
     UPDATE messages m
@@ -287,8 +295,8 @@ UPDATE messages SET network = :network WHERE id = :message_id AND network = 'unk
 """)
 
 _PARTS_AT = sql("""
-SELECT number, provider_message_id, reference FROM parts
-WHERE message_id = :message_id AND provider = :provider
+SELECT number, provider_message_id, reference FROM all_parts
+WHERE message_id = :message_id AND provider = :provider AND status IS NOT NULL
   AND attempt = (SELECT max(number) FROM attempts
                  WHERE message_id = :message_id AND provider = :provider)
 ORDER BY number

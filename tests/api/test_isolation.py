@@ -32,7 +32,7 @@ SELECT string_agg(row, chr(10) ORDER BY row) AS everything FROM (
     SELECT m::text AS row FROM messages m WHERE m.id = ANY(:ids)
     UNION ALL SELECT e::text FROM events e WHERE e.message_id = ANY(:ids)
     UNION ALL SELECT a::text FROM attempts a WHERE a.message_id = ANY(:ids)
-    UNION ALL SELECT p::text FROM parts p WHERE p.message_id = ANY(:ids)
+    UNION ALL SELECT p::text FROM all_parts p WHERE p.message_id = ANY(:ids)
     UNION ALL SELECT c::text FROM callback_events c WHERE c.message_id = ANY(:ids)
     UNION ALL SELECT concat(id, revoked_at) FROM api_keys WHERE id = ANY(:keys)
 ) AS owned

@@ -404,7 +404,7 @@ SELECT m.id, m.mode, m.status, m.reason, m.epoch,
         WHERE e.message_id = m.id AND e.kind = 'moved' AND e.status = 'unknown') AS in_doubt,
        (SELECT json_agg(json_build_object(
                    'provider', a.provider, 'status', a.status,
-                   'ids', (SELECT json_agg(p.provider_message_id ORDER BY p.number) FROM parts p
+                   'ids', (SELECT json_agg(p.provider_message_id ORDER BY p.number) FROM all_parts p
                            WHERE p.message_id = a.message_id AND p.attempt = a.number))
                ORDER BY a.number)
         FROM attempts a WHERE a.message_id = m.id) AS attempts

@@ -62,7 +62,8 @@ def add_message(connection, status="queued", verdict=None):
     return message_id
 
 
-def add_attempt(connection, message_id, number, parts, status, *, expired=False):
+def add_attempt(connection, message_id, number, parts, status, *, expired=False, inside=False):
+    """An attempt with its parts; with `inside` an only part stands in the attempt's row."""
     connection.send(
         sql(
             "INSERT INTO attempts (message_id, number, epoch, provider, status, expired,"
@@ -71,6 +72,12 @@ def add_attempt(connection, message_id, number, parts, status, *, expired=False)
         ),
         {"m": message_id, "n": number, "s": status, "e": expired, "now": NOW},
     )
+    if inside and len(parts) == 1:
+        connection.send(
+            sql("UPDATE attempts SET part_status = :s WHERE message_id = :m AND number = :n"),
+            {"m": message_id, "n": number, "s": parts[0]},
+        )
+        return
     for position, part in enumerate(parts, start=1):
         connection.send(
             sql(
@@ -103,8 +110,9 @@ histories = st.lists(
     verdict=st.none() | st.sampled_from(Verdict),
     first=st.integers(1, 4),
     history=histories,
+    inside=st.booleans(),
 )
-def test_python_and_sql_fold_every_history_alike(database_url, verdict, first, history):
+def test_python_and_sql_fold_every_history_alike(database_url, verdict, first, history, inside):
     marks = [
         AttemptMark(number, fold_attempt(parts, expired=expired))
         for number, (parts, expired) in enumerate(history, start=1)
@@ -121,7 +129,13 @@ def test_python_and_sql_fold_every_history_alike(database_url, verdict, first, h
                 )
                 for mark, (parts, expired) in zip(marks, history, strict=True):
                     add_attempt(
-                        connection, message_id, mark.number, parts, mark.status, expired=expired
+                        connection,
+                        message_id,
+                        mark.number,
+                        parts,
+                        mark.status,
+                        expired=expired,
+                        inside=inside,
                     )
                 folded = await connection.row(
                     sql(

@@ -30,11 +30,11 @@ def receipt(its_id, *, state=ReceiptState.DELIVERED):
     )
 
 
-async def submitted(database: Database, count: int):
+async def submitted(database: Database, count: int, *, inside: bool = True):
     async with database.begin() as connection:
         messages = [add_message(connection, status="sending") for _ in range(count)]
         for message in messages:
-            add_attempt(connection, message, 1, ["submitting"], "submitting")
+            add_attempt(connection, message, 1, ["submitting"], "submitting", inside=inside)
     return messages
 
 
@@ -58,11 +58,12 @@ async def statuses(database: Database):
     return {row["status"]: row["count"] for row in rows}
 
 
+@pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("count", [1, 60])
 async def test_a_receipt_and_an_answer_that_miss_each_other_meet_once_at_the_second_look(
-    database, count
+    database, count, inside
 ):
-    messages = await submitted(database, count)
+    messages = await submitted(database, count, inside=inside)
     ids = [f"id {n}" for n in range(count)]
     async with database.begin() as answering:
         await record(answering, messages, ids.__getitem__)
@@ -85,8 +86,9 @@ async def test_a_receipt_and_an_answer_that_miss_each_other_meet_once_at_the_sec
     assert len(assigned) == count
 
 
-async def test_a_receipt_whose_part_is_known_is_written_with_it(database):
-    messages = await submitted(database, 30)
+@pytest.mark.parametrize("inside", [True, False])
+async def test_a_receipt_whose_part_is_known_is_written_with_it(database, inside):
+    messages = await submitted(database, 30, inside=inside)
     async with database.begin() as connection:
         await record(connection, messages, "id {}".format)
     async with database.begin() as connection:
