@@ -14,11 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.enums.v1 import IndexedValueType
@@ -32,7 +32,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 
 from local.folders import exclusively
-from local.processes import Child, ChildEnded, free_port, listens
+from local.processes import Child, ChildEnded, Server, free_port, listens
 from telemetry.process import exit_cleanly
 
 Progress = Callable[[str], None]
@@ -298,7 +298,7 @@ async def _until_known(client: Client, namespace: str, keywords: tuple[str, ...]
                 return
 
 
-class OwnTemporal(Temporal, ABC):
+class OwnTemporal(Temporal, Server):
     """A Temporal that is a process of ours; a restart keeps everything.
 
     Args:
@@ -307,10 +307,12 @@ class OwnTemporal(Temporal, ABC):
             first start and then kept.
     """
 
+    name = "Temporal"
+    unavailable = TemporalUnavailable
+
     def __init__(self, folder: Path, ports: Mapping[str, int]) -> None:
         self.folder = folder.absolute()
         self.ports = dict(ports)
-        self._child: Child | None = None
 
     @property
     def address(self) -> str:
@@ -319,28 +321,6 @@ class OwnTemporal(Temporal, ABC):
     @property
     def metrics_url(self) -> str:
         return f"http://127.0.0.1:{self.ports['metrics']}/metrics"
-
-    @property
-    def running(self) -> bool:
-        return self._child is not None and self._child.running
-
-    @property
-    def child(self) -> Child:
-        """The server's process.
-
-        Raises:
-            TemporalUnavailable: it was never started.
-        """
-        if self._child is None:
-            raise TemporalUnavailable("The embedded Temporal was never started.")
-        return self._child
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self, *, empty: bool = False) -> None:
         """Start it; returns when it serves. `empty` forgets all workflows first.
@@ -376,21 +356,6 @@ class OwnTemporal(Temporal, ABC):
 
     @abstractmethod
     def _serves(self) -> bool: ...
-
-    def stop(self) -> None:
-        """End it in good order."""
-        if self._child is not None:
-            self._child.stop()
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self._child is not None:
-            self._child.kill()
-
-    def restart(self) -> None:
-        """Stop and start again, at the same ports, with the same workflows."""
-        self.stop()
-        self.start()
 
     def forget_everything(self) -> None:
         """Remove its database, as if its disk had been lost. Only while it is stopped."""
