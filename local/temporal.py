@@ -122,16 +122,17 @@ def find_or_install_temporal(progress: Progress) -> Path:
         return Path(on_path)
     program = cache_folder() / f"temporal-{VERSION.removeprefix('v')}" / "temporal"
     try:
-        return install_once(program, (_download, _build_with_go), progress)
+        return install_once("Temporal", program, (_download, _build_with_go), progress)
     except TemporalUnavailable as failure:
         tried = f"{INSTALL_HELP}\nWhat was tried:\n{failure}"
         raise TemporalUnavailable(tried) from None
 
 
-def install_once(program: Path, ways: Sequence[Install], progress: Progress) -> Path:
+def install_once(name: str, program: Path, ways: Sequence[Install], progress: Progress) -> Path:
     """Return a program of the cache, after installing it by the first way that works if need be.
 
-    Two at once do not disturb each other: the second waits and finds it installed.
+    Two at once do not disturb each other: the second is told by `name` what it waits for, and finds
+    it installed.
 
     Raises:
         TemporalUnavailable: none works; says of each why.
@@ -140,7 +141,7 @@ def install_once(program: Path, ways: Sequence[Install], progress: Progress) -> 
         return program
     folder = program.parent
     folder.mkdir(parents=True, exist_ok=True)
-    waiting = functools.partial(progress, "another set-up is installing Temporal: waiting for it")
+    waiting = functools.partial(progress, f"another set-up is installing {name}: waiting for it")
     with exclusively(folder.with_name(f"{folder.name}.lock"), waiting):
         if program.exists():
             return program
