@@ -60,6 +60,7 @@ _MOST_FAULTS: Final = 20
 _AT_ONCE: Final = 20
 """Recipients that are looked at in one go: some two milliseconds."""
 _RESULTS_AT_ONCE: Final = 1000
+"""Results that are made in one go: some two milliseconds, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,13 +418,13 @@ async def _results(
     `made` has position, id, encoding and segments of each message.
     """
     results = []
-    for position, message_id, encoding, segments in made:
+    for position, uuid, encoding, segments in made:
         if position is None:
             continue
         if position % _RESULTS_AT_ONCE == 0:
             await asyncio.sleep(0)
-        made_it = public_id(IdPrefix.MESSAGE, message_id)
-        results.append(Result(position, made_it, encoding, segments))
+        message_id = public_id(IdPrefix.MESSAGE, uuid)
+        results.append(Result(position, message_id, encoding, segments))
     in_order = sorted(refusals, key=lambda refusal: (refusal.position, refusal.field))
     first = {refusal.position: refusal for refusal in reversed(in_order)}
     results += [Result(position, refusal=refusal) for position, refusal in first.items()]
