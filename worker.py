@@ -108,8 +108,10 @@ class Gateway:
                 await stack.enter_async_context(self._callbacks())
             if self._has(Role.UPKEEP):
                 await stack.enter_async_context(self._upkeep())
-            if self._has(Role.PROVIDERS) or self._has(Role.SHARES):
-                await stack.enter_async_context(self._providers())
+            if binding := frozenset(filter(self._has, (Role.PROVIDERS, Role.SHARES))):
+                await stack.enter_async_context(
+                    ProviderPools(self._services, self._worker, self._name, binding)
+                )
             _log.info("worker_ready")
             await stop.wait()
             # What is under way may finish; but a Temporal that is away could be waited for for ever.
@@ -212,12 +214,6 @@ class Gateway:
         except RPCError as error:
             # Not every Temporal lets its users add them; messages are sent without them, too.
             _log.warning("search_attributes_not_added", code=error.status.name)
-
-    @asynccontextmanager
-    async def _providers(self) -> AsyncIterator[None]:
-        binding = frozenset(role for role in (Role.PROVIDERS, Role.SHARES) if self._has(role))
-        async with ProviderPools(self._services, self._worker, self._name, binding):
-            yield
 
 
 class ProviderPools:

@@ -1,6 +1,5 @@
 """Batches: many recipients in one request, and how far they are."""
 
-import asyncio
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -28,6 +27,7 @@ from services.batches import (
     digest_of,
 )
 from services.configuration import NoConfiguration
+from services.slices import in_slices
 
 PATH = "/api/v1/sms/batches"
 router = APIRouter(prefix=PATH, tags=["batches"], route_class=Endpoint)
@@ -73,10 +73,10 @@ class BatchRequest(SharedRequest):
 
     async def to_command(self, *, with_digest: bool) -> BatchCommand:
         """What the service is asked; the digest costs time, and only a key needs it."""
-        recipients = []
-        for place, each in enumerate(self.recipients):
-            await _let_others(place)
-            recipients.append(Recipient(each.to, each.variables, each.body, each.metadata))
+        recipients = [
+            Recipient(each.to, each.variables, each.body, each.metadata)
+            async for each in in_slices(self.recipients, _AT_ONCE)
+        ]
         return BatchCommand(
             body=self.body,
             recipients=recipients,
@@ -225,17 +225,10 @@ class BatchAccepted(Batch):
     @classmethod
     async def accepted_as(cls, accepted: service.AcceptedBatch) -> Self:
         """The answer of the service, as it is shown."""
-        results = []
-        for place, result in enumerate(accepted.results):
-            await _let_others(place)
-            results.append(RecipientResult.of(result))
+        results = [
+            RecipientResult.of(result) async for result in in_slices(accepted.results, _AT_ONCE)
+        ]
         return cls(**Batch.of(accepted.view).__dict__, results=results)
-
-
-async def _let_others(place: int) -> None:
-    """Let single messages have their turn, now and then; they are not to wait for a whole batch."""
-    if place % _AT_ONCE == 0:
-        await asyncio.sleep(0)
 
 
 # --- endpoints ---------------------------------------------------------------------------------

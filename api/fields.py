@@ -40,7 +40,7 @@ _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def _storable(text: str) -> str:
-    if "\0" in text or not (text.isascii() or _HALF_A_PAIR.search(text) is None):
+    if "\0" in text or (not text.isascii() and _HALF_A_PAIR.search(text)):
         raise ValueError(
             "It holds a character that cannot be kept (NUL, or one half of a surrogate pair): "
             "take it out."

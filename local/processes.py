@@ -8,11 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final, Self
 
 TETHER: Final = Path(__file__).with_name("tether.py")
 
@@ -203,3 +204,57 @@ class Child:
                     f"The end of {self.log}:\n{self.log_tail()}"
                 )
             time.sleep(0.05)
+
+
+class Server(ABC):
+    """A server of ours, as a child that is started and ended again and again; it keeps its data.
+
+    Attributes:
+        name: what people call it.
+        unavailable: raised where there is none.
+    """
+
+    name: ClassVar[str]
+    unavailable: ClassVar[type[RuntimeError]]
+    _child: Child | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.running
+
+    @property
+    def child(self) -> Child:
+        """The server's process.
+
+        Raises:
+            RuntimeError: it was never started; of the kind `unavailable`.
+        """
+        if self._child is None:
+            raise self.unavailable(f"The embedded {self.name} was never started.")
+        return self._child
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it; returns when it serves."""
+
+    def stop(self) -> None:
+        """End it in good order."""
+        if self._child is not None:
+            self._child.stop()
+
+    def kill(self) -> None:
+        """SIGKILL; it recovers at the next start."""
+        if self._child is not None:
+            self._child.kill()
+
+    def restart(self) -> None:
+        """Stop and start again, at the same ports, with the same data."""
+        self.stop()
+        self.start()

@@ -24,7 +24,7 @@ from typing import Final, Self
 
 from domain.configuration import Configuration, SmppProvider
 from local.postgres import Postgres, PostgresServer
-from local.processes import Child, free_port, listens
+from local.processes import Child, Server, free_port, listens
 from local.temporal import (
     OwnTemporal,
     Progress,
@@ -275,7 +275,8 @@ class Stack:
     def kill(self) -> None:
         """SIGKILL to everything."""
         self._expected.clear()
-        for part in (*self._children.values(), *self._own()):
+        parts: list[Child | Server] = [*self._children.values(), *self._own()]
+        for part in parts:
             part.kill()
 
     def remove(self) -> None:
@@ -301,7 +302,7 @@ class Stack:
                 (self._postgres, self.start_postgres),
                 (self._temporal, self.start_temporal),
             )
-            if isinstance(own, PostgresServer | OwnTemporal) and not own.running
+            if isinstance(own, Server) and not own.running
         ]
         self._servers_do(servers)
         down = [name for name, child in self._children.items() if not child.running]
@@ -309,9 +310,9 @@ class Stack:
         starts: dict[str, Callable[[], None]] = {**workers, "api": self.start_api}
         _all_at_once([starts.get(name) or partial(self.start_simulator, name) for name in down])
 
-    def _own(self) -> Iterable[PostgresServer | OwnTemporal]:
+    def _own(self) -> Iterable[Server]:
         for server in (self._temporal, self._postgres):
-            if isinstance(server, PostgresServer | OwnTemporal):
+            if isinstance(server, Server):
                 yield server
 
     def _servers_do(

@@ -14,11 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.enums.v1 import IndexedValueType
@@ -32,7 +32,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 
 from local.folders import exclusively
-from local.processes import Child, ChildEnded, free_port, listens
+from local.processes import Child, ChildEnded, Server, free_port, listens
 from telemetry.process import exit_cleanly
 
 Progress = Callable[[str], None]
@@ -122,16 +122,17 @@ def find_or_install_temporal(progress: Progress) -> Path:
         return Path(on_path)
     program = cache_folder() / f"temporal-{VERSION.removeprefix('v')}" / "temporal"
     try:
-        return install_once(program, (_download, _build_with_go), progress)
+        return install_once("Temporal", program, (_download, _build_with_go), progress)
     except TemporalUnavailable as failure:
         tried = f"{INSTALL_HELP}\nWhat was tried:\n{failure}"
         raise TemporalUnavailable(tried) from None
 
 
-def install_once(program: Path, ways: Sequence[Install], progress: Progress) -> Path:
+def install_once(name: str, program: Path, ways: Sequence[Install], progress: Progress) -> Path:
     """Return a program of the cache, after installing it by the first way that works if need be.
 
-    Two at once do not disturb each other: the second waits and finds it installed.
+    Two at once do not disturb each other: the second is told by `name` what it waits for, and finds
+    it installed.
 
     Raises:
         TemporalUnavailable: none works; says of each why.
@@ -140,7 +141,7 @@ def install_once(program: Path, ways: Sequence[Install], progress: Progress) -> 
         return program
     folder = program.parent
     folder.mkdir(parents=True, exist_ok=True)
-    waiting = functools.partial(progress, "another set-up is installing Temporal: waiting for it")
+    waiting = functools.partial(progress, f"another set-up is installing {name}: waiting for it")
     with exclusively(folder.with_name(f"{folder.name}.lock"), waiting):
         if program.exists():
             return program
@@ -298,7 +299,7 @@ async def _until_known(client: Client, namespace: str, keywords: tuple[str, ...]
                 return
 
 
-class OwnTemporal(Temporal, ABC):
+class OwnTemporal(Temporal, Server):
     """A Temporal that is a process of ours; a restart keeps everything.
 
     Args:
@@ -307,10 +308,12 @@ class OwnTemporal(Temporal, ABC):
             first start and then kept.
     """
 
+    name = "Temporal"
+    unavailable = TemporalUnavailable
+
     def __init__(self, folder: Path, ports: Mapping[str, int]) -> None:
         self.folder = folder.absolute()
         self.ports = dict(ports)
-        self._child: Child | None = None
 
     @property
     def address(self) -> str:
@@ -319,28 +322,6 @@ class OwnTemporal(Temporal, ABC):
     @property
     def metrics_url(self) -> str:
         return f"http://127.0.0.1:{self.ports['metrics']}/metrics"
-
-    @property
-    def running(self) -> bool:
-        return self._child is not None and self._child.running
-
-    @property
-    def child(self) -> Child:
-        """The server's process.
-
-        Raises:
-            TemporalUnavailable: it was never started.
-        """
-        if self._child is None:
-            raise TemporalUnavailable("The embedded Temporal was never started.")
-        return self._child
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self, *, empty: bool = False) -> None:
         """Start it; returns when it serves. `empty` forgets all workflows first.
@@ -376,21 +357,6 @@ class OwnTemporal(Temporal, ABC):
 
     @abstractmethod
     def _serves(self) -> bool: ...
-
-    def stop(self) -> None:
-        """End it in good order."""
-        if self._child is not None:
-            self._child.stop()
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self._child is not None:
-            self._child.kill()
-
-    def restart(self) -> None:
-        """Stop and start again, at the same ports, with the same workflows."""
-        self.stop()
-        self.start()
 
     def forget_everything(self) -> None:
         """Remove its database, as if its disk had been lost. Only while it is stopped."""

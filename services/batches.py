@@ -1,6 +1,5 @@
 """Batches: one text, or one for each, to many recipients in one request."""
 
-import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +33,7 @@ from services.configuration import Configurations
 from services.money import Purse
 from services.orchestration import Orchestration
 from services.recipients import RecipientHash
+from services.slices import in_slices
 from services.starts import START_GRACE, leave_to_the_reconciler
 from store import batches as store
 from store import bulk_messages, bulks, idempotency
@@ -60,6 +60,7 @@ _MOST_FAULTS: Final = 20
 _AT_ONCE: Final = 20
 """Recipients that are looked at in one go: some two milliseconds."""
 _RESULTS_AT_ONCE: Final = 1000
+"""Results that are made in one go: some two milliseconds, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +246,7 @@ class Batches:
         new = checked.new
         traceparent = current_traceparent()
         seen: dict[tuple[str, str], int] = {}
-        for position, recipient in enumerate(command.recipients):
-            if position % _AT_ONCE == 0:
-                await asyncio.sleep(0)  # single messages are not to wait for the whole batch
+        async for position, recipient in in_slices(enumerate(command.recipients), _AT_ONCE):
             addressed, wrong = _addressed(recipient, command, shared, template)
             if addressed is None:
                 checked.refusals.extend(
@@ -417,13 +416,11 @@ async def _results(
     `made` has position, id, encoding and segments of each message.
     """
     results = []
-    for position, message_id, encoding, segments in made:
+    async for position, uuid, encoding, segments in in_slices(made, _RESULTS_AT_ONCE):
         if position is None:
             continue
-        if position % _RESULTS_AT_ONCE == 0:
-            await asyncio.sleep(0)
-        made_it = public_id(IdPrefix.MESSAGE, message_id)
-        results.append(Result(position, made_it, encoding, segments))
+        message_id = public_id(IdPrefix.MESSAGE, uuid)
+        results.append(Result(position, message_id, encoding, segments))
     in_order = sorted(refusals, key=lambda refusal: (refusal.position, refusal.field))
     first = {refusal.position: refusal for refusal in reversed(in_order)}
     results += [Result(position, refusal=refusal) for position, refusal in first.items()]

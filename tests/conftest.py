@@ -23,7 +23,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from local.folders import exclusively, temporary_folder
-from local.postgres import Postgres, PostgresServer, free_database_name
+from local.postgres import Postgres, free_database_name
 from local.stack import Stack
 from local.temporal import (
     Temporal,
@@ -35,6 +35,7 @@ from local.temporal import (
 from store.database import Database
 from store.schema import migrate
 from telemetry.process import exit_cleanly
+from tests.postgres import own_postgres
 
 SEARCH_ATTRIBUTES = ("Mode", "Country", "Provider", "Campaign", "Account", "Incident")
 
@@ -96,12 +97,8 @@ def postgres_server(session_folder: Path) -> Iterator[Postgres]:
     if url := os.environ.get("DATABASE_URL"):
         yield Postgres(url)
         return
-    server = PostgresServer(session_folder / "postgres")
-    server.start()
-    try:
+    with own_postgres(session_folder / "postgres") as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture(scope="session")

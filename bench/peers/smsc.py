@@ -35,6 +35,18 @@ class PeerSmsc:
         said = [line for line in self.log.read_text().splitlines() if line.startswith("so far ")]
         return int(said[-1].removeprefix("so far ")) if said else 0
 
+    def until_taken(self, count: int, within: float = 120) -> None:
+        """Returns when it has taken so many messages.
+
+        Raises:
+            RuntimeError: it has not after so many seconds.
+        """
+        ends = time.monotonic() + within
+        while self.so_far() < count:
+            if time.monotonic() > ends:
+                raise RuntimeError(f"the SMSC did not take {count} messages within {within:g} s")
+            time.sleep(0.05)
+
     def kill(self) -> None:
         """SIGKILL; what it had to report is lost."""
         self.child.kill()
@@ -72,7 +84,7 @@ def running_smsc(folder: Path, *, holding: bool = False) -> Iterator[PeerSmsc]:
     if node is None:
         raise RuntimeError("node is not installed; the SMSC of this figure needs it")
     workplace = folder / "peers"
-    workplace.mkdir()
+    workplace.mkdir(parents=True)
     for name in FILES:
         shutil.copy(PEERS / name, workplace)
     subprocess.run(["npm", "ci", "--silent"], cwd=workplace, check=True)

@@ -34,6 +34,7 @@ from bench.temporal_server import (
 from local.postgres import PostgresServer, database_url, postgres_binaries
 from tests.deploy.compose import SERVICES, mounts
 from tests.deploy.test_databases import OF_TEMPORAL
+from tests.postgres import own_postgres
 
 POSTGRES = "postgresql://temporal:it%27s%20%22secret%22@127.0.0.1:5433/postgres"
 OF_COMPOSE = SERVICES["temporal"]["environment"]
@@ -146,12 +147,8 @@ def test_server_and_tool_are_built_once(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def postgres(tmp_path: Path):
-    server = PostgresServer(tmp_path / "postgres")
-    server.start()
-    try:
+    with own_postgres(tmp_path / "postgres") as server:
         yield server
-    finally:
-        server.remove()
 
 
 def test_the_extension_is_of_the_embedded_version(postgres: PostgresServer):

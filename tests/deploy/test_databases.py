@@ -16,6 +16,7 @@ from local.postgres import PostgresServer, database_url, postgres_binaries
 from local.temporal import DYNAMIC_CONFIGURATION as TEMPORAL_OF_THE_TESTS
 from settings.settings import Settings
 from tests.deploy.compose import CHECKOUT, LONG_RUNNING, OURS, SERVICES, mounts
+from tests.postgres import own_postgres
 
 SECRETS = CHECKOUT / "deploy/secrets.sh"
 DATABASES = CHECKOUT / "deploy/postgres/databases.sh"
@@ -48,12 +49,8 @@ def make_secrets(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    server = PostgresServer(tmp_path_factory.mktemp("deploy") / "postgres")
-    server.start()
-    try:
+    with own_postgres(tmp_path_factory.mktemp("deploy") / "postgres") as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture(scope="module")

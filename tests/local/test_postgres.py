@@ -22,16 +22,15 @@ from local.postgres import (
     PostgresUnavailable,
     database_url,
 )
+from tests.postgres import own_postgres
 
 pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[PostgresServer]:
-    server = PostgresServer(tmp_path / "postgres")
-    server.start()
-    yield server
-    server.remove()
+    with own_postgres(tmp_path / "postgres") as server:
+        yield server
 
 
 def write_and_read(server: Postgres) -> None:
@@ -125,12 +124,8 @@ def test_it_ends_with_a_killed_owner_and_the_next_one_takes_over(tmp_path: Path)
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"up\n"
         owner.send_signal(signal.SIGKILL)
-    server = PostgresServer(tmp_path / "postgres")
-    server.start()
-    try:
+    with own_postgres(tmp_path / "postgres") as server:
         write_and_read(server)
-    finally:
-        server.remove()
 
 
 def test_a_database_is_cloned_from_its_template(server: PostgresServer) -> None:
@@ -157,9 +152,7 @@ def test_as_root_it_runs_unprivileged_in_a_folder_of_its_own_and_widens_none(
 ) -> None:
     tmp_path.chmod(0o700)
     before = {folder: folder.stat().st_mode for folder in (tmp_path, FOLDERS_WHEN_ROOT)}
-    server = PostgresServer(tmp_path / "postgres")
-    server.start()
-    try:
+    with own_postgres(tmp_path / "postgres") as server:
         nobody = pwd.getpwnam("nobody")
         assert Path(f"/proc/{server.child.pid}").stat().st_uid == nobody.pw_uid
         status = Path(f"/proc/{server.child.pid}/status").read_text()
@@ -169,8 +162,6 @@ def test_as_root_it_runs_unprivileged_in_a_folder_of_its_own_and_widens_none(
         assert server.home.stat().st_mode & 0o777 == 0o700
         assert {folder: folder.stat().st_mode for folder in before} == before
         assert (tmp_path / "postgres").stat().st_uid == 0
-    finally:
-        server.remove()
     assert not server.home.exists()
 
 

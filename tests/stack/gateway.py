@@ -289,12 +289,19 @@ class Gateway:
                 pytest.fail(f"{found} after {within:g} s, of which one is:\n{told}")
             time.sleep(0.1)
 
-    def eventually(self, so: Callable[[], bool], what: str, *, within: float = _WITHIN) -> None:
-        """Wait until something is so."""
+    def eventually(
+        self,
+        so: Callable[[], bool],
+        what: str,
+        *,
+        within: float = _WITHIN,
+        more: Callable[[], str] = str,
+    ) -> None:
+        """Wait until something is so; if it never is, `more` is told besides."""
         end = time.monotonic() + within
         while not so():
             if time.monotonic() > end:
-                pytest.fail(f"not so after {within:g} s: {what}")
+                pytest.fail(f"not so after {within:g} s: {what}{more()}")
             time.sleep(0.05)
 
     def fetch(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
@@ -367,11 +374,11 @@ class Gateway:
     def until_dead(self, program: str = "worker") -> None:
         """Wait until it has killed itself."""
         child = self.stack.child(program)
-        end = time.monotonic() + _WITHIN
-        while child.running:
-            if time.monotonic() > end:
-                pytest.fail(f"{program} has not killed itself; its log ends:\n{child.log_tail(60)}")
-            time.sleep(0.05)
+        self.eventually(
+            lambda: not child.running,
+            f"{program} has killed itself",
+            more=lambda: f"; its log ends:\n{child.log_tail(60)}",
+        )
         {"worker": self.stack.kill_worker, "api": self.stack.kill_api}[program]()  # as expected
 
     def providers_are_up(self, *names: str) -> None:
