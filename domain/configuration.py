@@ -640,6 +640,9 @@ class AccountPolicy(Declared):
     callback_secret: SecretReference | None = Field(
         None, description="what signs this account's callbacks"
     )
+    callback_final_only: StrictBool = Field(
+        False, description="whether only the end of a message is told, and not that it was sent"
+    )
     callback_events_per_request: Annotated[StrictInt, Field(ge=1, le=MOST_EVENTS)] = Field(
         1, description="how many events a callback may carry; above 1 they come as a list"
     )

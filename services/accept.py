@@ -212,6 +212,7 @@ class Accept:
             config_version=self._configurations.version,
             callback_url=shared.callback_url,
             callback_lane_id=lane,
+            callback_final_only=shared.callback_final_only,
             traceparent=asked.traceparent,
             metadata=asked.command.metadata,
         )

@@ -148,6 +148,7 @@ class Shared:
     mode: Mode
     priority: Priority
     callback_url: str | None
+    callback_final_only: bool
     validity: timedelta
     scheduled_at: datetime | None
     max_segments: int
@@ -231,6 +232,7 @@ class Checks:
                 mode=command.mode,
                 priority=command.priority or mode_policy.priority,
                 callback_url=callback_url,
+                callback_final_only=policy.callback_final_only,
                 validity=validity,
                 scheduled_at=command.scheduled_at,
                 max_segments=policy.max_segments,

@@ -294,6 +294,7 @@ class Batches:
             sender=shared.sender.value,
             callback_url=shared.callback_url,
             callback_lane_id=lane,
+            callback_final_only=shared.callback_final_only,
             accepted_at=now,
             scheduled_at=shared.scheduled_at,
             validity=shared.validity,

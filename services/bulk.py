@@ -48,7 +48,7 @@ from store import attempts, bulks, events, messages
 from store.attempts import AttemptChange
 from store.bulks import ClaimOfMany, Extent
 from store.database import Connection, Database, Row
-from store.transitions import Transition, lock, settle
+from store.transitions import Transition, lock, settle, tell_sent
 from telemetry import metrics
 from telemetry.logs import get_logger
 from workflows.ports.bulk import BulkRef, Plan, PlanTask, Share, bulk_workflow_id
@@ -301,6 +301,8 @@ class Bulks:
             attempts.declare(connection, declared, status, at=now, doubt_until=doubt_until)
         for (end, reason), ids in planned.ends.items():
             bulks.judge(connection, extent.owner, ids, Verdict(end.value), reason)
+            if end is MessageStatus.SENT:
+                tell_sent(connection, ids, now)
             events.append_to_many(
                 connection,
                 extent.bulk_id,

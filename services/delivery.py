@@ -33,7 +33,7 @@ from store import attempts, events, messages, receipts
 from store.attempts import AttemptChange, Claim, PartRecord
 from store.database import Answer, Connection, Database, DatabaseAway, Row
 from store.messages import NewMessage
-from store.transitions import Transition, lock, settle
+from store.transitions import Transition, lock, settle, tell_sent
 from telemetry.logs import get_logger
 from workflows.ports.send import MessageRef, Step, send_workflow_id
 
@@ -390,6 +390,8 @@ class Delivery:
                 if status is MessageStatus.DELIVERED or message["verdict"] == status.value:
                     return []
                 messages.judge(connection, message_id, epoch, Verdict(status.value), reason)
+                if status is MessageStatus.SENT:
+                    tell_sent(connection, [message_id], now)
                 return await settle(connection, [message_id], actor=ACTOR, at=now)
             case Wait(until=until, why=why):
                 messages.waits(connection, message_id, epoch, why, until + GRACE)

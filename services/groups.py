@@ -266,6 +266,7 @@ class Groups:
             sender=shared.sender.value,
             callback_url=url,
             callback_lane_id=lanes[caller.account_id, origin_of(url)] if url else None,
+            callback_final_only=shared.callback_final_only,
             accepted_at=now,
             scheduled_at=shared.scheduled_at,
             validity=shared.validity,

@@ -40,6 +40,7 @@ class NewMessage:
     config_version: int | None
     callback_url: str | None = None
     callback_lane_id: UUID | None = None
+    callback_final_only: bool = False
     traceparent: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,14 +63,14 @@ SELECT id FROM known UNION ALL SELECT id FROM added
 _INSERT = sql("""
 INSERT INTO messages (id, account_id, environment, mode, priority, status, verdict, sender,
     recipient_id, country, network, body, encoding, segments, metadata, callback_url,
-    callback_lane_id, accepted_at, scheduled_at, validity, valid_until, since, moved_at, owner,
-    check_by, config_version, traceparent)
+    callback_lane_id, callback_final_only, accepted_at, scheduled_at, validity, valid_until, since,
+    moved_at, owner, check_by, config_version, traceparent)
 VALUES (:id, :account_id, :environment, :mode, :priority,
     CASE WHEN CAST(:scheduled_at AS timestamptz) IS NULL THEN 'queued' ELSE 'scheduled' END,
     CASE WHEN CAST(:scheduled_at AS timestamptz) IS NULL THEN NULL ELSE 'scheduled' END,
     :sender, :recipient_id, :country, :network, :body, :encoding, :segments, :metadata,
-    :callback_url, :callback_lane_id, :accepted_at, :scheduled_at, :validity, :valid_until,
-    :accepted_at, :accepted_at, :owner, :check_by, :config_version, :traceparent)
+    :callback_url, :callback_lane_id, :callback_final_only, :accepted_at, :scheduled_at, :validity,
+    :valid_until, :accepted_at, :accepted_at, :owner, :check_by, :config_version, :traceparent)
 """)
 
 _FACTS = """

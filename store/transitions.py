@@ -72,7 +72,9 @@ _LOCK = sql("SELECT id FROM messages WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
 MOVED = """
 m.id, CASE WHEN starts_with(m.owner, 'bulk/') THEN m.bulk_id END AS bulk_id, m.status, m.reason,
 m.mode, m.account_id, m.environment, m.network, m.owner, m.epoch, m.traceparent, m.callback_lane_id,
-m.callback_url
+m.callback_url,
+m.callback_lane_id IS NOT NULL AND m.status = ANY(:told)
+    AND (m.status <> 'sent' OR NOT m.callback_final_only) AS told
 """
 
 # Follows `moved`, which has `MOVED`, `previous`, and the `attempt`, `provider` and `code` that the
@@ -98,12 +100,12 @@ told AS (
     FROM moved
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[])) AS fresh (message_id, id)
       ON fresh.message_id = moved.id
-    WHERE moved.callback_lane_id IS NOT NULL AND moved.status = ANY(:told)
+    WHERE moved.told
 )
 SELECT CASE WHEN bulk_id IS NULL THEN id END AS id,
        CASE WHEN bulk_id IS NULL THEN traceparent END AS traceparent,
        bulk_id, previous, status, reason, mode, provider, code, account_id, owner, epoch,
-       CASE WHEN status = ANY(:told) THEN callback_lane_id END AS callback_lane_id,
+       CASE WHEN told THEN callback_lane_id END AS callback_lane_id,
        array_agg(id) AS ids
 FROM moved
 GROUP BY 1, 2, bulk_id, previous, status, reason, mode, provider, code, account_id, owner, epoch, 13
@@ -175,6 +177,27 @@ WITH folded AS (
     RETURNING {MOVED}, f.previous, f.attempt, f.provider, f.code
 ), {TELL}
 """)
+
+# That a message was sent is its end where its provider gives no receipts.
+_TELL_SENT = sql("""
+INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
+                             occurred_at, next_at)
+SELECT fresh.id, m.callback_lane_id, m.account_id, m.environment, m.id, m.callback_url, m.status,
+       m.moved_at, :at
+FROM messages m
+JOIN unnest(CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[])) AS fresh (message_id, id)
+  ON fresh.message_id = m.id
+WHERE m.id = ANY(:ids) AND m.status = 'sent' AND m.verdict = 'sent' AND m.callback_final_only
+  AND m.callback_lane_id IS NOT NULL
+""")
+
+
+def tell_sent(connection: Connection, ids: Sequence[UUID], at: datetime) -> None:
+    """Tell of messages that have come to their end as sent, and of which only the end is told.
+
+    For those that were judged so in this transaction. Nobody is woken: the next sweep is soon.
+    """
+    connection.send(_TELL_SENT, {"ids": list(ids), "event_ids": [uuid7() for _ in ids], "at": at})
 
 
 def lock(connection: Connection, ids: Sequence[UUID]) -> None:

@@ -318,6 +318,35 @@ async def test_a_batch_by_a_carrier_that_gives_no_receipts_ends_as_sent(
         assert not open_rows, "nobody needs to ask after them"
 
 
+@pytest.mark.parametrize(
+    ("receipts", "end"), [("echoes_reference = true", "delivered"), ("receipts = false", "sent")]
+)
+async def test_of_an_account_that_asks_for_it_only_the_end_is_told(
+    database_url, temporal_client, receipts, end
+):
+    async with running_gateway(
+        database_url,
+        temporal_client,
+        configuration=CONFIGURATION.replace("echoes_reference = true", receipts),
+        more="[accounts.default]\ncallback_final_only = true",
+    ) as gateway:
+        url = "https://shop.example.com/sms"
+        batch = await Batch(gateway, 30, callback_url=url).send()
+        single = await gateway.send(to=number(99), callback_url=url)
+        await batch.until_all(end)
+        await batch.ended()
+        await gateway.until(single, end)
+        # What ends as sent has moved before it has ended.
+        told: list[object] = []
+        for _ in range(50):
+            told = await gateway.fetch("SELECT message_id, status FROM callback_events")
+            if len(told) >= 31:
+                break
+            await asyncio.sleep(0.1)
+        assert len({row["message_id"] for row in told}) == len(told) == 31
+        assert {row["status"] for row in told} == {end}
+
+
 async def test_a_part_that_was_throttled_is_sent_again_by_a_runner_of_its_own(gateway: Gateway):
     throttled = Behaviour(answer=Answer.REFUSE, status="ESME_RTHROTTLED", part=2, times=1)
     gateway.primary.set_number(number(2), throttled)
