@@ -73,6 +73,10 @@ _TIME_TO_PART = timedelta(seconds=5)
 """What a process may need to end beyond the grace that its work has."""
 
 
+_MANNERS = 5
+"""How nice a worker of bulks alone is (nice(2)): on a busy machine, single messages go first."""
+
+
 class Role(StrEnum):
     """What a worker does.
 
@@ -525,6 +529,8 @@ def main() -> None:
             settings=settings,
         )
     roles = frozenset(arguments.role or [Role.ALL])
+    if roles == {Role.SHARES}:
+        os.nice(_MANNERS)
     run(lambda stop: work(settings, roles, stop), service="worker", settings=settings)
 
 
