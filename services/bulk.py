@@ -44,6 +44,7 @@ from services.delivery import (
 from services.meeting import GRACE, Meeting
 from services.orchestration import Orchestration
 from services.routes import ROUTED_BY, Routes, receipt_by, receipt_deadline
+from services.slices import in_slices
 from store import attempts, bulks, events, messages
 from store.attempts import AttemptChange
 from store.bulks import ClaimOfMany, Extent
@@ -350,9 +351,7 @@ class Bulks:
             choose = _Chooser(self._routes, connection, self._configurations, now)
             chosen = [(row, await choose.about(row, tried.get(row["id"], []))) for row in rows]
         found: list[_Ready] = []
-        for place, (row, choice) in enumerate(chosen, start=1):
-            if place % _AT_A_TURN == 0:
-                await asyncio.sleep(0)
+        async for row, choice in in_slices(chosen, _AT_A_TURN):
             decision = choice.decision
             if (
                 isinstance(decision, Submit)
@@ -542,9 +541,7 @@ class _Sending:
             wanted = found[sent : sent + room]
             taken = await self._claimed(wanted, stop)
             self._room.give_back(room - len(taken))
-            for place, each in enumerate(taken, start=1):
-                if place % _AT_A_TURN == 0:
-                    await asyncio.sleep(0)
+            async for each in in_slices(taken, _AT_A_TURN):
                 task = asyncio.create_task(self._submit(each))
                 self._submitting.add(task)
                 task.add_done_callback(self._submitting.discard)

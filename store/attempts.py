@@ -143,8 +143,7 @@ WHERE a.message_id = f.message_id AND a.number = f.number AND a.message_id = ANY
 """)
 
 # The usual case in one statement: nobody but its submit has touched the attempt. What is not as it
-# usually is stays as it is, and is folded step by step. Follows `learned`, what was learned of
-# attempts as a whole, and ends with the moves of their messages.
+# usually is stays as it is, and is folded step by step.
 _OF_ATTEMPTS = """
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:of_attempts AS smallint[]),
                          CAST(:of_statuses AS text[]), CAST(:of_classes AS text[]),

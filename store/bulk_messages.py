@@ -33,12 +33,12 @@ ON CONFLICT (account_id, hash_version, number_hash) DO UPDATE SET number = exclu
 _INSERT_MESSAGES = sql("""
 INSERT INTO messages (id, account_id, environment, mode, priority, status, verdict, sender,
     recipient_id, country, body, encoding, segments, metadata, callback_url, callback_lane_id,
-    callback_final_only, accepted_at, scheduled_at, validity, valid_until, since, moved_at, owner, check_by,
-    config_version, traceparent, bulk_id, position)
+    callback_final_only, accepted_at, scheduled_at, validity, valid_until, since, moved_at, owner,
+    check_by, config_version, traceparent, bulk_id, position)
 SELECT n.id, :account_id, :environment, :mode, :priority, :status, :verdict, :sender,
     r.id, n.country, n.body, n.encoding, n.segments, coalesce(n.metadata, '{}'), :callback_url,
-    :callback_lane_id, :callback_final_only, :at, :scheduled_at, :validity, :valid_until, :at, :at, :owner,
-    CASE WHEN n.id = :first_id THEN CAST(:start_by AS timestamptz) ELSE :check_by END,
+    :callback_lane_id, :callback_final_only, :at, :scheduled_at, :validity, :valid_until, :at, :at,
+    :owner, CASE WHEN n.id = :first_id THEN CAST(:start_by AS timestamptz) ELSE :check_by END,
     :config_version, n.traceparent, :bulk_id, n.position
 FROM unnest(CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]), CAST(:countries AS text[]),
             CAST(:bodies AS text[]), CAST(:encodings AS text[]), CAST(:segments AS smallint[]),

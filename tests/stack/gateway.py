@@ -412,7 +412,8 @@ SELECT m.id, m.mode, m.status, m.reason, m.epoch,
        (SELECT json_agg(json_build_object(
                    'provider', a.provider, 'status', a.status,
                    'ids', (SELECT json_agg(p.provider_message_id ORDER BY p.number) FROM all_parts p
-                           WHERE p.message_id = a.message_id AND p.attempt = a.number))
+                           WHERE p.message_id = a.message_id AND p.attempt = a.number
+                             AND p.status IS NOT NULL))
                ORDER BY a.number)
         FROM attempts a WHERE a.message_id = m.id) AS attempts
 FROM messages m WHERE m.id = ANY(%(ids)s)
