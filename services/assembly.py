@@ -24,6 +24,7 @@ from services.orchestration import Orchestration
 from services.providers import Providers
 from services.receipts import ReceiptIntake
 from services.recipients import RecipientHash
+from services.retention import Retention
 from services.routes import Routes
 from services.starts import StartBudget
 from services.upkeep import Upkeep
@@ -129,7 +130,9 @@ def assemble(
         dead_letters=DeadLetters(database, orchestration, announcements),
         keys=Keys(database),
         providers=Providers(database, configurations),
-        upkeep=Upkeep(database, orchestration, callbacks, receipts),
+        upkeep=Upkeep(
+            database, orchestration, callbacks, receipts, Retention(database, settings.retention)
+        ),
     )
 
 

@@ -18,6 +18,7 @@ from services.bulk import CHECK_AFTER, extent_of
 from services.callbacks import Callbacks
 from services.orchestration import Orchestration, Told
 from services.receipts import ReceiptIntake
+from services.retention import Retention
 from services.starts import START_GRACE
 from store import bulks, events, idempotency, messages, receipts
 from store.database import Database, Row
@@ -69,11 +70,13 @@ class Upkeep:
         orchestration: Orchestration,
         callbacks: Callbacks,
         receipts: ReceiptIntake,
+        retention: Retention,
     ) -> None:
         self._database = database
         self._orchestration = orchestration
         self._callbacks = callbacks
         self._receipts = receipts
+        self._retention = retention
 
     async def doubt_everything(self) -> None:
         """Let the next sweeps ask after every open message, whenever its own time would come."""
@@ -82,7 +85,7 @@ class Upkeep:
         _log.info("open_messages_doubted", count=doubted)
 
     async def sweep(self) -> Swept:
-        """One round over messages, receipts, callbacks and idempotency keys."""
+        """One round over messages, receipts, callbacks, idempotency keys, and what is old."""
         now = datetime.now(UTC)
         async with self._database.begin() as connection:
             overdue = await messages.overdue(connection, now, BATCH)
@@ -92,6 +95,7 @@ class Upkeep:
         reminded, restarted = taken_up[_TakenUp.REMINDED], taken_up[_TakenUp.RESTARTED]
         matched = await self._receipts.match_late(now - UNMATCHED_SINCE, now - UNMATCHED_UNTIL)
         await self._callbacks.sweep(now)
+        await self._retention.delete(now)
         async with self._database.begin() as connection:
             idempotency.expire(connection, now)
             counts = await messages.open_counts(connection)

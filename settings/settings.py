@@ -4,6 +4,7 @@
 """
 
 import os
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from settings.sentences import sentence_about
 
 _PREFIX = "SMSGATEWAY_"
 _SHORTEST_KEY = 32
+_SHORTEST_RETENTION = timedelta(days=7)
 
 
 class LogLevel(StrEnum):
@@ -55,6 +57,12 @@ def _postgres(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise ValueError("it is written like postgresql://user:password@host:5432/database")
     return url
+
+
+def _until_all_are_told(keep: timedelta) -> timedelta:
+    if keep < _SHORTEST_RETENTION:
+        raise ValueError("it must be at least 7d: callbacks are tried for days")
+    return keep
 
 
 def _long_enough(key: SecretStr) -> SecretStr:
@@ -156,6 +164,11 @@ class Settings(BaseSettings):
         15,
         description="Single messages a second that get a workflow each, over all processes of the "
         "API; what comes faster is accepted in groups that share one.",
+    )
+    retention: Annotated[Duration, AfterValidator(_until_all_are_told)] | None = Field(
+        None,
+        description="How long messages that are over are kept, from their acceptance, such as "
+        "90d; without it for ever. At least 7d, so that everybody was told.",
     )
     allow_private_callbacks: bool = Field(
         False,

@@ -177,6 +177,11 @@ _reconciled = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+_deleted = Counter(
+    "smsgateway_deleted_messages",
+    "Messages deleted because they are older than they are kept",
+    registry=REGISTRY,
+)
 _open = Gauge(
     "smsgateway_open_messages",
     "Messages that are not final; every process that counts them counts all",
@@ -321,6 +326,11 @@ def callbacks_tried(*, outcome: str, events: int, seconds: float) -> None:
 def message_reconciled(reason: str, count: int = 1) -> None:
     """Rows past their `check_by` were taken up again."""
     _reconciled.labels(_label("reason", reason)).inc(count)
+
+
+def messages_deleted(count: int) -> None:
+    """Messages older than they are kept are gone, with all that was known of them."""
+    _deleted.inc(count)
 
 
 def open_messages_counted(by_status: Mapping[MessageStatus, int]) -> None:

@@ -66,6 +66,7 @@ def test_all_that_is_missing_is_told_at_once(environment):
         ("SMSGATEWAY_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("TEMPORAL_ADDRESS", "https://temporal:7233", "host:port"),
         ("SMSGATEWAY_OTLP_ENDPOINT", "collector:4318", "http://"),
+        ("SMSGATEWAY_RETENTION", "6d", "at least 7d"),
         ("TEMPORAL_TLS", "maybe", "true or false"),
         ("SMSGATEWAY_SHUTDOWN_GRACE", "soon", '"30s"'),
     ],

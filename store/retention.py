@@ -1,0 +1,89 @@
+"""Retention: what is over, and older than it is kept, is deleted in the order of ids.
+
+Ids are UUIDv7 (RFC 9562, 5.7), so an age is a range of them. What is not over stays, however old.
+Recipients stay: a request may be about to write to one.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from store.database import Connection, Row, sql
+
+# What has happened is deleted by nobody else: a trigger looks for this.
+_ALLOWED = sql("SET LOCAL smsgateway.retention = 'on'")
+
+# One that is taken up again at this moment, by a replay, is passed over.
+_OLD_MESSAGES = sql("""
+SELECT id FROM messages WHERE id < :before AND check_by IS NULL
+ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+_OF_MESSAGES: Final = tuple(
+    sql(f"DELETE FROM {table} WHERE {column} = ANY(:ids)")
+    for table, column in (
+        ("receipts", "message_id"),
+        ("parts", "message_id"),
+        ("attempts", "message_id"),
+        ("events", "message_id"),
+        ("messages", "id"),
+    )
+)
+
+# Their messages may be younger than they are, and wait for their time.
+_OLD_BULKS = sql("""
+SELECT b.id FROM bulks b
+WHERE b.id < :before AND NOT EXISTS (
+    SELECT FROM messages m WHERE m.id BETWEEN b.first_id AND b.last_id AND m.bulk_id = b.id)
+ORDER BY b.id LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+_OF_BULKS: Final = tuple(
+    sql(f"DELETE FROM {table} WHERE {column} = ANY(:ids)")
+    for table, column in (
+        ("events_of_many", "bulk_id"),
+        ("batch_refusals", "batch_id"),
+        ("batches", "id"),
+        ("bulks", "id"),
+    )
+)
+
+_CALLBACKS = sql("""
+DELETE FROM callback_events WHERE id IN (
+    SELECT id FROM callback_events WHERE id < :before AND state <> 'pending'
+    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
+""")
+
+# Nobody ever asked for them, or nobody does any more.
+_RECEIPTS_ALONE = sql("""
+DELETE FROM receipts WHERE (day, id) IN (
+    SELECT day, id FROM receipts WHERE day < :day AND message_id IS NULL
+    ORDER BY day, id LIMIT :limit FOR UPDATE SKIP LOCKED)
+""")
+
+
+async def delete(connection: Connection, before: datetime, limit: int) -> int:
+    """Delete messages that were accepted before, at most `limit`, with all that is known of them.
+
+    Returns how many messages those were. A batch goes with the last of its messages; callbacks, and
+    receipts that met no message, go by their own age.
+    """
+    first = {"before": _first_id(before), "limit": limit}
+    messages = await connection.rows(_OLD_MESSAGES, first)
+    connection.send(_ALLOWED)
+    for statement in _OF_MESSAGES if messages else ():
+        connection.send(statement, {"ids": _ids(messages)})
+    bulks = await connection.rows(_OLD_BULKS, first)
+    for statement in _OF_BULKS if bulks else ():
+        connection.send(statement, {"ids": _ids(bulks)})
+    connection.send(_CALLBACKS, first)
+    connection.send(_RECEIPTS_ALONE, {"day": before.date(), "limit": limit})
+    return len(messages)
+
+
+def _first_id(moment: datetime) -> UUID:
+    """No id that was made at this moment, or later, is smaller."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
+def _ids(rows: Sequence[Row]) -> list[UUID]:
+    return [row["id"] for row in rows]
