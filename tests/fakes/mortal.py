@@ -87,9 +87,9 @@ class Death:
 
         @functools.wraps(method)
         async def mortal(*args: Any, **kwargs: Any) -> Any:
-            due = self.is_due(point)
             result = await method(*args, **kwargs)
-            if due:
+            # What was given up, or failed, does not count.
+            if self.is_due(point):
                 self.come()
             return result
 

@@ -93,7 +93,7 @@ def delivered_with_a_receipt(gateway: Gateway, batch: Batch) -> int:
     uuid_ = batch.sent.batch_id.removeprefix("bat_")
     with psycopg.connect(gateway.stack.database_url) as connection:
         row = connection.execute(
-            "SELECT count(*) FROM messages m JOIN parts p ON p.message_id = m.id"
+            "SELECT count(*) FROM messages m JOIN all_parts p ON p.message_id = m.id"
             " WHERE m.bulk_id = %s AND p.receipt_state = 'delivered'",
             (uuid_,),
         ).fetchone()
