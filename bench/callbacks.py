@@ -21,14 +21,15 @@ from local.folders import temporary_folder
 from local.processes import Child, free_port, listens
 
 EVENTS_A_REQUEST = 100
+TO_THIS_MACHINE = """
+[callbacks]
+allow_private_addresses = true
+"""
 CONFIGURATION = f"""
 [accounts.default]
 callback_final_only = true
 callback_events_per_request = {EVENTS_A_REQUEST}
-
-[callbacks]
-allow_private_addresses = true
-"""
+{TO_THIS_MACHINE}"""
 _BATCHES = 10
 
 

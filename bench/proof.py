@@ -16,12 +16,17 @@ import psycopg
 from temporalio.client import Client
 
 from bench.bulk import BATCH, Peers, gateway, send
-from bench.callbacks import CONFIGURATION, receiver
+from bench.callbacks import EVENTS_A_REQUEST, TO_THIS_MACHINE, receiver
 from bench.outage import outage
 from bench.pause import pause
 from bench.receiver import Seen
 from telemetry.process import exit_cleanly
 
+# Both moves of each message, so that there is an order to be kept.
+_ALL_IS_TOLD = f"""
+[accounts.default]
+callback_events_per_request = {EVENTS_A_REQUEST}
+{TO_THIS_MACHINE}"""
 _WINDOWS = 2 * 500
 """What a killed worker, or a reset, may leave in doubt: the windows of two binds."""
 _VALID_SECONDS = 150
@@ -59,7 +64,7 @@ def main() -> int:
 
 def deaths(messages: int) -> dict[str, bool]:
     """Batches while everything around them dies, some of it several times."""
-    with gateway(CONFIGURATION, workers=1, provider='receipt_deadline = "45s"') as peers:
+    with gateway(_ALL_IS_TOLD, workers=1, provider='receipt_deadline = "45s"') as peers:
         with receiver(peers.client) as url:
             began = time.monotonic()
             for number in range(1, messages // BATCH + 1):
