@@ -115,7 +115,8 @@ ORDER BY r.received_at, r.id
 """)
 
 # A lost answer also loses the id: the part is found by the reference that the SMSC echoes, or as
-# the only attempt in doubt with this sender, recipient and time.
+# the only attempt in doubt with this sender, recipient and time. Not while another is in flight: the
+# receipt may have been quicker than the answer that tells its id.
 _BY_REFERENCE = sql("""
 SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.received_at,
        min(p.message_id::text)::uuid AS message_id, min(p.attempt) AS attempt,
@@ -143,11 +144,15 @@ FROM receipts r
 JOIN recipients c ON c.number_hash = r.number_hash
 JOIN messages m ON m.recipient_id = c.id AND m.sender = r.sender
                AND m.accepted_at BETWEEN r.received_at - interval '40 days' AND r.received_at
-JOIN attempts a ON a.message_id = m.id AND a.provider = r.provider AND a.status = 'unknown'
+JOIN attempts a ON a.message_id = m.id AND a.provider = r.provider
+               AND a.status IN ('unknown', 'submitting')
                AND a.started_at BETWEEN r.received_at - interval '3 days' AND r.received_at
 WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
+  AND NOT EXISTS (SELECT FROM all_parts p
+                  WHERE p.provider = r.provider AND p.provider_message_id = r.provider_message_id
+                    AND p.submitted_at > r.received_at - CAST(:id_life AS interval))
 GROUP BY r.day, r.id
-HAVING count(*) = 1
+HAVING count(*) = 1 AND min(a.status) = 'unknown'
 ORDER BY r.received_at, r.id
 """)
 
@@ -461,7 +466,8 @@ async def _apply_all(
     delivered = await _deliver(connection, provider, pairs, at)
     arrived = {message_id for each in delivered for message_id in each.ids}
     done = [receipt for receipt, _ in pairs if receipt["message_id"] in arrived]
-    met = tuple(_met(receipt, receipt["answered_at"]) for receipt in done)
+    # A part that was found by its reference had no answer then.
+    met = tuple(_met(receipt, receipt.get("answered_at")) for receipt in done)
     left = [pair for pair in pairs if pair[0]["message_id"] not in arrived]
     rest = await _step_by_step(connection, provider, left, at=at, errors=errors, recheck=recheck)
     return Matched((*met, *rest.met), (*delivered, *rest.transitions))

@@ -1,6 +1,7 @@
 """Receipts and answers that race each other, in transactions that overlap."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -51,6 +52,17 @@ async def record(connection, messages, its_id):
         check_by=None,
         doubt_until=NOW,
     )
+
+
+async def hash_of(database: Database, message):
+    (found,) = await database.rows(
+        sql(
+            "SELECT r.number_hash FROM recipients r JOIN messages m ON m.recipient_id = r.id"
+            " WHERE m.id = :message"
+        ),
+        {"message": message},
+    )
+    return found["number_hash"]
 
 
 async def statuses(database: Database):
@@ -121,3 +133,50 @@ async def test_a_receipt_that_meets_nobody_says_so(database):
     async with database.begin() as connection:
         found = await receipts.ingest(connection, "p", [receipt("nobody's")], **HOW)
     assert found.alone == ("nobody's",)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_a_receipt_that_is_quicker_than_its_answer_is_not_an_older_messages(database, inside):
+    async with database.begin() as connection:
+        doubtful = add_message(connection, status="unknown")
+        add_attempt(connection, doubtful, 1, ["unknown"], "unknown", inside=inside)
+        recent = add_message(connection, status="sending")
+        add_attempt(connection, recent, 1, ["submitting"], "submitting", inside=inside)
+        same = sql(
+            "UPDATE messages SET recipient_id ="
+            " (SELECT recipient_id FROM messages WHERE id = :doubtful) WHERE id = :recent"
+        )
+        connection.send(same, {"doubtful": doubtful, "recent": recent})
+    quick = replace(receipt("id 0"), sender="T", number_hash=await hash_of(database, recent))
+    async with database.begin() as connection:
+        found = await receipts.ingest(connection, "p", [quick], **HOW)
+    assert found.alone == ("id 0",)
+    async with database.begin() as connection:
+        await record(connection, [recent], "id {}".format)
+    async with database.begin() as connection:
+        await receipts.match(connection, "p", ["id 0"], **HOW)
+    assert await statuses(database) == {"unknown": 1, "delivered": 1}
+    later = replace(quick, provider_message_id="lost")
+    async with database.begin() as connection:
+        found = await receipts.ingest(connection, "p", [later], **HOW)
+    assert len(found.met) == 1, "nothing is in flight any more: only the doubtful one can be it"
+    assert await statuses(database) == {"delivered": 2}
+
+
+async def test_a_receipt_that_knows_its_part_by_reference_may_wait_for_the_answer(database):
+    (message,) = await submitted(database, 1)
+    by_reference = replace(
+        receipt("id 0"), reference=0, number_hash=await hash_of(database, message)
+    )
+
+    async def receive():
+        async with database.begin() as connection:
+            return await receipts.ingest(connection, "p", [by_reference], **HOW)
+
+    async with database.begin() as answering:
+        await record(answering, [message], "id {}".format)
+        receiving = asyncio.create_task(receive())
+        await asyncio.sleep(0.5)
+        assert not receiving.done(), "the answer has the message's row"
+    assert len((await receiving).met) == 1
+    assert await statuses(database) == {"delivered": 1}
