@@ -1,12 +1,14 @@
 """What follows from a move once it is committed: a metric, a log line, news for those who wait."""
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import UUID
 
 from domain.ids import IdPrefix, public_id
 from domain.modes import Mode
+from domain.states import MessageStatus
 from services.callbacks import Callbacks
 from services.orchestration import Orchestration
 from store.transitions import Transition
@@ -17,6 +19,10 @@ from workflows.ports.send import MessageChanged
 
 _log = get_logger(__name__)
 _MOST_AT_ONCE = 50
+_GATHERED_FOR = 5.0
+"""Seconds between news of many messages to the runner of a bulk, who then looks at all its rows."""
+
+_NEEDS_A_DECISION = frozenset({MessageStatus.RETRIED, MessageStatus.UNKNOWN})
 
 
 class Announcements:
@@ -25,13 +31,15 @@ class Announcements:
     def __init__(self, orchestration: Orchestration, callbacks: Callbacks) -> None:
         self._orchestration = orchestration
         self._callbacks = callbacks
+        self._roused: set[str] = set()
+        self._ending = asyncio.Event()
         self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
         self._under_way: set[asyncio.Task[object]] = set()
 
     def tell(self, moves: Sequence[Transition], *, runner_knows: bool = False) -> None:
         """Count and log moves, and tell their listeners in the background.
 
-        `runner_knows` is for moves that the message's own workflow made.
+        `runner_knows` is for moves that the message's own workflow made, or asked for.
         """
         for move in moves:
             metrics.message_moved(
@@ -43,9 +51,13 @@ class Announcements:
                 messages=move.messages,
             )
             _log_move(move)
-            # The runner of a bulk reads the rows when it needs them; news of each would flood it.
-            if not runner_knows and move.owner is not None and not is_bulk(move.owner):
-                self._spawn(self._tell_runner(move))
+            if runner_knows or move.owner is None:
+                continue
+            if not is_bulk(move.owner):
+                self._spawn(self._tell(move.owner, MessageChanged(move.status.value, move.final)))
+            elif move.status in _NEEDS_A_DECISION and move.owner not in self._roused:
+                self._roused.add(move.owner)
+                self._spawn(self._rouse(move.owner, MessageChanged(move.status.value, final=False)))
         lanes = sorted({m.callback_lane_id for m in moves if m.callback_lane_id is not None})
         if lanes:
             self._spawn(self._wake(lanes))
@@ -59,7 +71,8 @@ class Announcements:
         self._spawn(work)
 
     async def drained(self) -> None:
-        """Wait until everybody was told."""
+        """Wait until everybody was told; what is being gathered is told at once."""
+        self._ending.set()
         while self._under_way:
             await asyncio.wait(self._under_way)
 
@@ -68,9 +81,13 @@ class Announcements:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _tell_runner(self, move: Transition) -> None:
-        if move.owner is not None:
-            await self._tell(move.owner, MessageChanged(move.status.value, move.final))
+    async def _rouse(self, owner: str, news: MessageChanged) -> None:
+        """Tell the runner of a bulk, after a while: news of each of its messages would flood it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GATHERED_FOR):
+                await self._ending.wait()
+        self._roused.discard(owner)
+        await self._tell(owner, news)
 
     async def _tell(self, owner: str, news: MessageChanged) -> None:
         async with self._turns:

@@ -51,18 +51,20 @@ class BulkSendWorkflow:
         while True:
             seen = self._news
             plan = await self._plan(bulk)
+            # No share is begun any more once the history is long: the next run begins them.
+            is_long = workflow.info().is_continue_as_new_suggested()
             for share in plan.shares:
-                if share.provider not in self._shares:
+                if share.provider not in self._shares and not is_long:
                     self._shares[share.provider] = asyncio.create_task(self._send(bulk, share))
             if plan.open == 0 and not self._shares:
                 return
-            if not self._shares and workflow.info().is_continue_as_new_suggested():
+            if is_long and not self._shares:
                 workflow.continue_as_new(bulk)
             await self._until_something_happens(plan, seen)
 
     @workflow.signal
     def message_changed(self, _: MessageChanged) -> None:
-        """Something about the bulk, or about one of its messages, was decided by people."""
+        """Something about the bulk was decided by people, or about its messages by carriers."""
         self._news += 1
 
     async def _plan(self, bulk: BulkRef) -> Plan:

@@ -9,9 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from temporalio import workflow
 from temporalio.service import RPCError, RPCStatusCode
 
+import services.announcements
+import services.bulk
+import workflows.bulk
 from domain.modes import Mode
+from domain.receipts import ReceiptState
 from services.batches import BatchCommand, BatchView, Recipient
 from simulator.behaviour import Answer, Behaviour, Outage, ReceiptStep
 from tests.gateway import CONFIGURATION, Gateway, gateway, running_gateway
@@ -262,6 +267,48 @@ async def test_alerts_without_a_receipt_go_to_the_next_route(database_url, tempo
         batch = await Batch(gateway, 40, mode=Mode.ALERT).send()
         await batch.until_all("delivered")
         assert len(gateway.primary.messages) == len(gateway.backup.messages) == 40
+
+
+async def test_what_a_receipt_says_much_later_is_decided_upon_within_seconds(
+    database_url, temporal_client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(workflows.bulk, "_FIRST_REST", timedelta(minutes=5))
+    monkeypatch.setattr(services.announcements, "_GATHERED_FOR", 1.0)
+    lost = ReceiptStep(state=ReceiptState.UNDELIVERABLE)
+    async with running_gateway(database_url, temporal_client, receipt_deadline="1h") as gateway:
+        gateway.primary.set_default(Behaviour(hold=True, receipts=(lost,)))
+        batch = await Batch(gateway, 30, mode=Mode.ALERT).send()
+        await batch.until(lambda counts: counts == {"sent": 30})
+        gateway.primary.release_receipts()
+        await batch.until_all("delivered", within=30)
+        assert Counter(m.text for m in gateway.backup.messages) == batch.texts
+
+
+async def test_a_long_run_goes_on_in_a_new_one_when_its_shares_are_done(
+    database_url, temporal_client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(services.bulk, "_SHARE_FOR", 0.1)
+    monkeypatch.setattr(services.bulk, "_PAGE", 4)
+    monkeypatch.setattr(
+        workflow.Info,
+        "is_continue_as_new_suggested",
+        lambda info: info.get_current_history_length() > 12,
+    )
+    slow = CONFIGURATION.replace("echoes_reference", "rate = 20\nechoes_reference")
+    async with running_gateway(database_url, temporal_client, configuration=slow) as gateway:
+        batch = await Batch(gateway, 120).send()
+        await batch.until_all("delivered")
+        assert carried(gateway) == batch.texts
+        await batch.ended()
+        lengths, run_id = [], None
+        while run_id != "":
+            run = gateway.client.get_workflow_handle(bulk_workflow_id(batch.id), run_id=run_id)
+            history = await run.fetch_history()
+            lengths.append(len(history.events))
+            started = history.events[0].workflow_execution_started_event_attributes
+            run_id = started.continued_execution_run_id
+    assert len(lengths) > 1
+    assert max(lengths) < 40
 
 
 async def test_a_batch_waits_while_every_carrier_is_down(database_url, temporal_client):

@@ -12,6 +12,7 @@ import pytest
 from temporalio.client import Client
 
 from services.asked import Accepted, KeyInFlight, KeyReused, Refused
+from simulator.behaviour import Behaviour, ReceiptStep
 from store import accounts
 from store.database import DatabaseAway
 from telemetry.metrics import metric_value
@@ -45,6 +46,7 @@ def number(place: int) -> str:
 
 async def test_messages_that_come_together_share_a_runner_and_all_arrive(gateway):
     grouped = metric_value("smsgateway_group_messages_sum")
+    gateway.primary.set_default(Behaviour(receipts=(ReceiptStep(after=0.5),)))
     sent = await asyncio.gather(*(gateway.send(number(n), f"No {n}") for n in range(60)))
     [(owner, messages)] = (await owners(gateway)).items()
     assert owner.startswith("bulk/")

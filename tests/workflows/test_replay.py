@@ -110,7 +110,7 @@ MUTATIONS = {
             "execute_local_activity_method(",
             "execute_activity_method(",
         ),
-        "sends no share": ("if share.provider not in self._shares:", "if False:"),
+        "sends no share": ("if share.provider not in self._shares and not is_long:", "if False:"),
         "does not wait": ("await self._until_something_happens(plan, seen)", "pass"),
         "ends while messages are open": ("if plan.open == 0 and", "if"),
         "does not hear of people's decisions": (
