@@ -71,8 +71,6 @@ _FEWEST_AT_ONCE = 100
 _LANES_AT_ONCE = 500
 _TIME_TO_PART = timedelta(seconds=5)
 """What a process may need to end beyond the grace that its work has."""
-
-
 _MANNERS = 5
 """How nice a worker of bulks alone is (nice(2)): on a busy machine, single messages go first."""
 

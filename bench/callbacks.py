@@ -91,15 +91,16 @@ def _told(url: str, messages: int, within: float = 600) -> Seen:
     """What the receiver has seen, once it was told everything."""
     ends = time.perf_counter() + within
     seen = Seen()
-    while time.perf_counter() < ends:
-        seen = Seen(**httpx.get(f"{url}/seen").json())
-        if seen.out_of_order or seen.badly_signed:
-            raise RuntimeError(f"callbacks out of order or badly signed: {seen}")
-        if seen.messages == messages:
-            if seen.events != messages:
-                raise RuntimeError(f"more was told than the deliveries: {seen}")
-            return seen
-        time.sleep(0.5)
+    with httpx.Client() as client:
+        while time.perf_counter() < ends:
+            seen = Seen(**client.get(f"{url}/seen").json())
+            if seen.out_of_order or seen.badly_signed:
+                raise RuntimeError(f"callbacks out of order or badly signed: {seen}")
+            if seen.messages == messages:
+                if seen.events != messages:
+                    raise RuntimeError(f"more was told than the deliveries: {seen}")
+                return seen
+            time.sleep(0.5)
     raise RuntimeError(f"not everything was told within {within:g} s: {seen}")
 
 

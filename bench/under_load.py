@@ -86,10 +86,12 @@ def _send_batches(
         httpx.Client(base_url=api_url, headers=headers, timeout=60) as client,
     ):
         while not stop.is_set():
-            open_ones = connection.execute(
-                "SELECT count(*) FROM messages WHERE status = 'queued'"
-            ).fetchone()
-            if open_ones and open_ones[0] > 2 * BATCH:
+            waiting = connection.execute(
+                "SELECT FROM bulks b JOIN messages m ON m.id = b.last_id"
+                " WHERE b.messages = %s AND m.status = 'queued' LIMIT 3",
+                [BATCH],
+            ).fetchall()
+            if len(waiting) > 2:
                 time.sleep(0.2)
                 continue
             sent.value += BATCH

@@ -81,6 +81,12 @@ _TO_SEPTETS: Mapping[str, bytes] = {
     **{c: bytes([code]) for code, c in enumerate(_DEFAULT_TABLE) if code != ESCAPE},
     **{c: bytes([ESCAPE, code]) for code, c in _EXTENSION_TABLE.items()},
 }
+# What takes one septet, from Latin-1, for `bytes.translate`; of the rest, an octet that is no septet.
+_NO_SEPTET = b"\xff"
+_FROM_LATIN1 = b"".join(
+    _TO_SEPTETS[c] if len(_TO_SEPTETS.get(c, b"")) == 1 else _NO_SEPTET
+    for c in map(chr, range(256))
+)
 _FROM_SEPTET = _DEFAULT_TABLE.replace("\x1b", " ")
 
 GSM7_CHARACTERS: frozenset[str] = frozenset(_TO_SEPTETS)
@@ -96,7 +102,7 @@ _REPERTOIRES: Mapping[DefaultAlphabet, frozenset[str]] = {
 
 def is_gsm7(text: str, alphabet: DefaultAlphabet = DefaultAlphabet.GSM7) -> bool:
     """Whether the text can travel as GSM-7 through an SMSC with this default alphabet."""
-    return _REPERTOIRES[alphabet].issuperset(text)
+    return _at_once(text) is not None or _REPERTOIRES[alphabet].issuperset(text)
 
 
 def encode_gsm7(text: str) -> bytes:
@@ -104,12 +110,24 @@ def encode_gsm7(text: str) -> bytes:
 
     Raises NotEncodable.
     """
+    octets = _at_once(text)
+    if octets is not None:
+        return octets
     try:
         return b"".join(map(_TO_SEPTETS.__getitem__, text))
     except KeyError:
         position = next(i for i, c in enumerate(text) if c not in _TO_SEPTETS)
     # Raised out here, since the KeyError would carry the character along as context.
     raise NotEncodable(position, "GSM-7")
+
+
+def _at_once(text: str) -> bytes | None:
+    """The septets of a text of which each character is one, and in Latin-1, as most texts are."""
+    try:
+        octets = text.encode("latin-1").translate(_FROM_LATIN1)
+    except UnicodeEncodeError:
+        return None
+    return None if _NO_SEPTET in octets else octets
 
 
 def decode_gsm7(octets: bytes) -> str:

@@ -95,12 +95,14 @@ class NumberingPlan:
     """All that share one calling code; the first is its main country.
 
     `lengths` are those that a number may have after the calling code, in order; with one of
-    `local` it can be reached from next door only.
+    `local` it can be reached from next door only. `trunk` is what people put in front of it, and
+    what is then no part of it.
     """
 
     lengths: Sequence[int]
     local: Sequence[int]
     countries: Sequence[_Country]
+    trunk: re.Pattern[str] | None
 
     def look_up(self, national: str) -> tuple[str | None, int]:
         """The region of a number and its `PhoneNumberType`; None if it is in no country's plan."""
@@ -146,4 +148,37 @@ def numbering_plan(calling_code: int) -> NumberingPlan | None:
         lengths=tuple(whole.possible_length) if whole else (),
         local=tuple(whole.possible_length_local_only) if whole else (),
         countries=[_Country.of(region, plan) for region, plan in countries],
+        trunk=_trunk_of(countries[0][1]),
     )
+
+
+def _trunk_of(main: PhoneMetadata) -> re.Pattern[str] | None:
+    prefix = main.national_prefix_for_parsing
+    return re.compile(prefix) if prefix is not None else None
+
+
+_LONGEST_CALLING_CODE: Final = 3
+_FEWEST_DIGITS: Final = 2
+_MOST_DIGITS: Final = 17
+
+
+def split(international: str) -> tuple[int, str] | None:
+    """Calling code and national number of digits that begin with a calling code.
+
+    As `phonenumbers.parse` has it, which looks for all that people write; None where that has to look,
+    since a trunk prefix or zeros may stand before the national number, or there is no such code.
+    """
+    if international.startswith("0"):
+        return None
+    for length in range(1, _LONGEST_CALLING_CODE + 1):
+        calling_code = int(international[:length])
+        plan = numbering_plan(calling_code)
+        if plan is not None:
+            national = international[length:]
+            plain = (
+                _FEWEST_DIGITS <= len(national) <= _MOST_DIGITS
+                and not national.startswith("0")
+                and (plan.trunk is None or plan.trunk.match(national) is None)
+            )
+            return (calling_code, national) if plain else None
+    return None

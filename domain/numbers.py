@@ -1,5 +1,6 @@
 """Phone numbers in E.164, the one form that the gateway keeps and sends."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +9,7 @@ from typing import cast
 import phonenumbers
 from phonenumbers import PhoneNumberType, ValidationResult
 
-from domain.numbering import numbering_plan
+from domain.numbering import numbering_plan, split
 
 UNKNOWN_COUNTRY = "ZZ"
 """The country of numbers that belong to none: satellites, international freephone."""
@@ -130,6 +131,9 @@ _SEPARATORS = " \t\u00a0\u2007\u2009\u202f-\u2010\u2011\u2012\u2013\u2212./()"
 _INVISIBLE = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 _WITHOUT_SEPARATORS = str.maketrans("", "", _SEPARATORS + _INVISIBLE)
 
+# What programs write, and nothing has to be taken out of.
+_PLAIN = re.compile(r"\+[0-9]+", re.ASCII)
+
 # E.164, 6.1: at most fifteen digits with the country code.
 _MOST_DIGITS = 15
 
@@ -148,12 +152,10 @@ def parse_number(text: str) -> Number:
     It must be possible (its country has numbers of that length); whether it is assigned is told by
     `Number.warning`. Raises InvalidNumber.
     """
-    written = f"+{_digits(text)}"
-    number = _parse(written)
-    calling_code = cast("int", number.country_code)  # a parsed number has one
-    national = phonenumbers.national_significant_number(number)
+    digits = _digits(text)
+    calling_code, national = split(digits) or _parse(digits)
     e164 = f"+{calling_code}{national}"
-    if len(e164) < len(written):
+    if len(e164) <= len(digits):
         # A trunk prefix went, as the 0 of +44 (0)7700; behind it can stand another one, and a
         # number must read the same when it is read again.
         return parse_number(e164)
@@ -179,6 +181,8 @@ def parse_number(text: str) -> Number:
 
 
 def _digits(text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text[1:]
     bare = text.translate(_WITHOUT_SEPARATORS).strip()
     if not bare:
         raise InvalidNumber(NumberProblem.EMPTY)
@@ -196,9 +200,12 @@ _PARSE_PROBLEMS: Mapping[int, NumberProblem] = {
 }
 
 
-def _parse(international: str) -> phonenumbers.PhoneNumber:
+def _parse(digits: str) -> tuple[int, str]:
+    """Calling code and national number."""
     try:
-        return phonenumbers.parse(international, None)
+        number = phonenumbers.parse(f"+{digits}", None)
+        # A parsed number has a calling code.
+        return cast("int", number.country_code), phonenumbers.national_significant_number(number)
     except phonenumbers.NumberParseException as error:
         # Digits alone can only be too short besides.
         problem = _PARSE_PROBLEMS.get(error.error_type, NumberProblem.TOO_SHORT)

@@ -124,7 +124,7 @@ def segment(
     return _segment(text, method, alphabet, smart, max_parts)
 
 
-@lru_cache(maxsize=2000)  # a text is cut for its claim, and a moment later for its submit
+@lru_cache(maxsize=8000)  # a text is cut for its claim, and a moment later for its submit
 def _segment(
     text: str, method: PartMethod, alphabet: DefaultAlphabet, smart: bool, max_parts: int
 ) -> Segmented:

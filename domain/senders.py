@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from domain.numbers import InvalidNumber, parse_number
 
@@ -103,6 +104,7 @@ _SHORT_CODE = re.compile(r"[0-9]{3,8}")
 _NUMBER = re.compile(r"\+.*|[ \-./()]*[0-9][0-9 \-./()]*")
 
 
+@lru_cache(maxsize=1024)  # an account has few, and thousands of messages have the same
 def parse_sender(text: str) -> Sender:
     """Reads a sender ID: a name, a short code, or a number with or without its +.
 

@@ -17,7 +17,7 @@ from smpp.session import BindType
 from telemetry import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from domain.configuration import SmppProvider as SmppConfiguration
     from domain.configuration import TlsOptions
@@ -75,30 +75,27 @@ class Binds:
             for number in range(1, configuration.binds + 1)
             for bind_type in _BIND_TYPES[configuration.bind]
         ]
+        # Kept, since each message asks for them; `_changed` renews it.
+        self._senders: list[Session] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._endings: set[asyncio.Task[None]] = set()
 
-    def transmitting(self) -> list[Session]:
+    def transmitting(self) -> Sequence[Session]:
         """The sessions that messages may be sent over now."""
-        return [
-            bind.session
-            for bind in self._binds
-            if bind.bind_type is not BindType.RECEIVER
-            and bind.session is not None
-            and bind.session.is_open
-        ]
+        return [session for session in self._senders if session.is_open]
 
     def open_windows(self) -> int:
         """How many submits may be unanswered at once, over all sessions."""
-        return sum(session.window for session in self.transmitting())
+        return sum([session.window for session in self.transmitting()])
 
     def freest(self, *, but: Collection[Session] = ()) -> Session | None:
         """The session with the most room in its window; those of `but` are spared."""
-        return max(
-            (s for s in self.transmitting() if s.in_flight < s.window and s not in but),
-            key=lambda session: session.window - session.in_flight,
-            default=None,
-        )
+        freest, most = None, 0
+        for session in self._senders:
+            room = session.window - session.in_flight
+            if room > most and session.is_open and session not in but:
+                freest, most = session, room
+        return freest
 
     def start(self) -> None:
         """Begin to bind, in the background, for ever."""
@@ -182,6 +179,11 @@ class Binds:
         self._changed()
 
     def _changed(self) -> None:
+        self._senders = [
+            bind.session
+            for bind in self._binds
+            if bind.bind_type is not BindType.RECEIVER and bind.session is not None
+        ]
         up = sum(bind.session is not None and bind.session.is_open for bind in self._binds)
         metrics.binds_counted(self._provider, {"up": up, "down": len(self._binds) - up})
         self._on_change()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -87,6 +88,7 @@ class SmppProvider(Provider):
         self._on_late = on_late
         self._binds = Binds(name, configuration, password, self._take, self._binds_changed)
         self._turns = Turns(configuration.rate, self._binds.open_windows)
+        metrics.window_watched(name, lambda: self._turns.held)
         self._is_up = asyncio.Event()
         self._is_down = asyncio.Event()
         self._is_down.set()
@@ -130,7 +132,7 @@ class SmppProvider(Provider):
     # Sending
 
     def slot(self, priority: Priority) -> AbstractAsyncContextManager[None]:
-        return _Slot(self.name, self._turns, priority.rank)
+        return _Slot(self._turns, priority.rank)
 
     def count_parts(self, outbound: Outbound) -> int:
         return len(self._segmented(outbound).parts)
@@ -257,18 +259,15 @@ class SmppProvider(Provider):
 class _Slot(AbstractAsyncContextManager[None]):
     """A turn, taken and given back."""
 
-    def __init__(self, provider: str, turns: Turns, rank: int) -> None:
-        self._provider = provider
+    def __init__(self, turns: Turns, rank: int) -> None:
         self._turns = turns
         self._rank = rank
 
     async def __aenter__(self) -> None:
         await self._turns.take(self._rank)
-        metrics.window_measured(self._provider, self._turns.held)
 
     async def __aexit__(self, *_: object) -> None:
         self._turns.give_back()
-        metrics.window_measured(self._provider, self._turns.held)
 
 
 class _Submission:
@@ -452,7 +451,12 @@ def validity_period(form: ValidityForm, valid_for: timedelta | None, now: dateti
         return b""
     if form is ValidityForm.ABSOLUTE:
         return f"{(now + valid_for).astimezone(UTC):%y%m%d%H%M%S}000+".encode()
-    minutes, seconds = divmod(max(1, int(valid_for.total_seconds())), 60)
+    return _relative_period(max(1, int(valid_for.total_seconds())))
+
+
+@functools.lru_cache(maxsize=1024)  # the messages of one moment have the same
+def _relative_period(seconds: int) -> bytes:
+    minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     months, days = divmod(days, 30)

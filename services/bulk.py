@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Final
 from uuid import UUID
 
@@ -74,6 +75,9 @@ _TURN_WITHIN: Final = timedelta(seconds=5)
 _SHARE_FOR: Final = 30.0
 """Seconds after which a share ends, to be planned anew: others may be waiting for its place."""
 
+_GATHERING: Final = 0.05
+"""Seconds for which outcomes are gathered before they are written, while more are to come."""
+
 _NEVER_TRIED: Final = "queued"
 
 
@@ -120,6 +124,12 @@ class _Planned:
         self.shares[provider] += messages
         rank = Priority(priority).rank
         self.priorities[provider] = min(rank, self.priorities.get(provider, rank))
+
+    @property
+    def touched(self) -> list[UUID]:
+        """Messages of whose attempts time has made something, and those that have come to an end."""
+        declared = [message_id for each in self.declared.values() for message_id, _ in each]
+        return [*declared, *(message_id for ids in self.ends.values() for message_id in ids)]
 
 
 class _Room:
@@ -189,20 +199,26 @@ class Bulks:
             if bulk is None:
                 return Plan((), 0)
             extent = extent_of(bulk)
-            released = await bulks.unschedule(connection, extent, now)
-            moves = await settle(connection, released, actor=ACTOR, at=now) if released else []
+            moves: list[Transition] = []
+            found = await self._kinds(connection, extent, now)
+            if _sum(found, "released"):
+                released = await bulks.unschedule(connection, extent, now)
+                moves += await settle(connection, released, actor=ACTOR, at=now)
             planned = _Planned()
-            await self._plan_untried(connection, extent, planned, now)
-            await self._plan_exceptional(connection, extent, bulk, planned, now)
+            await self._plan_untried(connection, extent, found, planned, now)
+            if _sum(found, "exceptional"):
+                await self._plan_exceptional(connection, extent, bulk, planned, now)
             moves += await self._write(connection, extent, planned, now)
             leaving = {
                 message_id: send_workflow_id(public_id(IdPrefix.MESSAGE, message_id))
                 for message_id in planned.leaving[:_MOST_TO_LEAVE]
             }
-            left = await bulks.leave(connection, extent.owner, leaving, now + GRACE)
-            if left:
+            left: Sequence[Row] = ()
+            if leaving:
+                left = await bulks.leave(connection, extent.owner, leaving, now + GRACE)
                 _tell_of_leaving(connection, extent.bulk_id, left, now)
-            still_open = await bulks.still_open(connection, extent)
+            if moves or left or planned.touched:
+                found = await self._kinds(connection, extent, now)
         self._announcements.tell(moves, runner_knows=True)
         for message in left:
             await self._orchestration.start_send(
@@ -212,8 +228,7 @@ class Bulks:
                 country=message["country"],
                 account=message["account_id"],
             )
-        if still_open is not None and still_open["due"] is not None:
-            planned.due.append(still_open["due"])
+        planned.due += [kind["due"] for kind in found if kind["due"] is not None]
         if planned.declared or len(planned.leaving) > len(left):
             planned.due.append(now)
         forbidden = bulk["paused_at"] is not None or bulk["canceled_at"] is not None
@@ -222,17 +237,34 @@ class Bulks:
             for provider, count in sorted(planned.shares.items())
         )
         return Plan(
-            () if forbidden else shares,
-            still_open["messages"] if still_open is not None else 0,
-            min(planned.due, default=None),
+            () if forbidden else shares, _sum(found, "messages"), min(planned.due, default=None)
         )
 
+    async def _kinds(self, connection: Connection, extent: Extent, now: datetime) -> Sequence[Row]:
+        """What is open, by kind: one look at all rows for everything that a plan asks."""
+        return await bulks.kinds(
+            connection, extent, now, without_receipts=self._a_provider_is_silent
+        )
+
+    @property
+    def _a_provider_is_silent(self) -> bool:
+        """Whether there is one that gives no receipts."""
+        declared = self._configurations.current.providers.values()
+        return any(not provider.receipts for provider in declared)
+
     async def _plan_untried(
-        self, connection: Connection, extent: Extent, planned: _Planned, now: datetime
+        self,
+        connection: Connection,
+        extent: Extent,
+        found: Sequence[Row],
+        planned: _Planned,
+        now: datetime,
     ) -> None:
         """What has no attempts yet is decided upon by its kind."""
         configuration = self._configurations.current
-        for kind in await bulks.untried(connection, extent, now):
+        for kind in found:
+            if not kind["untried"]:
+                continue
             if kind["scheduled_at"] is not None and kind["scheduled_at"] > now:
                 planned.due.append(kind["scheduled_at"])
                 continue
@@ -246,7 +278,7 @@ class Bulks:
             decision = decide(facts, options, policy, now)
             match decision:
                 case Submit(provider=provider):
-                    planned.share(provider, kind["messages"], kind["priority"])
+                    planned.share(provider, kind["untried"], kind["priority"])
                 case Wait(until=until):
                     planned.due.append(until)
                 case Finish(status=status, reason=reason):
@@ -263,10 +295,8 @@ class Bulks:
         planned: _Planned,
         now: datetime,
     ) -> None:
-        configuration = self._configurations.current
-        silent = any(not declared.receipts for declared in configuration.providers.values())
         rows = await bulks.exceptional(
-            connection, extent, now, _MOST_EXCEPTIONS, without_receipts=silent
+            connection, extent, now, _MOST_EXCEPTIONS, without_receipts=self._a_provider_is_silent
         )
         tried = await bulks.attempts_of(connection, [row["id"] for row in rows])
         choose = _Chooser(self._routes, connection, self._configurations, now)
@@ -292,8 +322,7 @@ class Bulks:
         self, connection: Connection, extent: Extent, planned: _Planned, now: datetime
     ) -> list[Transition]:
         """Write what time has made of attempts, and which messages have come to their end."""
-        tried = [message_id for each in planned.declared.values() for message_id, _ in each]
-        touched = [*tried, *(message_id for ids in planned.ends.values() for message_id in ids)]
+        touched = planned.touched
         if not touched:
             return []
         lock(connection, sorted(touched))
@@ -350,6 +379,13 @@ class Bulks:
             tried = await bulks.attempts_of(connection, again)
             choose = _Chooser(self._routes, connection, self._configurations, now)
             chosen = [(row, await choose.about(row, tried.get(row["id"], []))) for row in rows]
+        configuration = self._configurations.current
+
+        @cache  # thousands of messages have the same
+        def receipt_until(mode: Mode, valid_until: datetime) -> datetime:
+            policy = configuration.mode_policy(mode)
+            return receipt_by(configuration, provider.name, policy, valid_until, now)
+
         found: list[_Ready] = []
         async for row, choice in in_slices(chosen, _AT_A_TURN):
             decision = choice.decision
@@ -358,37 +394,9 @@ class Bulks:
                 and decision.provider == provider.name
                 and not decision.resume
             ):
-                found.append(self._as_ready(row, choice, decision, provider, now))
+                until = receipt_until(Mode(row["mode"]), row["valid_until"])
+                found.append(_as_ready(row, choice, decision, provider, until, now))
         return found, rows[-1]["id"] if rows else None
-
-    def _as_ready(
-        self, row: Row, chosen: _Chosen, submit: Submit, provider: Provider, now: datetime
-    ) -> _Ready:
-        configuration = self._configurations.current
-        mode = Mode(row["mode"])
-        until = receipt_by(
-            configuration, provider.name, configuration.mode_policy(mode), row["valid_until"], now
-        )
-        outbound = Outbound(
-            message_id=row["id"],
-            attempt=submit.number,
-            sender=row["sender"],
-            recipient=row["recipient"],
-            text=row["body"],
-            reference=reference_of(row["id"], submit.number),
-            valid_for=max(timedelta(seconds=1), min(until, row["valid_until"]) - now),
-            priority=Priority(row["priority"]),
-        )
-        return _Ready(
-            outbound=outbound,
-            epoch=row["epoch"],
-            number=submit.number,
-            parts=provider.count_parts(outbound),
-            receipt_by=until,
-            accepted_at=row["accepted_at"],
-            mode=mode,
-            chosen=chosen,
-        )
 
     async def claim(
         self, extent: Extent, provider: Provider, wanted: Sequence[_Ready], now: datetime
@@ -593,6 +601,8 @@ class _Sending:
     async def _record(self) -> None:
         """Write what was learned, all of it at once, until nothing new has come."""
         while self._learned:
+            if self._submitting:
+                await asyncio.sleep(_GATHERING)
             changes, self._learned = self._learned, []
             try:
                 await self._bulks.record(self._provider.name, changes)
@@ -611,10 +621,41 @@ class _Sending:
             raise self._failure
 
 
+def _as_ready(
+    row: Row, chosen: _Chosen, submit: Submit, provider: Provider, until: datetime, now: datetime
+) -> _Ready:
+    """A message for its provider, whose receipt is waited for `until` then."""
+    outbound = Outbound(
+        message_id=row["id"],
+        attempt=submit.number,
+        sender=row["sender"],
+        recipient=row["recipient"],
+        text=row["body"],
+        reference=reference_of(row["id"], submit.number),
+        valid_for=max(timedelta(seconds=1), min(until, row["valid_until"]) - now),
+        priority=Priority(row["priority"]),
+    )
+    return _Ready(
+        outbound=outbound,
+        epoch=row["epoch"],
+        number=submit.number,
+        parts=provider.count_parts(outbound),
+        receipt_by=until,
+        accepted_at=row["accepted_at"],
+        mode=Mode(row["mode"]),
+        chosen=chosen,
+    )
+
+
 def extent_of(bulk: Row) -> Extent:
     """Which messages a stored bulk has."""
     owner = bulk_workflow_id(public_id(IdPrefix.BATCH, bulk["id"]))
     return Extent(bulk["id"], bulk["first_id"], bulk["last_id"], owner)
+
+
+def _sum(kinds: Sequence[Row], name: str) -> int:
+    """How many messages of all kinds are counted under this name."""
+    return sum(kind[name] for kind in kinds)
 
 
 def _never_tried(row: Row) -> bool:

@@ -257,7 +257,7 @@ _SLICE: Final = timedelta(seconds=20)
 _LOOK_AGAIN_SECONDS: Final = 1.0
 # Where the last look has found all there was, another one waits for so long, or as much is spent on
 # looking as on telling. The first look of a slice waits for nothing.
-_BETWEEN_LOOKS_SECONDS: Final = 0.02
+_BETWEEN_LOOKS_SECONDS: Final = 0.1
 # A lane in which many messages were due at once will have more in a moment: to stay costs less than
 # a workflow that is started anew.
 _MANY: Final = 20

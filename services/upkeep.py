@@ -5,6 +5,7 @@ away when it was accepted, or lost its database), or its runner lost a signal.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ AT_ONCE = 8
 
 LOOK_AGAIN = timedelta(seconds=60)
 """When a message whose runner lives, or was just started, is looked at again."""
+
+_COUNTING_REST = 50
+"""How many times as long as a count takes passes between two."""
 
 UNMATCHED_SINCE = timedelta(days=3)
 UNMATCHED_UNTIL = timedelta(seconds=5)
@@ -77,6 +81,7 @@ class Upkeep:
         self._callbacks = callbacks
         self._receipts = receipts
         self._retention = retention
+        self._count_from = 0.0
 
     async def doubt_everything(self) -> None:
         """Let the next sweeps ask after every open message, whenever its own time would come."""
@@ -98,11 +103,10 @@ class Upkeep:
         await self._retention.delete(now)
         async with self._database.begin() as connection:
             idempotency.expire(connection, now)
-            counts = await messages.open_counts(connection)
             alone = await receipts.count_unmatched(
                 connection, now - UNMATCHED_SINCE, now - UNMATCHED_UNTIL
             )
-        metrics.open_messages_counted({status: counts.get(status.value, 0) for status in _OPEN})
+        await self._count_open()
         metrics.upkeep_done(overdue=len(overdue), unmatched_receipts=alone)
         if restarted or reminded:
             metrics.message_reconciled("runner_gone", restarted)
@@ -110,6 +114,17 @@ class Upkeep:
             _log.info("reconciled", restarted=restarted, reminded=reminded)
         more = len(overdue) == BATCH and not taken_up[_TakenUp.NOT_YET]
         return Swept(reminded, restarted, matched, more=more)
+
+    async def _count_open(self) -> None:
+        """Count what is open, in a fiftieth of the time at most: it takes longer the more there is."""
+        began = time.monotonic()
+        if began < self._count_from:
+            return
+        async with self._database.begin() as connection:
+            counts = await messages.open_counts(connection)
+        ended = time.monotonic()
+        self._count_from = ended + _COUNTING_REST * (ended - began)
+        metrics.open_messages_counted({status: counts.get(status.value, 0) for status in _OPEN})
 
     async def _take_up_bulks(self, overdue: Sequence[Row], now: datetime) -> Counter[_TakenUp]:
         """Have the runners of bulks look at their messages again, and start those that are gone."""
@@ -132,7 +147,13 @@ class Upkeep:
         async with self._database.begin() as connection:
             bulk = await bulks.stored(connection, bulk_id)
             if bulk is not None:
-                bulks.push_check(connection, extent_of(bulk), now + CHECK_AFTER, LOOK_AGAIN)
+                bulks.push_check(
+                    connection,
+                    extent_of(bulk),
+                    due_by=now + LOOK_AGAIN,
+                    check_by=now + CHECK_AFTER,
+                    grace=LOOK_AGAIN,
+                )
         return _TakenUp.REMINDED if told is Told.YES else _TakenUp.RESTARTED
 
     async def _take_up_all(self, overdue: Sequence[Row], now: datetime) -> Counter[_TakenUp]:

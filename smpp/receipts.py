@@ -63,6 +63,13 @@ _KEY: Final = re.compile(
     rf"(?<![^\s,;]){_KEYS_PATTERN}\s*[:=]\s*(?P<value>(?!{_ANY_KEY}\s*[:=])[^\s,;]*)",
     re.IGNORECASE,
 )
+# The text as the specification has it (SMPP 3.4, appendix B), which most SMSCs write to the letter.
+_VALUE: Final = r"[^\s,;:=]*"
+_USUAL: Final = re.compile(
+    rf"id:(?P<id>{_VALUE}) sub:{_VALUE} dlvrd:{_VALUE} submit date:(?P<submit>{_VALUE})"
+    rf" done date:(?P<done>{_VALUE}) stat:(?P<stat>{_VALUE}) err:(?P<err>{_VALUE})(?: text:|$)",
+    re.IGNORECASE,
+)
 _TEXT_KEY: Final = re.compile(r"(?<![^\s,;])text\s*[:=]", re.IGNORECASE)
 # Twelve digits are first read as the short year with seconds: no 20th month is a valid one.
 _DATES: Final[Mapping[int, tuple[str, ...]]] = {
@@ -158,6 +165,12 @@ def _keys_of(text: str) -> dict[str, str]:
     What follows `text:` is the message's own words, and is searched only for what was not said
     before it, since a few SMSCs write it first.
     """
+    usual = _USUAL.match(text)
+    return usual.groupdict() if usual is not None else _searched(text)
+
+
+def _searched(text: str) -> dict[str, str]:
+    """The same, whatever their order and their spelling."""
     head = _TEXT_KEY.split(text, maxsplit=1)
     found: dict[str, str] = {}
     for stretch in head:

@@ -96,15 +96,18 @@ WHERE p.message_id = attempt.message_id AND p.attempt = attempt.number
 RETURNING p.number, p.reference
 """)
 
-# Only what is still in flight, or in doubt, learns from an answer: a receipt may have come first.
-_RECORD = sql("""
-WITH o AS (
+# What was learned of parts, as `_of_parts` gives it.
+_OF_PARTS = """
     SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
                          CAST(:numbers AS smallint[]), CAST(:statuses AS text[]),
                          CAST(:provider_ids AS text[]), CAST(:classes AS text[]),
                          CAST(:codes AS text[]))
          AS o (message_id, attempt, number, status, provider_message_id, error_class, code)
-), single AS (
+"""
+
+# Only what is still in flight, or in doubt, learns from an answer: a receipt may have come first.
+_RECORD = sql(f"""
+WITH o AS ({_OF_PARTS}), single AS (
     UPDATE attempts a
     SET part_status = CASE WHEN a.part_status IN ('submitting', 'unknown') THEN o.status
                            ELSE a.part_status END,
@@ -142,8 +145,7 @@ JOIN attempt_folds(CAST(:message_ids AS uuid[])) f
 WHERE a.message_id = f.message_id AND a.number = f.number AND a.message_id = ANY(:message_ids)
 """)
 
-# The usual case in one statement: nobody but its submit has touched the attempt. What is not as it
-# usually is stays as it is, and is folded step by step.
+# What was learned of attempts as a whole, as `_of_attempts` gives it, and one column more.
 _OF_ATTEMPTS = """
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:of_attempts AS smallint[]),
                          CAST(:of_statuses AS text[]), CAST(:of_classes AS text[]),
@@ -178,6 +180,8 @@ moved AS (
 ), {TELL}
 """
 
+# The usual case in one statement: nobody but its submit has touched the attempt. What is not as it
+# usually is stays as it is, and is folded step by step.
 _RECORD_ONLY = ByCount.of(f"""
 WITH t AS ({
     _OF_ATTEMPTS.format(more="CAST(:provider_ids AS text[])", names="provider_message_id")
@@ -192,13 +196,7 @@ WITH t AS ({
 """)
 
 _RECORD_ALL = ByCount.of(f"""
-WITH o AS (
-    SELECT * FROM unnest(CAST(:message_ids AS uuid[]), CAST(:attempts AS smallint[]),
-                         CAST(:numbers AS smallint[]), CAST(:statuses AS text[]),
-                         CAST(:provider_ids AS text[]), CAST(:classes AS text[]),
-                         CAST(:codes AS text[]))
-         AS o (message_id, attempt, number, status, provider_message_id, error_class, code)
-), part AS (
+WITH o AS ({_OF_PARTS}), part AS (
     UPDATE parts p
     SET status = o.status, provider_message_id = o.provider_message_id,
         error_class = o.error_class, code = o.code, answered_at = :at

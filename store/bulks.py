@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from domain.states import Verdict
-from store.database import Answer, Connection, Row, sql
+from store.database import Answer, Connection, Planner, Row, sql
 from store.transitions import MOVED, TELL, ByCount, Transition, move
 
 _OF_MOVE = frozenset({"ids", "at"})
@@ -35,22 +35,49 @@ _OWNED = """
     m.id BETWEEN :first_id AND :last_id AND m.bulk_id = :bulk_id AND m.owner = :owner
 """
 
+_LATEST = """
+LEFT JOIN LATERAL (
+    SELECT a.answer_by, a.receipt_by FROM attempts a
+    WHERE a.message_id = m.id AND m.status IN ('sending', 'sent')
+    ORDER BY a.number DESC LIMIT 1
+) latest ON true
+"""
+
+_UNTRIED = """
+    m.status IN ('queued', 'scheduled') AND m.first_attempt = 1
+    AND m.cancel_requested_at IS NULL AND m.valid_until > :at
+"""
+_RELEASED = "m.verdict = 'scheduled' AND m.scheduled_at <= :at AND m.cancel_requested_at IS NULL"
+
+# What needs a decision of its own: something was tried, asked for, or waited for long enough.
+_EXCEPTIONAL = """
+    m.status IN ('retried', 'unknown')
+    OR m.cancel_requested_at IS NOT NULL
+    OR (m.status = 'queued' AND (m.valid_until <= :at OR m.first_attempt > 1))
+    OR (m.status = 'sending' AND latest.answer_by <= :at)
+    OR (m.status = 'sent' AND (latest.receipt_by <= :at OR :without_receipts))
+"""
+
 # One row for each kind of message that routes and policies can tell apart.
-_UNTRIED = sql(f"""
+_KINDS = sql(f"""
 SELECT m.environment, m.country, m.mode, m.sender, m.network, m.account_id, m.priority,
-       m.scheduled_at, min(m.since) AS since, min(m.valid_until) AS valid_until,
-       count(*) AS messages
-FROM messages m
-WHERE {_OWNED} AND m.status IN ('queued', 'scheduled') AND m.first_attempt = 1
-  AND m.cancel_requested_at IS NULL AND m.valid_until > :at
+       m.scheduled_at, count(*) AS messages,
+       count(*) FILTER (WHERE {_UNTRIED}) AS untried,
+       min(m.since) FILTER (WHERE {_UNTRIED}) AS since,
+       min(m.valid_until) FILTER (WHERE {_UNTRIED}) AS valid_until,
+       count(*) FILTER (WHERE {_RELEASED}) AS released,
+       count(*) FILTER (WHERE {_EXCEPTIONAL}) AS exceptional,
+       min(CASE WHEN m.status = 'sending' THEN latest.answer_by
+                WHEN m.status = 'sent' THEN latest.receipt_by END) AS due
+FROM messages m {_LATEST}
+WHERE {_OWNED} AND m.check_by IS NOT NULL
 GROUP BY m.environment, m.country, m.mode, m.sender, m.network, m.account_id, m.priority,
          m.scheduled_at
 """)
 
 _UNTRIED_IDS = sql(f"""
 SELECT m.id FROM messages m
-WHERE {_OWNED} AND m.status = 'queued' AND m.first_attempt = 1
-  AND m.cancel_requested_at IS NULL AND m.valid_until > :at
+WHERE {_OWNED} AND {_UNTRIED} AND m.status = 'queued'
   AND m.environment = :environment AND m.country = :country AND m.mode = :mode
   AND m.sender = :sender AND m.network = :network AND m.account_id = :account_id
   AND m.priority = :priority
@@ -58,45 +85,22 @@ WHERE {_OWNED} AND m.status = 'queued' AND m.first_attempt = 1
 
 _UNSCHEDULE = sql(f"""
 UPDATE messages m SET verdict = NULL
-WHERE {_OWNED} AND m.verdict = 'scheduled' AND m.scheduled_at <= :at
-  AND m.cancel_requested_at IS NULL
+WHERE {_OWNED} AND {_RELEASED}
 RETURNING m.id
 """)
 
-# What needs a decision of its own: something was tried, asked for, or waited for long enough.
-_EXCEPTIONAL = sql(f"""
+_EXCEPTIONS = sql(f"""
 SELECT m.id, m.account_id, m.environment, m.mode, m.priority, m.status, m.verdict, m.reason,
        m.sender, m.country, m.network, m.epoch, m.first_attempt, m.since, m.valid_until,
        m.scheduled_at, m.cancel_requested_at
-FROM messages m
-LEFT JOIN LATERAL (
-    SELECT a.answer_by, a.receipt_by FROM attempts a
-    WHERE a.message_id = m.id AND m.status IN ('sending', 'sent')
-    ORDER BY a.number DESC LIMIT 1
-) latest ON true
-WHERE {_OWNED} AND m.check_by IS NOT NULL
-  AND (m.status IN ('retried', 'unknown')
-       OR m.cancel_requested_at IS NOT NULL
-       OR (m.status = 'queued' AND (m.valid_until <= :at OR m.first_attempt > 1))
-       OR (m.status = 'sending' AND latest.answer_by <= :at)
-       OR (m.status = 'sent' AND (latest.receipt_by <= :at OR :without_receipts)))
+FROM messages m {_LATEST}
+WHERE {_OWNED} AND m.check_by IS NOT NULL AND ({_EXCEPTIONAL})
 ORDER BY m.id LIMIT :limit
 """)
 
-_OPEN = sql(f"""
-SELECT count(*) AS messages,
-       min(CASE WHEN m.status = 'sending' THEN latest.answer_by
-                WHEN m.status = 'sent' THEN latest.receipt_by END) AS due
-FROM messages m
-LEFT JOIN LATERAL (
-    SELECT a.answer_by, a.receipt_by FROM attempts a
-    WHERE a.message_id = m.id AND m.status IN ('sending', 'sent')
-    ORDER BY a.number DESC LIMIT 1
-) latest ON true
-WHERE {_OWNED} AND m.check_by IS NOT NULL
-""")
-
-# Number and body together: what goes to the provider.
+# Number and body together: what goes to the provider. Read as the ids stand in their index, and no
+# further than the page: sorted, each page would be all of the bulk.
+_IN_ORDER = Planner("sort", "bitmapscan")
 _READY = sql(f"""
 SELECT m.id, m.account_id, m.environment, m.mode, m.priority, m.verdict, m.reason, m.sender,
        m.country, m.network, m.status, m.epoch, m.first_attempt, m.since, m.valid_until,
@@ -192,13 +196,14 @@ WHERE m.id = n.id AND m.owner = :owner AND m.check_by IS NOT NULL
 RETURNING m.id, m.epoch, m.mode, m.country, m.account_id
 """)
 
-# What waits for its receipt is asked after when that is overdue.
+# What waits for its receipt is asked after when that is overdue. Those of a bulk that wait their turn
+# are left alone: to move the time of each on, whenever the first is asked after, is to write them all.
 _PUSH = sql(f"""
 UPDATE messages m
 SET check_by = CASE WHEN m.status = 'sent' THEN greatest(:check_by, (
     SELECT max(a.receipt_by) + CAST(:grace AS interval) FROM attempts a
     WHERE a.message_id = m.id)) ELSE :check_by END
-WHERE {_OWNED} AND m.check_by < :check_by
+WHERE {_OWNED} AND m.check_by < :due_by
 """)
 
 
@@ -288,15 +293,26 @@ def cancel(connection: Connection, extent: Extent, at: datetime) -> Answer[list[
     return connection.rows(_CANCEL_MESSAGES, {**extent.values(), "at": at}).then(_ids)
 
 
-def untried(connection: Connection, extent: Extent, at: datetime) -> Answer[Sequence[Row]]:
-    """Messages that were never given to a provider, counted by what routes and policies look at."""
-    return connection.rows(_UNTRIED, {**extent.values(), "at": at})
+def kinds(
+    connection: Connection, extent: Extent, at: datetime, *, without_receipts: bool
+) -> Answer[Sequence[Row]]:
+    """Open messages, counted by what routes and policies look at.
+
+    Of each kind `messages` are open, of which `untried` were never given to a provider, `released`
+    were scheduled for a time that has come, and `exceptional` need a decision of their own; the
+    first answer or receipt of the others is `due`. `since` and `valid_until` are the earliest of
+    those untried. `without_receipts` counts what was accepted as exceptional: a provider of the
+    configuration gives no receipts.
+    """
+    return connection.rows(
+        _KINDS, {**extent.values(), "at": at, "without_receipts": without_receipts}
+    )
 
 
 async def untried_ids(
     connection: Connection, extent: Extent, kind: Row, at: datetime
 ) -> list[UUID]:
-    """The messages of one row of `untried` that are not scheduled any more."""
+    """The untried messages of one row of `kinds` that are not scheduled any more."""
     return await connection.rows(_UNTRIED_IDS, {**kind, **extent.values(), "at": at}).then(_ids)
 
 
@@ -308,19 +324,11 @@ async def unschedule(connection: Connection, extent: Extent, at: datetime) -> li
 def exceptional(
     connection: Connection, extent: Extent, at: datetime, limit: int, *, without_receipts: bool
 ) -> Answer[Sequence[Row]]:
-    """Open messages that need a decision of their own, as `store.messages.facts` takes them.
-
-    `without_receipts` adds those that were accepted: a provider of the configuration gives none.
-    """
+    """The `exceptional` messages of `kinds`, as `store.messages.facts` takes them."""
     return connection.rows(
-        _EXCEPTIONAL,
+        _EXCEPTIONS,
         {**extent.values(), "at": at, "limit": limit, "without_receipts": without_receipts},
     )
-
-
-def still_open(connection: Connection, extent: Extent) -> Answer[Row | None]:
-    """How many `messages` are not final, and when the first answer or receipt is `due`."""
-    return connection.row(_OPEN, extent.values())
 
 
 async def ready(
@@ -328,7 +336,7 @@ async def ready(
 ) -> Sequence[Row]:
     """Messages behind `after` that may be sent now, with all that a decision and a submit need."""
     return await connection.rows(
-        _READY, {**extent.values(), "after": after, "at": at, "limit": limit}
+        _READY, {**extent.values(), "after": after, "at": at, "limit": limit}, planner=_IN_ORDER
     )
 
 
@@ -381,10 +389,20 @@ async def leave(
 
 
 def push_check(
-    connection: Connection, extent: Extent, check_by: datetime, grace: timedelta
+    connection: Connection,
+    extent: Extent,
+    *,
+    due_by: datetime,
+    check_by: datetime,
+    grace: timedelta,
 ) -> None:
-    """Look at the open messages of a bulk again later; those that wait for receipts, after those."""
-    connection.send(_PUSH, {**extent.values(), "check_by": check_by, "grace": grace})
+    """Look at those open messages of a bulk later that are `due_by` then.
+
+    That is at `check_by`, and for those that wait for receipts `grace` after those are due.
+    """
+    connection.send(
+        _PUSH, {**extent.values(), "due_by": due_by, "check_by": check_by, "grace": grace}
+    )
 
 
 def _ids(rows: Sequence[Row]) -> list[UUID]:

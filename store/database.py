@@ -69,6 +69,27 @@ _SESSION: Final = {
     "jit": "off",
 }
 
+
+class Planner:
+    """What Postgres' planner is told not to do for one statement, where its estimates mislead it.
+
+    Nobody tells it how long the arrays of a prepared statement are, or how many rows lie between two
+    ids. `avoids` are its ways by their names in `enable_…` (manual, 19.7.1): "nestloop", "sort".
+    """
+
+    __slots__ = ("as_usual", "told")
+
+    def __init__(self, *avoids: str) -> None:
+        self.told = _set(avoids, "off")
+        self.as_usual = _set(avoids, "on")
+
+
+def _set(ways: Sequence[str], value: str) -> Statement:
+    return sql(
+        "SELECT " + ", ".join(f"set_config('enable_{way}', '{value}', true)" for way in ways)
+    )
+
+
 _BEGIN: Final = sql("BEGIN")
 _COMMIT: Final = sql("COMMIT")
 
@@ -117,10 +138,19 @@ class Connection:
         self._send(statement, parameters)
 
     def rows(
-        self, statement: Statement, parameters: Parameters | None = None
+        self,
+        statement: Statement,
+        parameters: Parameters | None = None,
+        *,
+        planner: Planner | None = None,
     ) -> Answer[Sequence[Row]]:
-        """Send a statement; all rows that it returns."""
-        return Answer(self, self._send(statement, parameters), _all)
+        """Send a statement; all rows that it returns. `planner` is told of it, and of it alone."""
+        if planner is None:
+            return Answer(self, self._send(statement, parameters), _all)
+        self._send(planner.told, None)
+        found = Answer(self, self._send(statement, parameters), _all)
+        self._send(planner.as_usual, None)
+        return found
 
     def row(self, statement: Statement, parameters: Parameters | None = None) -> Answer[Row | None]:
         """Send a statement; the first row that it returns, or None."""
@@ -186,6 +216,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,  # a new connection costs more than waiting for a free one
             pool_timeout=seconds,
+            pool_use_lifo=True,  # few connections busy, all else at rest: plans are made for each
             pool_pre_ping=False,
             hide_parameters=True,
             # The driver is not to begin transactions by itself: BEGIN travels with what follows.

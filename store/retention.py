@@ -9,7 +9,15 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from store.database import Connection, Row, sql
+from store.database import Connection, Row, Statement, sql
+
+
+def _deletes(**columns: str) -> tuple[Statement, ...]:
+    """Deletions from tables, in this order, of the rows whose column is one of `ids`."""
+    return tuple(
+        sql(f"DELETE FROM {table} WHERE {column} = ANY(:ids)") for table, column in columns.items()
+    )
+
 
 # What has happened is deleted by nobody else: a trigger looks for this.
 _ALLOWED = sql("SET LOCAL smsgateway.retention = 'on'")
@@ -19,15 +27,12 @@ _OLD_MESSAGES = sql("""
 SELECT id FROM messages WHERE id < :before AND check_by IS NULL
 ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
-_OF_MESSAGES: Final = tuple(
-    sql(f"DELETE FROM {table} WHERE {column} = ANY(:ids)")
-    for table, column in (
-        ("receipts", "message_id"),
-        ("parts", "message_id"),
-        ("attempts", "message_id"),
-        ("events", "message_id"),
-        ("messages", "id"),
-    )
+_OF_MESSAGES: Final = _deletes(
+    receipts="message_id",
+    parts="message_id",
+    attempts="message_id",
+    events="message_id",
+    messages="id",
 )
 
 # Their messages may be younger than they are, and wait for their time.
@@ -37,14 +42,11 @@ WHERE b.id < :before AND NOT EXISTS (
     SELECT FROM messages m WHERE m.id BETWEEN b.first_id AND b.last_id AND m.bulk_id = b.id)
 ORDER BY b.id LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
-_OF_BULKS: Final = tuple(
-    sql(f"DELETE FROM {table} WHERE {column} = ANY(:ids)")
-    for table, column in (
-        ("events_of_many", "bulk_id"),
-        ("batch_refusals", "batch_id"),
-        ("batches", "id"),
-        ("bulks", "id"),
-    )
+_OF_BULKS: Final = _deletes(
+    events_of_many="bulk_id",
+    batch_refusals="batch_id",
+    batches="id",
+    bulks="id",
 )
 
 _CALLBACKS = sql("""

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from domain.callbacks import TOLD
 from domain.states import MessageStatus
-from store.database import Answer, Connection, Parameters, Row, Statement, sql
+from store.database import Answer, Connection, Parameters, Planner, Row, Statement, sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,7 @@ GROUP BY 1, 2, bulk_id, previous, status, reason, mode, provider, code, account_
 """
 
 _FEW = 20
-_BY_HASH = sql("SET LOCAL enable_nestloop = off")
-_AS_USUAL = sql("SET LOCAL enable_nestloop = on")
+_BY_HASH = Planner("nestloop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +137,7 @@ class ByCount:
         """Send the statement for so many messages; all rows that it returns."""
         if count <= _FEW:
             return connection.rows(self.few, values)
-        connection.send(_BY_HASH)
-        found = connection.rows(self.many, values)
-        connection.send(_AS_USUAL)
-        return found
+        return connection.rows(self.many, values, planner=_BY_HASH)
 
 
 # Rows that did not move are not touched. The latest attempt tells which provider and code an event

@@ -6,7 +6,7 @@ answers which question stands in `docs/metrics.md`.
 """
 
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -310,9 +310,9 @@ def shares_measured(provider: str, claimed: int) -> None:
     _claimed.labels(_label("provider", provider)).set(claimed)
 
 
-def window_measured(provider: str, in_use: int) -> None:
-    """How many submits a provider has not answered, over this process's sessions."""
-    _window.labels(_label("provider", provider)).set(in_use)
+def window_watched(provider: str, in_use: Callable[[], int]) -> None:
+    """`in_use` tells, whenever it is asked, how many submits a provider has not answered here."""
+    _window.labels(_label("provider", provider)).set_function(in_use)
 
 
 def callbacks_tried(*, outcome: str, events: int, seconds: float) -> None:

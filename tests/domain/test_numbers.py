@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.numbering import split
 from domain.numbers import (
     _ADVICE,
     _KINDS,
@@ -201,3 +202,25 @@ def test_every_country_has_its_example_number_by_our_plans_too():
 def _reachable_from_abroad(number):
     possible = phonenumbers.is_possible_number_with_reason(number)
     return possible == phonenumbers.ValidationResult.IS_POSSIBLE
+
+
+@given(st.data())
+def test_digits_are_split_as_phonenumbers_parses_them(data):
+    code = data.draw(st.sampled_from(sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)))
+    rest = data.draw(st.text(st.sampled_from("0123456789"), max_size=18))
+    digits = data.draw(st.sampled_from([f"{code}{rest}", rest or "0"]))
+    found = split(digits)
+    if found is not None:
+        parsed = phonenumbers.parse(f"+{digits}", None)
+        assert found == (parsed.country_code, phonenumbers.national_significant_number(parsed))
+
+
+def test_most_numbers_are_split_without_a_look_into_phonenumbers():
+    numbers = [
+        phonenumbers.format_number(
+            phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE),
+            phonenumbers.PhoneNumberFormat.E164,
+        )
+        for region in ("GB", "FR", "DE", "IN", "BR", "NG", "ID", "PH", "ES", "IT")
+    ]
+    assert [number for number in numbers if split(number[1:]) is None] == []

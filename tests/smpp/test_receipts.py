@@ -51,6 +51,20 @@ def test_the_text_of_the_specification_is_read() -> None:
     )
 
 
+VALUES = st.text("0123456789abcDEFid.-/", max_size=8)
+
+
+@given(VALUES, VALUES, VALUES, VALUES, VALUES, st.sampled_from(["", " text:", " Text:err:7 id:3"]))
+def test_the_usual_text_says_the_same_as_one_that_is_spaced_in_its_own_way(
+    message_id: str, submitted: str, done: str, stat: str, error: str, rest: str
+) -> None:
+    usual = (
+        f"id:{message_id} sub:001 dlvrd:001 submit date:{submitted} done date:{done}"
+        f" stat:{stat} err:{error}{rest}"
+    )
+    assert read(deliver(usual)) == read(deliver(usual.replace(" sub:", "  sub:")))
+
+
 def test_tlvs_go_before_the_text() -> None:
     receipt = read(
         deliver(

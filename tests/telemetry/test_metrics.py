@@ -75,7 +75,7 @@ def test_a_clock_that_went_back_breaks_no_histogram():
 def test_gauges_tell_the_present_and_forget_a_provider_that_is_gone():
     metrics.binds_counted("m5", {"up": 1, "down": 1})
     metrics.binds_counted("m5", {"up": 2, "down": 0})
-    metrics.window_measured("m5", 17)
+    metrics.window_watched("m5", lambda: 17)
     metrics.shares_measured("m5", 3)
     up = {"provider": "m5", "state": "up"}
     assert metric_value("smsgateway_binds", up) == 2
