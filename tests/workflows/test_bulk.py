@@ -280,7 +280,7 @@ async def test_what_a_receipt_says_much_later_is_decided_upon_within_seconds(
         batch = await Batch(gateway, 30, mode=Mode.ALERT).send()
         await batch.until(lambda counts: counts == {"sent": 30})
         gateway.primary.release_receipts()
-        await batch.until_all("delivered", within=30)
+        await batch.until_all("delivered", within=12)
         assert Counter(m.text for m in gateway.backup.messages) == batch.texts
 
 
