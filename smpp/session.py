@@ -600,7 +600,9 @@ class Session(asyncio.Protocol):
         self._parting = self._deaf = True
         self._drain(reason)
         self._flush(even_if_paused=True)
-        self._transport.close()
+        # Python 3.11.2, that of Debian 12, cannot abort a TLS transport that was closed twice.
+        if not self._transport.is_closing():
+            self._transport.close()
         self._parting_timer = self._loop.call_later(_PARTING_GRACE, self._transport.abort)
 
     def _abort(self, reason: str) -> None:
