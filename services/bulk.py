@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Final
 from uuid import UUID
 
@@ -186,7 +186,7 @@ class Bulks:
         self._database = database
         self._configurations = configurations
         self._announcements = announcements
-        self._meeting = meeting
+        self.meeting = meeting
         self._orchestration = orchestration
         self._routes = routes
         self._rooms: dict[str, tuple[Provider, _Room]] = {}
@@ -446,7 +446,7 @@ class Bulks:
         self._announcements.tell(moves)
         parts = [part for change in changes for part in change.parts]
         ids = [part.provider_message_id for part in parts]
-        self._announcements.afterwards(self._meeting.look_again(provider, ids))
+        self._announcements.afterwards(self.meeting.look_again(provider, ids))
 
     async def _record(self, provider: str, changes: Sequence[AttemptChange]) -> list[Transition]:
         now = datetime.now(UTC)
@@ -510,7 +510,9 @@ class _Sending:
         self._extent = extent
         self._provider = provider
         self._room = bulks_.room_at(provider)
+        self._answers = partial(bulks_.meeting.answers, provider.name)
         self._learned: list[AttemptChange] = []
+        self._unwritten = self._answers()
         self._recorder: asyncio.Task[None] | None = None
         self._submitting: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -578,6 +580,7 @@ class _Sending:
             unknown = OutcomeKind.UNKNOWN
             outcomes = [PartOutcome(n, unknown, error_class=ErrorClass.UNKNOWN) for n in numbers]
         self._learned.append(as_change(outbound.message_id, ready.number, outcomes))
+        self._unwritten.add(outcome.provider_message_id for outcome in outcomes)
         if self._recorder is None or self._recorder.done():
             self._recorder = asyncio.create_task(self._record())
 
@@ -604,11 +607,13 @@ class _Sending:
             if self._submitting:
                 await asyncio.sleep(_GATHERING)
             changes, self._learned = self._learned, []
+            answers, self._unwritten = self._unwritten, self._answers()
             try:
                 await self._bulks.record(self._provider.name, changes)
             except Exception as error:  # noqa: BLE001 - the rows become unknown by their deadline
                 _log.error("outcomes_not_recorded", error_type=type(error).__name__)
                 self._failure = error
+            answers.written()
             self._room.give_back(len(changes))
 
     async def _finished(self) -> None:

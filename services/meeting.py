@@ -1,7 +1,9 @@
 """Where receipts and answers meet that were committed at the same moment (docs/decisions/0013)."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from domain.errors import RECEIPT_ERRORS
 from services.announcements import Announcements
@@ -15,18 +17,60 @@ _log = get_logger(__name__)
 GRACE = timedelta(seconds=60)
 """How much later than planned something may happen before the reconciler asks after it."""
 
+_WRITTEN_WITHIN: Final = 1.0
+"""Seconds that receipts wait for their answers: without the database neither would be written."""
+
 _FEW = 1000
 """Receipts without a part of which all are read."""
 
 RECEIPT_ERROR_NAMES = {state.value: error.value for state, error in RECEIPT_ERRORS.items()}
 
 
+class Unwritten:
+    """Answers of a provider that are written together, in a moment."""
+
+    def __init__(self, known: dict[str, "Unwritten"]) -> None:
+        self._known = known
+        self._ids: list[str] = []
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def add(self, provider_message_ids: Iterable[str | None]) -> None:
+        """These answers are to be written, too."""
+        ids = [each for each in provider_message_ids if each is not None]
+        self._known.update(dict.fromkeys(ids, self))
+        self._ids += ids
+
+    def written(self) -> None:
+        """They are written, or cannot be."""
+        for each in self._ids:
+            if self._known.get(each) is self:
+                del self._known[each]
+        self.end.set_result(None)
+
+
 class Meeting:
-    """The second look of both sides of the race, after what they wrote is committed."""
+    """Both sides of the race: who is early waits for what this process is about to write.
+
+    What another process writes is met by a second look, after what each side wrote is committed.
+    """
 
     def __init__(self, database: Database, announcements: Announcements) -> None:
         self._database = database
         self._announcements = announcements
+        self._unwritten: dict[str, dict[str, Unwritten]] = {}
+
+    def answers(self, provider: str) -> Unwritten:
+        """Where answers are gathered that are not written yet."""
+        return Unwritten(self._unwritten.setdefault(provider, {}))
+
+    async def until_written(self, provider: str, ids: Iterable[str]) -> None:
+        """Wait for those answers with these ids that are being gathered, for a second at most."""
+        unwritten = self._unwritten.get(provider)
+        if not unwritten:
+            return
+        ends = {unwritten[each].end for each in ids if each in unwritten}
+        if ends:
+            await asyncio.wait(ends, timeout=_WRITTEN_WITHIN)
 
     async def look_again(self, provider: str, ids: Sequence[str | None]) -> Matched:
         """Bring together receipts and parts with these ids, and tell of what that moved.

@@ -141,6 +141,9 @@ class ReceiptIntake:
         while waiting.receipts:
             batch = waiting.receipts[:_MOST_IN_A_BATCH]
             del waiting.receipts[:_MOST_IN_A_BATCH]
+            await self._meeting.until_written(
+                provider, [receipt.provider_message_id for receipt, _ in batch]
+            )
             try:
                 ingested = await self._write(provider, [receipt for receipt, _ in batch])
             except Exception as error:  # noqa: BLE001 - whatever it is, the senders must hear of it
