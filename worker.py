@@ -7,6 +7,8 @@ database's schema forward, sees to Temporal's search attributes, and makes an ad
 import argparse
 import asyncio
 import contextlib
+import hashlib
+import itertools
 import json
 import os
 import socket
@@ -15,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from temporalio.api.enums.v1 import IndexedValueType
@@ -42,7 +45,8 @@ from settings.configuration_file import ConfigurationMistakes
 from settings.secrets import SecretMissing, resolve_secret
 from settings.settings import Settings
 from store import providers as provider_store
-from store.database import DATABASE_ERRORS, Database
+from store.database import DATABASE_ERRORS, Connection, Database
+from store.providers import Beat
 from store.schema import current_version, migrate, newest_version, serves
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -71,8 +75,38 @@ _FEWEST_AT_ONCE = 100
 _LANES_AT_ONCE = 500
 _TIME_TO_PART = timedelta(seconds=5)
 """What a process may need to end beyond the grace that its work has."""
+_BEAT_WITHIN = 5.0
+_ALONE_FOR = 6.5
+"""Seconds for which binds are held without a word from the database: more than one beat takes, and so
+much less than `HELD_LASTS` that they are ended by then."""
+
 _MANNERS = 5
 """How nice a worker of bulks alone is (nice(2)): on a busy machine, single messages go first."""
+
+
+def _place() -> str:
+    """Where this process has its number: the host's name, and which kernel and container it is."""
+    known = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # not on Linux
+        known += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(_PIDS.readlink())]
+    return f"{known[0]}/{hashlib.sha256(repr(known).encode()).hexdigest()[:8]}"
+
+
+_PIDS = Path("/proc/self/ns/pid")
+_PLACE = _place()
+_workers = itertools.count(1)
+
+
+def _is_gone(worker: str) -> bool:
+    """Whether this was a worker of this place whose process does not run any more (proc(5))."""
+    place, _, number = worker.rpartition("/")
+    if place != _PLACE or not _PIDS.exists():
+        return False
+    try:
+        stat = Path(f"/proc/{number.partition('.')[0]}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in {"Z", "X"}
 
 
 class Role(StrEnum):
@@ -97,7 +131,7 @@ class Gateway:
         self._services = services
         self._client = client
         self._roles = roles
-        self._name = f"{socket.gethostname()}/{os.getpid()}"
+        self._name = f"{_PLACE}/{os.getpid()}.{next(_workers)}"
 
     async def work(self, stop: asyncio.Event) -> None:
         """Poll until told to stop, then finish what is under way."""
@@ -295,6 +329,7 @@ class ProviderPool:
             configuration.password, literal_allowed=configuration.password_is_literal
         )
         self._name = name
+        self._configuration = configuration
         self._services = services
         self._make_worker = make_worker
         self._worker_name = worker_name
@@ -312,17 +347,18 @@ class ProviderPool:
 
     async def start(self) -> None:
         """Begin to bind; returns at once."""
-        await self._provider.start()
         self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._beat())]
 
     async def stop(self) -> None:
         """Take leave: no new tasks, answers awaited, unbound."""
-        await self._say_gone()
-        for task in self._tasks:
-            task.cancel()
+        polling, beating = self._tasks
+        await _cancelled(beating)
+        await self._say_leaving()
+        polling.cancel()
         # The binds are let go even if the poller cannot be stopped, since Temporal is away.
-        await asyncio.wait(self._tasks, timeout=_TIME_TO_PART.total_seconds())
+        await asyncio.wait([polling], timeout=_TIME_TO_PART.total_seconds())
         await self._provider.stop(self._services.settings.shutdown_grace)
+        await self._say_gone()
         metrics.provider_gone(self._name)
 
     async def _poll(self) -> None:
@@ -369,28 +405,60 @@ class ProviderPool:
         await asyncio.gather(*polling)
 
     async def _beat(self) -> None:
-        """Say how many binds are up: every two seconds, and as soon as it changes."""
+        """Say how it stands, and hold as many binds as is agreed: every two seconds, or as that changes."""
+        loop = asyncio.get_running_loop()
+        agreed_at = loop.time()
         while True:
-            up = self._provider.up
+            up, held, began = self._provider.up, self._provider.held, loop.time()
+            binds = held
             try:
-                async with self._services.database.begin() as connection:
-                    provider_store.beat(
-                        connection,
-                        self._name,
-                        self._worker_name,
-                        binds_up=self._provider.binds_up,
-                        state="up" if up else "down",
-                    )
-            except DATABASE_ERRORS as error:
+                async with asyncio.timeout(_BEAT_WITHIN):
+                    binds = await self._agree(held, up=up)
+                agreed_at = began
+            except (*DATABASE_ERRORS, TimeoutError) as error:
                 _log.warning("beat_missed", provider=self._name, error_type=type(error).__name__)
+                if loop.time() - agreed_at > _ALONE_FOR:
+                    binds = 0  # soon others take them for free
+            if binds != held:
+                await self._provider.hold(binds)
+                if binds < held:
+                    continue  # the others wait for these
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(provider_store.BEAT_EVERY.total_seconds()):
                     await self._provider.wait_until(up=not up)
 
+    async def _agree(self, held: int, *, up: bool) -> int:
+        beat = Beat(
+            provider=self._name,
+            worker=self._worker_name,
+            roles=sorted(self._roles),
+            binds_held=held,
+            binds_up=self._provider.binds_up,
+            state="up" if up else "down",
+        )
+        return await self._services.binds.agree(beat, self._configuration, _is_gone)
+
+    async def _say_leaving(self) -> None:
+        """Nothing goes this way any more, and its binds are free in a moment."""
+        beat = Beat(
+            provider=self._name,
+            worker=self._worker_name,
+            roles=(),
+            binds_held=self._provider.held,
+            binds_up=0,
+            state="down",
+        )
+        await self._say(lambda connection: provider_store.tell(connection, beat))
+
     async def _say_gone(self) -> None:
+        await self._say(
+            lambda connection: provider_store.gone(connection, self._name, self._worker_name)
+        )
+
+    async def _say(self, what: Callable[[Connection], None]) -> None:
         try:
             async with self._services.database.begin() as connection:
-                provider_store.gone(connection, self._name, self._worker_name)
+                what(connection)
         except DATABASE_ERRORS as error:
             # The beat runs out by itself.
             _log.warning("beat_missed", provider=self._name, error_type=type(error).__name__)

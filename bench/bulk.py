@@ -18,7 +18,7 @@ from local.folders import temporary_folder
 from local.stack import WORKERS, Stack
 
 BATCH = 10_000
-_WINDOWS = "binds = 2\nwindow = 500\n"
+_WINDOWS = "binds = {binds}\nwindow = 500\n"
 
 
 def bulk_100k(temporal: MakeTemporal | None = None) -> list[Figure]:
@@ -89,7 +89,7 @@ def receipts_in(temporal: MakeTemporal | None = None) -> list[Figure]:
             value=round((messages + BATCH // 10) / took, 1),
             unit="receipts/s",
             note=f"{messages + BATCH // 10} held by the SMSC until all messages were sent, then "
-            "reported over two binds; until the last message was delivered",
+            "reported over the binds that they came by; until the last message was delivered",
         )
     ]
 
@@ -193,7 +193,9 @@ def gateway(
         }
         ports = {name: smsc.port for name, smsc in peers.items()}
         configuration = folder / "bench.toml"
-        configuration.write_text(configuration_for(ports, _WINDOWS + provider) + more)
+        configuration.write_text(
+            configuration_for(ports, _WINDOWS.format(binds=2 * workers) + provider) + more
+        )
         with running(folder / "stack", configuration, workers=workers, temporal=temporal) as stack:
             headers = {"Authorization": f"Bearer {stack.api_key.secret}"}
             with httpx.Client(base_url=stack.api_url, headers=headers, timeout=60) as client:

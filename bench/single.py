@@ -133,7 +133,9 @@ async def with_own_smsc(
     async with Smsc("primary") as smsc:
         with temporary_folder() as folder:
             configuration = folder / "bench.toml"
-            configuration.write_text(configuration_for({"primary": smsc.port}))
+            configuration.write_text(
+                configuration_for({"primary": smsc.port}, f"binds = {2 * workers}")
+            )
             context = running(
                 folder / "stack",
                 configuration,

@@ -45,11 +45,13 @@ CONFIGURATION: Final = """\
 [providers.primary]
 type = "simulator"
 port = $primary
+binds = $binds
 echoes_reference = true
 
 [providers.backup]
 type = "simulator"
 port = $backup
+binds = $binds
 echoes_reference = true
 
 [[routes]]
@@ -146,6 +148,7 @@ class Stack:
         self._template = template
         self._environment = dict(environment or {})
         self._workers = [_worker(number) for number in range(1, workers + 1)]
+        self._parted = workers > 1
         self._own_servers = own_servers
         self._make_temporal = temporal
         self._progress = progress
@@ -249,7 +252,7 @@ class Stack:
         """
         if self._given_configuration is None:
             ports = {name: self.ports.of(name) for name in ("primary", "backup")}
-            text = string.Template(self._template).substitute(ports)
+            text = string.Template(self._template).substitute(ports, binds=2 * len(self._workers))
             self.configuration_file.write_text(text)
         _, configuration = read_configuration(self.configuration_file)
         self.find_temporal()
@@ -482,7 +485,7 @@ class Stack:
 
     def _roles(self, worker: str) -> Sequence[str]:
         """One of several leaves the shares of bulks to the others, so that alerts wait for none."""
-        if len(self._workers) == 1:
+        if not self._parted:
             return ["all"]
         if worker == self._workers[0]:
             return ["sends", "providers", "callbacks", "upkeep"]
@@ -493,6 +496,19 @@ class Stack:
 
     def kill_worker(self) -> None:
         self._kill("worker")
+
+    def add_worker(self) -> str:
+        """Start one more worker; its name."""
+        name = _worker(len(self._workers) + 1)
+        self._workers.append(name)
+        self.start_worker(name=name)
+        return name
+
+    def remove_worker(self, name: str) -> None:
+        """Stop a worker that was added, and forget it."""
+        self._stop(name)
+        self._workers.remove(name)
+        del self._children[name]
 
     def start_api(
         self,

@@ -127,9 +127,22 @@ class Provider(ABC):
     async def wait_until(self, *, up: bool) -> None:
         """Return as soon as `self.up` is as given, which may be at once."""
 
+    @property
     @abstractmethod
-    async def start(self) -> None:
-        """Begin to connect, in the background: a carrier that is down is no error here."""
+    def held(self) -> int:
+        """How many sessions this process keeps up, or is about to give back."""
+
+    @property
+    @abstractmethod
+    def rate(self) -> float | None:
+        """Messages a second that this process may send: its part of the carrier's rate."""
+
+    @abstractmethod
+    async def hold(self, binds: int) -> None:
+        """Keep so many sessions up from now on, in the background: a carrier that is down is no error.
+
+        Returns when those that are too many were ended, with their answers, within some seconds.
+        """
 
     @abstractmethod
     async def stop(self, grace: timedelta) -> None:

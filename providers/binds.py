@@ -39,8 +39,9 @@ _BIND_TYPES: Final[Mapping[BindStyle, tuple[BindType, ...]]] = {
 class _Bind:
     """A session that is wanted; `session` is there while it is bound."""
 
-    def __init__(self, name: str, bind_type: BindType) -> None:
-        self.name = name
+    def __init__(self, provider: str, number: int, bind_type: BindType) -> None:
+        self.name = f"{provider}/{number}{'r' if bind_type is BindType.RECEIVER else ''}"
+        self.number = number
         self.bind_type = bind_type
         self.session: Session | None = None
 
@@ -49,7 +50,7 @@ class Binds:
     """All sessions of one provider; each has its name, such as "primary/1".
 
     With `bind = "transmitter_receiver"` each of `configuration.binds` is a pair of sessions, whose
-    receivers have an "r" at the end of their names. `on_change` is called whenever a session can be
+    receivers have an "r" at the end of their names. None is bound before `hold`. `on_change` is called whenever a session can be
     used that could not, or the other way.
 
     Raises:
@@ -71,13 +72,13 @@ class Binds:
         self._on_change = on_change
         self._tls = _tls_context(configuration.tls)
         self._binds = [
-            _Bind(f"{provider}/{number}{'r' if bind_type is BindType.RECEIVER else ''}", bind_type)
+            _Bind(provider, number, bind_type)
             for number in range(1, configuration.binds + 1)
             for bind_type in _BIND_TYPES[configuration.bind]
         ]
         # Kept, since each message asks for them; `_changed` renews it.
         self._senders: list[Session] = []
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keepers: dict[_Bind, asyncio.Task[None]] = {}
         self._endings: set[asyncio.Task[None]] = set()
 
     def transmitting(self) -> Sequence[Session]:
@@ -97,23 +98,38 @@ class Binds:
                 freest, most = session, room
         return freest
 
-    def start(self) -> None:
-        """Begin to bind, in the background, for ever."""
-        loop = asyncio.get_running_loop()
-        self._keepers = [loop.create_task(self._keep_bound(bind)) for bind in self._binds]
+    @property
+    def held(self) -> int:
+        """How many binds are kept up, or being ended."""
+        return len({bind.number for bind in self._keepers})
+
+    async def hold(self, binds: int, drain_timeout: float) -> None:
+        """Keep so many binds up, in the background, for ever; those beyond are ended.
+
+        Answers to what these have sent are waited for `drain_timeout` seconds.
+        """
+        for bind in self._binds:
+            if bind.number <= binds and bind not in self._keepers:
+                keeping = asyncio.get_running_loop().create_task(self._keep_bound(bind))
+                self._keepers[bind] = keeping
+        self._changed()
+        surplus = [bind for bind in self._keepers if bind.number > binds]
+        await asyncio.gather(*[self._end(bind, drain_timeout) for bind in surplus])
+
+    async def _end(self, bind: _Bind, drain_timeout: float) -> None:
+        keeper = self._keepers[bind]
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        if bind.session is not None:
+            await _say_goodbye(bind.session, drain_timeout)
+            bind.session = None
+        self._keepers.pop(bind, None)
         self._changed()
 
     async def stop(self, drain_timeout: float) -> None:
         """Bind no more, and unbind; answers are waited for `drain_timeout` seconds."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        sessions = [bind.session for bind in self._binds if bind.session is not None]
-        await asyncio.gather(*[_say_goodbye(session, drain_timeout) for session in sessions])
+        await self.hold(0, drain_timeout)
         await asyncio.gather(*self._endings, return_exceptions=True)
-        for bind in self._binds:
-            bind.session = None
-        self._changed()
 
     def begin_anew(self, session: Session) -> None:
         """End a session that the SMSC does not think bound; it is bound again after a while."""
@@ -185,7 +201,7 @@ class Binds:
             if bind.bind_type is not BindType.RECEIVER and bind.session is not None
         ]
         up = sum(bind.session is not None and bind.session.is_open for bind in self._binds)
-        metrics.binds_counted(self._provider, {"up": up, "down": len(self._binds) - up})
+        metrics.binds_counted(self._provider, {"up": up, "down": len(self._keepers) - up})
         self._on_change()
 
 

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(logger_name=__name__)
 
+_PARTING: Final = 3.0
+"""Seconds for the answers of a session that is given to another process."""
+
 _UDHI: Final = 0x40  # esm_class, 3.4, 5.2.12
 _RECEIPT_WANTED: Final = 0x01  # registered_delivery, 3.4, 5.2.17
 _INTERNATIONAL: Final = 1  # TON, 3.4, 5.2.5
@@ -108,8 +111,19 @@ class SmppProvider(Provider):
     async def wait_until(self, *, up: bool) -> None:
         await (self._is_up if up else self._is_down).wait()
 
-    async def start(self) -> None:
-        self._binds.start()
+    @property
+    def held(self) -> int:
+        return self._binds.held
+
+    @property
+    def rate(self) -> float | None:
+        return self._turns.pace.limit
+
+    async def hold(self, binds: int) -> None:
+        rate, total = self._configuration.rate, self._configuration.binds
+        if rate is not None and binds:
+            self._turns.pace.limit_to(rate * binds / total)
+        await self._binds.hold(binds, _PARTING)
 
     async def stop(self, grace: timedelta) -> None:
         loop = asyncio.get_running_loop()

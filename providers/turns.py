@@ -33,12 +33,12 @@ _FURTHER_PART: Final = 0
 class Pace:
     """The rate at which messages may leave, as the generic cell rate algorithm (ITU-T I.371).
 
-    `rate` is in messages a second, None for as fast as the window allows. Times are seconds of
-    `clock`, which is monotonic.
+    `rate`, which is its `limit`, is in messages a second, None for as fast as the window allows. Times
+    are seconds of `clock`, which is monotonic.
     """
 
     def __init__(self, rate: float | None, clock: Callable[[], float]) -> None:
-        self._rate = rate
+        self.limit = rate
         self._clock = clock
         self._due = clock()
         self._slowed_to: float | None = None
@@ -48,14 +48,18 @@ class Pace:
         self._left_in_second = 0
         self._left_before = 0
 
+    def limit_to(self, rate: float) -> None:
+        """Messages a second from now on, where there was a rate before."""
+        self.limit = self._recovered = rate
+
     def rate(self) -> float | None:
         """The rate just now, which is less than the configured one after a complaint."""
         if self._slowed_to is None:
-            return self._rate
+            return self.limit
         rate = self._slowed_to * 2 ** ((self._clock() - self._slowed_at) / _RECOVERY)
         if self._recovered is not None and rate >= self._recovered:
             self._slowed_to = None
-            return self._rate
+            return self.limit
         return float(rate)
 
     def wait(self) -> float:

@@ -10,6 +10,7 @@ from services.accept import Accept
 from services.announcements import Announcements
 from services.asked import Checks
 from services.batches import Batches
+from services.binds import BindShares
 from services.bulk import Bulks
 from services.callbacks import Callbacks, TemporalLanes
 from services.configuration import Configurations
@@ -53,6 +54,7 @@ class Services:
     dead_letters: DeadLetters
     keys: Keys
     providers: Providers
+    binds: BindShares
     upkeep: Upkeep
 
     async def close(self) -> None:
@@ -130,6 +132,7 @@ def assemble(
         dead_letters=DeadLetters(database, orchestration, announcements),
         keys=Keys(database),
         providers=Providers(database, configurations),
+        binds=BindShares(database),
         upkeep=Upkeep(
             database, orchestration, callbacks, receipts, Retention(database, settings.retention)
         ),

@@ -8,7 +8,7 @@ come stands in its rows alone, so that whoever takes it up goes on from there.
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -139,16 +139,15 @@ class _Room:
     no more at once than a second of its rate.
     """
 
-    def __init__(self, provider: Provider, rate: Callable[[], float | None]) -> None:
-        self._provider = provider
-        self._rate = rate
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
         self._taken = 0
         self._changed = asyncio.Event()
 
     async def take(self, wanted: int) -> int:
         """Take room for so many messages, or for fewer; 0 if the provider is down."""
-        while self._provider.up:
-            most, rate = self._provider.capacity, self._rate()
+        while self.provider.up:
+            most, rate = self.provider.capacity, self.provider.rate
             if rate is not None:
                 most = min(most, max(1, int(rate)))
             # A claim costs nearly the same for one message as for fifty.
@@ -168,7 +167,7 @@ class _Room:
         self._changed.set()
 
     def _measure(self) -> None:
-        metrics.shares_measured(self._provider.name, self._taken)
+        metrics.shares_measured(self.provider.name, self._taken)
 
 
 class Bulks:
@@ -189,7 +188,7 @@ class Bulks:
         self.meeting = meeting
         self._orchestration = orchestration
         self._routes = routes
-        self._rooms: dict[str, tuple[Provider, _Room]] = {}
+        self._rooms: dict[str, _Room] = {}
 
     async def plan(self, task: PlanTask) -> Plan:
         """Look at the rows, write what time has made of them, and say what can be sent."""
@@ -360,14 +359,9 @@ class Bulks:
     def room_at(self, provider: Provider) -> _Room:
         """The room that all shares of a provider have together, in this process."""
         known = self._rooms.get(provider.name)
-        if known is None or known[0] is not provider:
-
-            def rate() -> float | None:
-                declared = self._configurations.current.providers.get(provider.name)
-                return declared.rate if declared is not None else None
-
-            known = self._rooms[provider.name] = (provider, _Room(provider, rate))
-        return known[1]
+        if known is None or known.provider is not provider:
+            known = self._rooms[provider.name] = _Room(provider)
+        return known
 
     async def ready(
         self, extent: Extent, provider: Provider, after: UUID, now: datetime

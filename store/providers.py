@@ -1,6 +1,7 @@
 """Which workers can send through a provider now, and what came of it lately."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from store.database import Connection, Row, sql
@@ -9,11 +10,26 @@ BEAT_EVERY = timedelta(seconds=2)
 BEAT_LASTS = timedelta(seconds=8)
 """A worker whose last beat is older counts as gone."""
 
+HELD_LASTS = timedelta(seconds=15)
+"""So long after its last beat its binds are its own; it has ended them by then."""
+
+# One worker at a time agrees with the others; nobody may hold what somebody holds already.
+_ONE_AT_A_TIME = sql("SELECT pg_advisory_xact_lock(hashtextextended('binds of ' || :provider, 0))")
 _BEAT = sql("""
-INSERT INTO provider_workers (provider, worker, beat_at, binds_up, state)
-VALUES (:provider, :worker, now(), :binds_up, :state)
+INSERT INTO provider_workers (provider, worker, beat_at, roles, binds_held, binds_up, state)
+VALUES (:provider, :worker, now(), :roles, :binds_held, :binds_up, :state)
 ON CONFLICT (provider, worker) DO UPDATE
-SET beat_at = excluded.beat_at, binds_up = excluded.binds_up, state = excluded.state
+SET beat_at = excluded.beat_at, roles = excluded.roles, binds_held = excluded.binds_held,
+    binds_up = excluded.binds_up, state = excluded.state
+""")
+# A process of before this column holds what it has bound.
+_HOLDERS = sql("""
+SELECT worker, roles, coalesce(binds_held, binds_up) AS binds_held FROM provider_workers
+WHERE provider = :provider AND beat_at > now() - CAST(:lasts AS interval)
+""")
+_HOLDS = sql("""
+UPDATE provider_workers SET binds_held = :binds_held
+WHERE provider = :provider AND worker = :worker
 """)
 _GONE = sql("DELETE FROM provider_workers WHERE provider = :provider AND worker = :worker")
 _SWEEP = sql("DELETE FROM provider_workers WHERE beat_at < now() - interval '1 hour'")
@@ -54,11 +70,43 @@ GROUP BY a.provider
 """)
 
 
-def beat(connection: Connection, provider: str, worker: str, *, binds_up: int, state: str) -> None:
-    """A worker says that it lives, and how many binds it has that can transmit."""
-    connection.send(
-        _BEAT, {"provider": provider, "worker": worker, "binds_up": binds_up, "state": state}
-    )
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a worker says of itself: that it lives, and how it stands with a provider.
+
+    Attributes:
+        roles: what it takes on there; nothing any more, if it is about to leave.
+        binds_held: how many binds it holds, or may be about to give back.
+        binds_up: how many of them can transmit.
+        state: "up" or "down".
+    """
+
+    provider: str
+    worker: str
+    roles: Sequence[str]
+    binds_held: int
+    binds_up: int
+    state: str
+
+
+def tell(connection: Connection, beat: Beat) -> None:
+    """Write a beat."""
+    connection.send(_BEAT, {name: getattr(beat, name) for name in Beat.__slots__})
+
+
+async def holders(connection: Connection, beat: Beat) -> Sequence[Row]:
+    """Write a beat; worker, roles and binds_held of all that may hold binds there.
+
+    Until the end of the transaction no other worker reads or changes what is held.
+    """
+    connection.send(_ONE_AT_A_TIME, {"provider": beat.provider})
+    tell(connection, beat)
+    return await connection.rows(_HOLDERS, {"provider": beat.provider, "lasts": HELD_LASTS})
+
+
+def holds(connection: Connection, provider: str, worker: str, binds: int) -> None:
+    """From now on a worker may hold so many binds."""
+    connection.send(_HOLDS, {"provider": provider, "worker": worker, "binds_held": binds})
 
 
 def gone(connection: Connection, provider: str, worker: str) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from domain.configuration import Environment
 from store import providers as store
+from store.providers import Beat
 from tests.api.conftest import Api, slug_of
 
 pytestmark = pytest.mark.stack
@@ -13,8 +14,8 @@ PROVIDERS = "/api/v1/providers"
 
 async def test_providers_are_up_while_a_living_worker_has_a_bind(api: Api) -> None:
     async with api.services.database.begin() as connection:
-        store.beat(connection, "primary", "worker/1", binds_up=2, state="up")
-        store.beat(connection, "backup", "worker/1", binds_up=0, state="down")
+        for name, binds, state in (("primary", 2, "up"), ("backup", 0, "down")):
+            store.tell(connection, Beat(name, "worker/1", ["providers"], binds, binds, state))
     primary, backup = sorted(
         (await api.get(PROVIDERS)).json()["items"], key=lambda p: str(p["name"]), reverse=True
     )

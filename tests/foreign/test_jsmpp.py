@@ -327,7 +327,7 @@ async def test_a_carrier_whose_certificate_we_trust_is_reached_by_tls(
             await gateway.until(message, "delivered")
         with capture_logs() as log:
             stranger = provider_that_trusts_nobody_new(smsc.port)
-            await stranger.start()
+            await stranger.hold(1)
             await until(lambda: written(log), lambda events: "bind_failed" in events)
             await stranger.stop(timedelta())
     assert {entry.get("error_type") for entry in log if entry["event"] == "bind_failed"} == {

@@ -81,7 +81,7 @@ async def provider(request, receipts):
         receipts.append(receipt)
 
     provider = GreetedProvider("jsmpp", configuration, PASSWORD, on_receipt)
-    await provider.start()
+    await provider.hold(configuration.binds)
     await asyncio.wait_for(provider.greeted.wait(), 10)
     yield provider
     await provider.stop(timedelta(seconds=2))

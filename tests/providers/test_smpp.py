@@ -107,7 +107,7 @@ async def new_carrier():
         provider = SmppProvider("primary", configuration, "secret", on_receipt, on_late)
         carrier = Carrier(provider, smsc)
         carriers.append(carrier)
-        await provider.start()
+        await provider.hold(configuration.binds)
         if up:
             await carrier.up()
         return carrier
@@ -477,11 +477,11 @@ async def test_a_bind_that_the_smsc_does_not_know_is_begun_anew(new_carrier):
 async def test_a_password_that_is_too_long_is_no_crash(new_carrier):
     carrier = await new_carrier(up=False)
     carrier.provider._binds._password = "much too long"
-    await carrier.provider._binds.stop(0)
-    carrier.provider._binds.start()
+    await carrier.provider.hold(0)
+    await carrier.provider.hold(1)
     await asyncio.sleep(0.05)
     assert not carrier.provider.up
-    assert all(not keeper.done() for keeper in carrier.provider._binds._keepers)
+    assert all(not keeper.done() for keeper in carrier.provider._binds._keepers.values())
 
 
 async def test_a_graceful_stop_loses_nothing(new_carrier):

@@ -256,7 +256,7 @@ async def test_send_to_a_worker_that_is_gone(gateway: Gateway):
     await gateway.primary.outage()
     await gateway.providers_up("backup")
     async with gateway.services.database.begin() as connection:
-        providers.beat(connection, "primary", "ghost", binds_up=1, state="up")
+        providers.tell(connection, providers.Beat("primary", "ghost", ["providers"], 1, 1, "up"))
     await gateway.execute(
         "UPDATE provider_workers SET beat_at = now() - interval '6 s' WHERE worker = 'ghost'"
     )
