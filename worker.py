@@ -420,6 +420,7 @@ class ProviderPool:
                 if loop.time() - agreed_at > _ALONE_FOR:
                     binds = 0  # soon others take them for free
             if binds != held:
+                _log.info("binds_held", provider=self._name, count=binds)
                 await self._provider.hold(binds)
                 if binds < held:
                     continue  # the others wait for these
