@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -353,11 +354,12 @@ class ProviderPool:
         """Take leave: no new tasks, answers awaited, unbound."""
         polling, beating = self._tasks
         await _cancelled(beating)
-        await self._say_leaving()
+        leaving = asyncio.create_task(self._leave())
         polling.cancel()
         # The binds are let go even if the poller cannot be stopped, since Temporal is away.
         await asyncio.wait([polling], timeout=_TIME_TO_PART.total_seconds())
         await self._provider.stop(self._services.settings.shutdown_grace)
+        await _cancelled(leaving)
         await self._say_gone()
         metrics.provider_gone(self._name)
 
@@ -439,22 +441,22 @@ class ProviderPool:
         )
         return await self._services.binds.agree(beat, self._configuration, _is_gone)
 
-    async def _say_leaving(self) -> None:
-        """Nothing goes this way any more, and its binds are free in a moment."""
-        beat = Beat(
-            provider=self._name,
-            worker=self._worker_name,
-            roles=(),
-            binds_held=self._provider.held,
-            binds_up=0,
-            state="down",
-        )
-        await self._say(lambda connection: provider_store.tell(connection, beat))
+    async def _leave(self) -> None:
+        """Say that nothing goes this way any more, for as long as binds are still held."""
+        while True:
+            beat = Beat(
+                provider=self._name,
+                worker=self._worker_name,
+                roles=(),
+                binds_held=self._provider.held,
+                binds_up=0,
+                state="down",
+            )
+            await self._say(partial(provider_store.tell, beat=beat))
+            await asyncio.sleep(provider_store.BEAT_EVERY.total_seconds())
 
     async def _say_gone(self) -> None:
-        await self._say(
-            lambda connection: provider_store.gone(connection, self._name, self._worker_name)
-        )
+        await self._say(partial(provider_store.gone, provider=self._name, worker=self._worker_name))
 
     async def _say(self, what: Callable[[Connection], None]) -> None:
         try:

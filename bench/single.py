@@ -69,9 +69,27 @@ def running(
     )
     try:
         with stack:
+            _until_shared(stack, workers)
             yield stack
     finally:
         stack.remove()
+
+
+_ARE_SHARED = """
+SELECT count(*) = %s * count(DISTINCT provider)
+       AND max(binds_held) - min(binds_held) <= 1 AND bool_and(binds_up = binds_held)
+FROM provider_workers
+"""
+
+
+def _until_shared(stack: Stack, workers: int) -> None:
+    """Returns when each worker has its part of the binds: an SMSC here reports only where it was sent."""
+    ends = time.monotonic() + 60
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        while connection.execute(_ARE_SHARED, [workers]).fetchall() != [(True,)]:
+            if time.monotonic() > ends:
+                raise RuntimeError("the workers have not shared the binds within a minute")
+            time.sleep(0.1)
 
 
 class Sender:

@@ -50,8 +50,8 @@ class Binds:
     """All sessions of one provider; each has its name, such as "primary/1".
 
     With `bind = "transmitter_receiver"` each of `configuration.binds` is a pair of sessions, whose
-    receivers have an "r" at the end of their names. None is bound before `hold`. `on_change` is called whenever a session can be
-    used that could not, or the other way.
+    receivers have an "r" at the end of their names. None is bound before `hold`. `on_change` is called
+    whenever a session can be used that could not, or the other way.
 
     Raises:
         OSError, ssl.SSLError: a file of `configuration.tls` cannot be read or used.
