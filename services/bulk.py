@@ -42,11 +42,11 @@ from services.delivery import (
     reference_of,
     until_written,
 )
-from services.meeting import GRACE, Meeting
+from services.meeting import GRACE, Meeting, Unwritten
 from services.orchestration import Orchestration
 from services.routes import ROUTED_BY, Routes, receipt_by, receipt_deadline
 from services.slices import in_slices
-from store import attempts, bulks, events, messages
+from store import attempts, bulks, events, messages, receipts
 from store.attempts import AttemptChange
 from store.bulks import ClaimOfMany, Extent
 from store.database import Connection, Database, Row
@@ -429,31 +429,61 @@ class Bulks:
         taken = {message_id for each in moves for message_id in each.ids}
         return [each for each in wanted if each.outbound.message_id in taken]
 
-    async def record(self, provider: str, changes: Sequence[AttemptChange]) -> None:
+    async def record(
+        self, provider: str, changes: Sequence[AttemptChange], answers: Unwritten
+    ) -> None:
         """Write what came of attempts, then meet the receipts that were quicker.
 
-        What is known is not given up while the database is away for a while.
+        What is known is not given up while the database is away for a while; receipts are.
         """
         moves, _ = await until_written(
-            lambda: self._record(provider, changes), message_id=None, provider=provider
+            lambda: self._record(provider, changes, answers), message_id=None, provider=provider
         )
         self._announcements.tell(moves)
-        parts = [part for change in changes for part in change.parts]
+        delivered = {
+            i for move in moves if move.status is MessageStatus.DELIVERED for i in move.ids
+        }
+        parts = [
+            part for each in changes if each.message_id not in delivered for part in each.parts
+        ]
         ids = [part.provider_message_id for part in parts]
         self._announcements.afterwards(self.meeting.look_again(provider, ids))
 
-    async def _record(self, provider: str, changes: Sequence[AttemptChange]) -> list[Transition]:
+    async def _record(
+        self, provider: str, changes: Sequence[AttemptChange], answers: Unwritten
+    ) -> list[Transition]:
         now = datetime.now(UTC)
-        async with self._database.begin() as connection:
-            lock(connection, sorted({change.message_id for change in changes}))
-            return await attempts.record_and_settle(
-                connection,
-                changes,
-                actor=ACTOR,
-                at=now,
-                check_by=now + GRACE,
-                doubt_until=now + receipt_deadline(self._configurations.current, provider),
+        with answers.receipts() as (kept, written):
+            async with self._database.begin() as connection:
+                lock(connection, sorted({change.message_id for change in changes}))
+                moves = await receipts.record_delivered(
+                    connection, changes, kept, actor=ACTOR, at=now
+                )
+                done = {message_id for move in moves for message_id in move.ids}
+                moves += await attempts.record_and_settle(
+                    connection,
+                    [change for change in changes if change.message_id not in done],
+                    actor=ACTOR,
+                    at=now,
+                    check_by=now + GRACE,
+                    doubt_until=now + receipt_deadline(self._configurations.current, provider),
+                )
+            written.update(
+                part.provider_message_id
+                for change in changes
+                if change.message_id in done
+                for part in change.parts
+                if part.provider_message_id is not None
             )
+        for each in written:
+            met = kept[each]
+            metrics.receipt_came(
+                provider=provider,
+                state=met.state,
+                matched=True,
+                seconds=(met.received_at - now).total_seconds(),
+            )
+        return moves
 
 
 class _Chooser:
@@ -603,7 +633,7 @@ class _Sending:
             changes, self._learned = self._learned, []
             answers, self._unwritten = self._unwritten, self._answers()
             try:
-                await self._bulks.record(self._provider.name, changes)
+                await self._bulks.record(self._provider.name, changes, answers)
             except Exception as error:  # noqa: BLE001 - the rows become unknown by their deadline
                 _log.error("outcomes_not_recorded", error_type=type(error).__name__)
                 self._failure = error

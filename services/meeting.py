@@ -1,15 +1,17 @@
 """Where receipts and answers meet that were committed at the same moment (docs/decisions/0013)."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from domain.errors import RECEIPT_ERRORS
+from domain.receipts import ReceiptState
 from services.announcements import Announcements
 from store import receipts
 from store.database import DATABASE_ERRORS, Database
-from store.receipts import Matched
+from store.receipts import Matched, StoredReceipt
 from telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -18,7 +20,9 @@ GRACE = timedelta(seconds=60)
 """How much later than planned something may happen before the reconciler asks after it."""
 
 _WRITTEN_WITHIN: Final = 1.0
-"""Seconds that receipts wait for their answers: without the database neither would be written."""
+"""Seconds that receipts wait for their answers to be written, and then for these to have been.
+
+Without the database neither would be."""
 
 _FEW = 1000
 """Receipts without a part of which all are read."""
@@ -27,11 +31,13 @@ RECEIPT_ERROR_NAMES = {state.value: error.value for state, error in RECEIPT_ERRO
 
 
 class Unwritten:
-    """Answers of a provider that are written together, in a moment."""
+    """Answers of a provider that are written together, in a moment, with receipts that came before."""
 
     def __init__(self, known: dict[str, "Unwritten"]) -> None:
         self._known = known
         self._ids: list[str] = []
+        self._kept: dict[str, tuple[StoredReceipt, asyncio.Future[bool]]] = {}
+        self._gathering = True
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def add(self, provider_message_ids: Iterable[str | None]) -> None:
@@ -40,8 +46,47 @@ class Unwritten:
         self._known.update(dict.fromkeys(ids, self))
         self._ids += ids
 
+    def keep(self, receipt: StoredReceipt) -> asyncio.Future[bool] | None:
+        """As `Meeting.keep`."""
+        if not self._gathering or receipt.provider_message_id in self._kept:
+            return None
+        loop = asyncio.get_running_loop()
+        if not self._kept:
+            loop.call_later(_WRITTEN_WITHIN, self._leave)
+        committed: asyncio.Future[bool] = loop.create_future()
+        self._kept[receipt.provider_message_id] = receipt, committed
+        return committed
+
+    def _leave(self) -> None:
+        """Leave what is kept to those who brought it."""
+        kept, self._kept = self._kept, {}
+        for _, committed in kept.values():
+            if not committed.done():
+                committed.set_result(False)
+
+    @contextmanager
+    def receipts(self) -> Iterator[tuple[Mapping[str, StoredReceipt], set[str]]]:
+        """The receipts to write with their answers, by their ids, and a set for those that were.
+
+        None is kept from now on. What is not in the set at the end of the block, or anything where
+        it raises, is left to those who brought it.
+        """
+        self._gathering = False
+        kept, self._kept = self._kept, {}
+        written: set[str] = set()
+        try:
+            yield {each: receipt for each, (receipt, _) in kept.items()}, written
+        except BaseException:
+            written.clear()
+            raise
+        finally:
+            for each, (_, committed) in kept.items():
+                if not committed.done():
+                    committed.set_result(each in written)
+
     def written(self) -> None:
         """They are written, or cannot be."""
+        self._leave()
         for each in self._ids:
             if self._known.get(each) is self:
                 del self._known[each]
@@ -62,6 +107,17 @@ class Meeting:
     def answers(self, provider: str) -> Unwritten:
         """Where answers are gathered that are not written yet."""
         return Unwritten(self._unwritten.setdefault(provider, {}))
+
+    def keep(self, receipt: StoredReceipt) -> asyncio.Future[bool] | None:
+        """Have a receipt written together with its answer, if that is being gathered just now.
+
+        The result, when both are committed, is whether they were: if not, it is to be written by
+        itself. Only what says that a message is delivered, and no more, is kept.
+        """
+        unwritten = self._unwritten.get(receipt.provider, {}).get(receipt.provider_message_id)
+        if unwritten is None or receipt.state is not ReceiptState.DELIVERED or receipt.network:
+            return None
+        return unwritten.keep(receipt)
 
     async def until_written(self, provider: str, ids: Iterable[str]) -> None:
         """Wait for those answers with these ids that are being gathered, for a second at most."""

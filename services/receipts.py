@@ -62,9 +62,13 @@ class ReceiptIntake:
         Raises:
             Exception: it was not stored: the sender has to keep it and send it again.
         """
+        receipt = self._to_store(received)
+        with_its_answer = self._meeting.keep(receipt)
+        if with_its_answer is not None and await with_its_answer:
+            return
         waiting = self._waiting.setdefault(received.provider, _Waiting())
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting.receipts.append((self._to_store(received), committed))
+        waiting.receipts.append((receipt, committed))
         if waiting.flusher is None or waiting.flusher.done():
             waiting.flusher = asyncio.create_task(self._flush(received.provider, waiting))
         await committed

@@ -160,7 +160,8 @@ _CHANGED = """
                       ELSE a.receipt_by END,
     bind = CASE WHEN t.bind = '' THEN a.bind ELSE t.bind END
 """
-_UNTOUCHED = """
+# Nobody but its submit has touched an attempt `a`, as which `t` tells what was learned.
+UNTOUCHED = """
     a.message_id = t.message_id AND a.number = t.number AND a.message_id = ANY(:ids)
     AND a.status = 'submitting' AND NOT a.expired
 """
@@ -190,7 +191,7 @@ WITH t AS ({
     SET part_status = t.status, provider_message_id = t.provider_message_id, answered_at = :at,
         {_CHANGED}
     FROM t
-    WHERE {_UNTOUCHED} AND a.part_status = 'submitting' AND a.provider_message_id IS NULL
+    WHERE {UNTOUCHED} AND a.part_status = 'submitting' AND a.provider_message_id IS NULL
     RETURNING a.message_id, a.number, a.epoch, a.provider, a.code, a.status
 ), {_MOVED_ON}
 """)
@@ -209,7 +210,7 @@ WITH o AS ({_OF_PARTS}), part AS (
     SELECT t.* FROM t JOIN (SELECT message_id, attempt, count(*) AS parts FROM part GROUP BY 1, 2) n
         ON n.message_id = t.message_id AND n.attempt = t.number AND n.parts = t.parts
 ), attempt AS (
-    UPDATE attempts a SET {_CHANGED} FROM whole t WHERE {_UNTOUCHED}
+    UPDATE attempts a SET {_CHANGED} FROM whole t WHERE {UNTOUCHED}
     RETURNING a.message_id, a.number, a.epoch, a.provider, a.code, a.status
 ), {_MOVED_ON}
 """)

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import psycopg
 import sqlalchemy.exc
-from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.rows import dict_row
 from sqlalchemy import make_url, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -259,10 +259,10 @@ class Database:
         """A free connection; given back clean, or not at all."""
         with _away():
             async with self._engine.connect() as pooled:
-                driver = (await pooled.get_raw_connection()).driver_connection
-                if not isinstance(driver, psycopg.AsyncConnection):
-                    message = f"the pool holds a {type(driver).__name__}"
-                    raise TypeError(message)
+                driver = await _driver_of(pooled)
+                while _ended(driver):  # with the server that it was made to, while it was at rest
+                    await pooled.invalidate()
+                    driver = await _driver_of(pooled)
                 try:
                     yield driver
                 except BaseException:
@@ -352,6 +352,24 @@ def _away() -> Iterator[None]:
         sqlalchemy.exc.TimeoutError,
     ) as error:
         raise DatabaseAway from error
+
+
+async def _driver_of(pooled: AsyncConnection) -> psycopg.AsyncConnection[Any]:
+    driver = (await pooled.get_raw_connection()).driver_connection
+    if not isinstance(driver, psycopg.AsyncConnection):
+        message = f"the pool holds a {type(driver).__name__}"
+        raise TypeError(message)
+    return driver
+
+
+def _ended(driver: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether the server has ended a connection that nobody used; no trip to it is made."""
+    try:
+        driver.pgconn.consume_input()  # its last words, if it has said any
+        driver.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return driver.pgconn.status != ConnStatus.OK
 
 
 async def _abandon(pooled: AsyncConnection, driver: psycopg.AsyncConnection[Any]) -> None:

@@ -8,12 +8,15 @@ it.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from domain.receipts import ReceiptState
-from store.attempts import AttemptChange, refold
+from domain.states import MessageStatus, PartStatus
+from store.attempts import UNTOUCHED, AttemptChange, refold
 from store.database import Answer, Connection, Row, sql
 from store.events import append
 from store.transitions import MOVED, TELL, ByCount, Transition, lock, move, settle
@@ -274,6 +277,88 @@ WITH pairs AS (
 ), {TELL}
 """)
 
+# The answer and its receipt in one statement, where both are as they usually are: the attempt has one
+# part, nobody but its submit has touched it, and the message waits for it. It moves twice. A copy of
+# the receipt may have been stored before its part was known.
+_RECORD_DELIVERED = ByCount.of(f"""
+WITH t AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS smallint[]),
+                         CAST(:binds AS text[]), CAST(:provider_ids AS text[]),
+                         CAST(:codes AS text[]), CAST(:refs AS integer[]),
+                         CAST(:senders AS text[]), CAST(:hashes AS bytea[]),
+                         CAST(:received AS timestamptz[]), CAST(:done AS timestamptz[]))
+         AS t (message_id, number, bind, provider_message_id, code, reference, sender, number_hash,
+               received_at, done_at)
+), attempt AS (
+    UPDATE attempts a
+    SET status = 'delivered', part_status = 'delivered', answered_at = :at, settled_at = :at,
+        provider_message_id = t.provider_message_id, error_class = NULL, code = '',
+        retry_after = NULL, bind = CASE WHEN t.bind = '' THEN a.bind ELSE t.bind END,
+        receipt_state = 'delivered', receipt_code = t.code, receipt_at = t.received_at
+    FROM t JOIN messages m ON m.id = t.message_id
+    WHERE {UNTOUCHED} AND a.part_status = 'submitting' AND a.provider_message_id IS NULL
+      AND m.id = ANY(:ids) AND m.status = 'sending' AND m.verdict IS NULL AND m.epoch = a.epoch
+      AND m.bulk_id IS NOT NULL AND starts_with(m.owner, 'bulk/')
+    RETURNING t.*, a.provider, m.reason AS reason_before
+), stored AS (
+    INSERT INTO receipts (day, provider, provider_message_id, state, code, reference, sender,
+                          number_hash, received_at, done_at, message_id, attempt, part)
+    SELECT CAST(received_at AS date), provider, provider_message_id, 'delivered', code, reference,
+           sender, number_hash, received_at, done_at, message_id, number, 1
+    FROM attempt
+    ON CONFLICT (day, provider, provider_message_id, state, code)
+    DO UPDATE SET copies = receipts.copies + excluded.copies,
+                  message_id = coalesce(receipts.message_id, excluded.message_id),
+                  attempt = coalesce(receipts.attempt, excluded.attempt),
+                  part = coalesce(receipts.part, excluded.part)
+), arrived AS (
+    UPDATE messages m
+    SET status = 'delivered', reason = 'delivered', moved_at = :at, check_by = NULL,
+        waiting_for = NULL
+    FROM attempt a
+    WHERE m.id = a.message_id AND m.id = ANY(:ids)
+    RETURNING m.id, m.bulk_id, m.mode, m.account_id, m.environment, m.network, m.owner, m.epoch,
+              m.callback_lane_id, m.callback_url, m.callback_final_only, a.number AS attempt,
+              a.provider, a.code AS receipt_code, a.reason_before
+), told_of_many AS (
+    INSERT INTO events_of_many (bulk_id, message_ids, at, kind, actor, previous, status, attempt,
+                                provider, network, code, reason, detail)
+    SELECT g.bulk_id, g.ids, :at, s.kind, coalesce(s.actor, :actor), s.previous, s.status,
+           g.attempt, g.provider,
+           CASE s.kind WHEN 'moved' THEN g.network END,
+           CASE s.kind WHEN 'moved' THEN '' ELSE g.receipt_code END,
+           coalesce(s.reason, CASE s.previous WHEN 'sending' THEN g.reason_before END), s.detail
+    FROM (
+        SELECT bulk_id, attempt, provider, network, receipt_code, reason_before, array_agg(id) AS ids
+        FROM arrived
+        GROUP BY bulk_id, attempt, provider, network, receipt_code, reason_before
+    ) g
+    CROSS JOIN (VALUES
+        (1, 'moved', NULL, 'sending', 'sent', NULL, '{{}}'::jsonb),
+        (2, 'receipt', 'provider', NULL, 'delivered', NULL, '{{"part": 1}}'),
+        (3, 'moved', 'receipt', 'sent', 'delivered', 'delivered', '{{}}')
+    ) AS s (step, kind, actor, previous, status, reason, detail)
+    ORDER BY s.step
+), outbox AS (
+    INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
+                                 occurred_at, next_at)
+    SELECT CASE s.status WHEN 'sent' THEN fresh.of_sent ELSE fresh.of_delivered END,
+           m.callback_lane_id, m.account_id, m.environment, m.id, m.callback_url, s.status, :at, :at
+    FROM arrived m
+    JOIN unnest(CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[]), CAST(:more_event_ids AS uuid[]))
+         AS fresh (message_id, of_sent, of_delivered) ON fresh.message_id = m.id
+    CROSS JOIN (VALUES (1, 'sent'), (2, 'delivered')) AS s (step, status)
+    WHERE m.callback_lane_id IS NOT NULL AND s.status = ANY(:told)
+      AND (s.status <> 'sent' OR NOT m.callback_final_only)
+    ORDER BY s.step
+)
+SELECT NULL AS id, NULL AS traceparent, bulk_id, 'sending' AS previous, 'sent' AS status,
+       reason_before AS reason, mode, provider, '' AS code, account_id, owner, epoch,
+       callback_lane_id, array_agg(id) AS ids
+FROM arrived
+GROUP BY bulk_id, reason_before, mode, provider, account_id, owner, epoch, callback_lane_id
+""")
+
 # Somebody else may have been quicker.
 _ASSIGN = sql("""
 UPDATE receipts r SET message_id = p.message_id, attempt = p.attempt, part = p.part
@@ -391,6 +476,55 @@ async def ingest(
     return Matched(
         (*first.met, *second.met), (*first.transitions, *second.transitions), second.alone
     )
+
+
+async def record_delivered(
+    connection: Connection,
+    changes: Sequence[AttemptChange],
+    receipts: Mapping[str, StoredReceipt],
+    *,
+    actor: str,
+    at: datetime,
+) -> list[Transition]:
+    """Write the answers to attempts together with their `receipts`, as far as these have come.
+
+    Those of which nothing is returned are left as they were, with their receipts: what is not as it
+    usually is. The rows of the messages are locked; `receipts` are by the provider's ids, and say
+    that messages of bulks are delivered, and no more.
+    """
+    left = dict(receipts)
+    pairs = [
+        (change, receipt)
+        for change in changes
+        if len(change.parts) == 1
+        and change.parts[0].status == PartStatus.ACCEPTED
+        and (receipt := left.pop(change.parts[0].provider_message_id or "", None)) is not None
+    ]
+    if not pairs:
+        return []
+    sent = await move(
+        connection,
+        _RECORD_DELIVERED,
+        [change.message_id for change, _ in pairs],
+        actor=actor,
+        at=at,
+        check_by=None,
+        more_event_ids=[uuid7() for _ in pairs],
+        numbers=[change.number for change, _ in pairs],
+        binds=[change.bind for change, _ in pairs],
+        provider_ids=[receipt.provider_message_id for _, receipt in pairs],
+        codes=[receipt.code for _, receipt in pairs],
+        refs=[receipt.reference for _, receipt in pairs],
+        senders=[receipt.sender for _, receipt in pairs],
+        hashes=[receipt.number_hash for _, receipt in pairs],
+        received=[receipt.received_at for _, receipt in pairs],
+        done=[receipt.done_at for _, receipt in pairs],
+    )
+    delivered = [
+        replace(each, previous=each.status, status=MessageStatus.DELIVERED, reason="delivered")
+        for each in sent
+    ]
+    return [*sent, *delivered]
 
 
 def _identity(receipt: StoredReceipt) -> tuple[date, str, str, str]:

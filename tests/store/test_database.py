@@ -96,12 +96,38 @@ async def test_an_exception_in_the_block_undoes_what_was_sent_and_what_was_not(d
 async def test_a_connection_that_was_ended_is_told_as_a_database_that_is_away_and_replaced(
     database, database_url
 ):
-    first = await database.rows(BACKEND)
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
-        await other.execute("SELECT pg_terminate_backend(%s)", [first[0]["pid"]])
+    async def ended_in_the_middle():
+        async with database.begin() as connection:
+            (first,) = await connection.rows(BACKEND)
+            async with await psycopg.AsyncConnection.connect(
+                database_url, autocommit=True
+            ) as other:
+                await other.execute("SELECT pg_terminate_backend(%s)", [first["pid"]])
+            await connection.rows(NAMES)
+
     with pytest.raises(DatabaseAway):
-        await database.rows(NAMES)
+        await ended_in_the_middle()
     assert await names(database) == []
+
+
+async def test_connections_that_were_ended_while_nobody_used_them_are_met_by_nobody(database_url):
+    database = Database.connect(database_url, pool_size=4)
+    killer = Database.connect(database_url, pool_size=1)
+    try:
+        await asyncio.gather(*[database.rows(sql("SELECT pg_sleep(0.3)")) for _ in range(4)])
+        ended = await killer.rows(
+            sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+        assert len(ended) == 4
+        await asyncio.sleep(0.3)
+        found = await asyncio.gather(*[database.rows(BACKEND) for _ in range(8)])
+        assert len(found) == 8
+    finally:
+        await database.close()
+        await killer.close()
 
 
 async def test_a_database_that_is_not_there_is_told_in_the_same_words():

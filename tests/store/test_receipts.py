@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from domain.receipts import ReceiptState
 from store import attempts, receipts
@@ -180,3 +181,156 @@ async def test_a_receipt_that_knows_its_part_by_reference_may_wait_for_the_answe
         assert not receiving.done(), "the answer has the message's row"
     assert len((await receiving).met) == 1
     assert await statuses(database) == {"delivered": 1}
+
+
+# --- an answer and its receipt in one change ---------------------------------------------------
+
+
+async def in_a_bulk(database: Database, messages, *, final_only=False):
+    """Make messages those of a bulk, whose callbacks somebody wants."""
+    bulk, lane = uuid7(), uuid7()
+    async with database.begin() as connection:
+        connection.send(
+            sql("INSERT INTO bulks VALUES (:bulk, :first, :last, :count, :now)"),
+            {
+                "bulk": bulk,
+                "first": messages[0],
+                "last": messages[-1],
+                "count": len(messages),
+                "now": NOW,
+            },
+        )
+        connection.send(
+            sql(
+                "INSERT INTO callback_lanes (id, account_id, origin) VALUES (:lane, 'default', :o)"
+            ),
+            {"lane": lane, "o": f"https://{lane.hex}.example.com"},
+        )
+        connection.send(
+            sql(
+                "UPDATE messages SET bulk_id = :bulk, owner = 'bulk/bat_1', check_by = :now,"
+                " callback_lane_id = :lane, callback_url = 'https://example.com/',"
+                " callback_final_only = :final WHERE id = ANY(:ids)"
+            ),
+            {"bulk": bulk, "now": NOW, "lane": lane, "final": final_only, "ids": messages},
+        )
+
+
+def accepted_as(messages, its_id):
+    return [
+        AttemptChange(m, 1, [PartRecord(1, "accepted", its_id(n), None, "")], code="", bind="p/1")
+        for n, m in enumerate(messages)
+    ]
+
+
+async def record_together(database, changes, kept):
+    async with database.begin() as connection:
+        lock(connection, sorted(change.message_id for change in changes))
+        return await receipts.record_delivered(connection, changes, kept, actor="test", at=NOW)
+
+
+NOBODYS = {"id", "seq", "message_id", "message_ids", "bulk_id", "lane_id", "recipient_id"}
+NOBODYS |= {"provider_message_id", "callback_lane_id", "position"}
+
+
+TABLES = {
+    "messages": "id = ANY(:ids) ORDER BY id",
+    "attempts": "message_id = ANY(:ids) ORDER BY message_id",
+    "receipts": "message_id = ANY(:ids) ORDER BY id",
+    "events_of_many": "message_ids <@ :ids ORDER BY seq",
+    "callback_events": "message_id = ANY(:ids) ORDER BY message_id, position",
+    "events": "message_id = ANY(:ids) ORDER BY seq",
+}
+
+
+async def written(database: Database, messages):
+    """All that is written of messages, but for names: in the order in which it was written."""
+    found = {}
+    for table, where in TABLES.items():
+        rows = await database.rows(sql(f"SELECT * FROM {table} WHERE {where}"), {"ids": messages})
+        found[table] = [{k: v for k, v in row.items() if k not in NOBODYS} for row in rows]
+    return found
+
+
+@pytest.mark.parametrize("final_only", [False, True])
+@pytest.mark.parametrize("count", [1, 60])
+async def test_an_answer_and_its_receipt_together_leave_what_they_leave_one_by_one(
+    database, count, final_only
+):
+    apart = await submitted(database, count, inside=True)
+    await in_a_bulk(database, apart, final_only=final_only)
+    async with database.begin() as connection:
+        lock(connection, sorted(apart))
+        await attempts.record_and_settle(
+            connection,
+            accepted_as(apart, "apart {}".format),
+            actor="test",
+            at=NOW,
+            check_by=None,
+            doubt_until=NOW,
+        )
+    async with database.begin() as connection:
+        batch = [receipt(f"apart {n}") for n in range(count)]
+        await receipts.ingest(connection, "p", batch, **HOW)
+
+    together = await submitted(database, count, inside=True)
+    await in_a_bulk(database, together, final_only=final_only)
+    moves = await record_together(
+        database,
+        accepted_as(together, "together {}".format),
+        {f"together {n}": receipt(f"together {n}") for n in range(count)},
+    )
+    assert [(m.previous.value, m.status.value, m.messages) for m in moves] == [
+        ("sending", "sent", count),
+        ("sent", "delivered", count),
+    ]
+    one, other = await written(database, apart), await written(database, together)
+    assert one == other
+    assert len(one["receipts"]) == count, "each has its receipt"
+    told = [row["status"] for row in other["callback_events"]]
+    assert told == ["delivered"] * count if final_only else ["sent", "delivered"] * count
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        "UPDATE messages SET epoch = 2 WHERE id = :one",
+        "UPDATE messages SET owner = 'send/1' WHERE id = :one",
+        "UPDATE attempts SET expired = true WHERE message_id = :one",
+        "UPDATE attempts SET provider_message_id = 'another' WHERE message_id = :one",
+    ],
+)
+async def test_what_is_not_as_it_usually_is_is_left_as_it_was(database, unusual):
+    messages = await submitted(database, 3, inside=True)
+    await in_a_bulk(database, messages)
+    async with database.begin() as connection:
+        connection.send(sql(unusual), {"one": messages[1]})
+    before = await written(database, [messages[1]])
+    kept = {f"id {n}": receipt(f"id {n}") for n in range(3)}
+    moves = await record_together(database, accepted_as(messages, "id {}".format), kept)
+    assert {i for move in moves for i in move.ids} == {messages[0], messages[2]}
+    assert await written(database, [messages[1]]) == before
+    stored = await database.rows(sql("SELECT provider_message_id FROM receipts"))
+    assert {row["provider_message_id"] for row in stored} == {"id 0", "id 2"}
+
+
+async def test_a_copy_that_was_stored_before_its_answer_is_assigned_with_it(database):
+    (message,) = await submitted(database, 1, inside=True)
+    await in_a_bulk(database, [message])
+    async with database.begin() as connection:
+        await receipts.ingest(connection, "p", [receipt("id 0")], **HOW)
+    await record_together(
+        database, accepted_as([message], "id {}".format), {"id 0": receipt("id 0")}
+    )
+    (stored,) = await database.rows(sql("SELECT message_id, attempt, part, copies FROM receipts"))
+    assert dict(stored) == {"message_id": message, "attempt": 1, "part": 1, "copies": 2}
+    assert await statuses(database) == {"delivered": 1}
+
+
+async def test_of_two_messages_that_got_one_id_one_is_delivered_by_one_receipt(database):
+    messages = await submitted(database, 2, inside=True)
+    await in_a_bulk(database, messages)
+    await record_together(
+        database, accepted_as(messages, lambda _: "same"), {"same": receipt("same")}
+    )
+    assert await statuses(database) == {"delivered": 1, "sending": 1}

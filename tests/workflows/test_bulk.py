@@ -187,6 +187,17 @@ async def test_receipts_that_come_before_the_answers_count(gateway: Gateway):
     assert carried(gateway) == batch.texts
 
 
+async def test_receipts_that_follow_their_answers_at_once_are_written_with_them(gateway: Gateway):
+    gateway.primary.set_default(Behaviour(receipts=(ReceiptStep(after=0),), latency=0.05))
+    batch = await Batch(gateway, 200).send()
+    await batch.until_all("delivered")
+    assert carried(gateway) == batch.texts
+    (found,) = await gateway.fetch(
+        "SELECT count(*) FILTER (WHERE answered_at = settled_at) AS together FROM attempts"
+    )
+    assert found["together"] > 100
+
+
 async def test_a_paused_batch_sends_nothing_more_and_goes_on_where_it_was(
     database_url, temporal_client
 ):
