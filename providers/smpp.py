@@ -35,7 +35,7 @@ from smpp.session import ResponseTimeout, Session, SessionClosed, SessionError
 from telemetry import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from domain.configuration import SmppProvider as SmppConfiguration
     from domain.receipts import ReceiptState
@@ -64,6 +64,8 @@ _PRIORITY_FLAGS: Final[Mapping[Priority, int]] = {
 _LONGEST_SHORT_CODE: Final = 8
 _SHORTEST_NUMBER: Final = 7
 _LONGEST_NUMBER: Final = 15
+
+_DELIVERIES: Final = frozenset({Command.DELIVER_SM, Command.DATA_SM})
 
 
 class SmppProvider(Provider):
@@ -242,32 +244,51 @@ class SmppProvider(Provider):
 
     # What the SMSC asks
 
-    async def _take(self, session: Session, pdu: Pdu) -> Pdu | None:
+    def _take(self, session: Session, pdu: Pdu) -> Awaitable[Pdu | None]:
+        receipt = parse_receipt(pdu) if pdu.command in _DELIVERIES else None
+        if receipt is None:
+            return self._answer(session, pdu)
+        return self._take_receipt(session, pdu, receipt)
+
+    async def _answer(self, session: Session, pdu: Pdu) -> Pdu | None:
+        """What is no receipt; a permanent no keeps the SMSC from insisting."""
         match pdu.command:
             case Command.DELIVER_SM | Command.DATA_SM:
-                return await self._take_delivery(session, pdu)
+                # There is no inbound service to take it.
+                _log.warning("inbound_not_taken", provider=self.name, bind=session.name)
+                return pdu.reply(Status.ESME_RX_R_APPN)
             case Command.ALERT_NOTIFICATION | Command.OUTBIND:
                 return None  # neither has an answer (3.4, 4.12 and 4.1.7)
             case _:
                 return pdu.reply(Status.ESME_RINVCMDID)
 
-    async def _take_delivery(self, session: Session, pdu: Pdu) -> Pdu:
-        receipt = parse_receipt(pdu)
-        if receipt is None:
-            # There is no inbound service to take it; a permanent no keeps the SMSC from insisting.
-            _log.warning("inbound_not_taken", provider=self.name, bind=session.name)
-            return pdu.reply(Status.ESME_RX_R_APPN)
-        try:
-            await self._on_receipt(_received(self.name, self._configuration, receipt))
-        except Exception as error:  # noqa: BLE001 - whatever it was, the SMSC is to come again
-            _log.error(
-                "receipt_not_recorded",
-                provider=self.name,
-                bind=session.name,
-                error_type=type(error).__name__,
+    def _take_receipt(
+        self, session: Session, pdu: Pdu, receipt: Receipt
+    ) -> asyncio.Future[Pdu | None]:
+        """Its answer, when it is stored. No task for each: thousands of them come in a second."""
+        answer: asyncio.Future[Pdu | None] = asyncio.get_running_loop().create_future()
+
+        def answered(stored: asyncio.Future[None]) -> None:
+            error = asyncio.CancelledError() if stored.cancelled() else stored.exception()
+            answer.set_result(
+                pdu.reply() if error is None else self._not_recorded(session, pdu, error)
             )
-            return pdu.reply(Status.ESME_RX_T_APPN)
-        return pdu.reply()
+
+        try:
+            received = _received(self.name, self._configuration, receipt)
+            asyncio.ensure_future(self._on_receipt(received)).add_done_callback(answered)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the SMSC is to come again
+            answer.set_result(self._not_recorded(session, pdu, error))
+        return answer
+
+    def _not_recorded(self, session: Session, receipt: Pdu, error: BaseException) -> Pdu:
+        _log.error(
+            "receipt_not_recorded",
+            provider=self.name,
+            bind=session.name,
+            error_type=type(error).__name__,
+        )
+        return receipt.reply(Status.ESME_RX_T_APPN)
 
 
 class _Slot(AbstractAsyncContextManager[None]):

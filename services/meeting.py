@@ -1,7 +1,7 @@
 """Where receipts and answers meet that were committed at the same moment (docs/decisions/0013)."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -36,7 +36,7 @@ class Unwritten:
     def __init__(self, known: dict[str, "Unwritten"]) -> None:
         self._known = known
         self._ids: list[str] = []
-        self._kept: dict[str, tuple[StoredReceipt, asyncio.Future[bool]]] = {}
+        self._kept: dict[str, tuple[StoredReceipt, Callable[[bool], None]]] = {}
         self._gathering = True
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -46,23 +46,20 @@ class Unwritten:
         self._known.update(dict.fromkeys(ids, self))
         self._ids += ids
 
-    def keep(self, receipt: StoredReceipt) -> asyncio.Future[bool] | None:
+    def keep(self, receipt: StoredReceipt, tell: Callable[[bool], None]) -> bool:
         """As `Meeting.keep`."""
         if not self._gathering or receipt.provider_message_id in self._kept:
-            return None
-        loop = asyncio.get_running_loop()
+            return False
         if not self._kept:
-            loop.call_later(_WRITTEN_WITHIN, self._leave)
-        committed: asyncio.Future[bool] = loop.create_future()
-        self._kept[receipt.provider_message_id] = receipt, committed
-        return committed
+            asyncio.get_running_loop().call_later(_WRITTEN_WITHIN, self._leave)
+        self._kept[receipt.provider_message_id] = receipt, tell
+        return True
 
     def _leave(self) -> None:
         """Leave what is kept to those who brought it."""
         kept, self._kept = self._kept, {}
-        for _, committed in kept.values():
-            if not committed.done():
-                committed.set_result(False)
+        for _, tell in kept.values():
+            tell(False)
 
     @contextmanager
     def receipts(self) -> Iterator[tuple[Mapping[str, StoredReceipt], set[str]]]:
@@ -80,9 +77,8 @@ class Unwritten:
             written.clear()
             raise
         finally:
-            for each, (_, committed) in kept.items():
-                if not committed.done():
-                    committed.set_result(each in written)
+            for each, (_, tell) in kept.items():
+                tell(each in written)
 
     def written(self) -> None:
         """They are written, or cannot be."""
@@ -108,16 +104,16 @@ class Meeting:
         """Where answers are gathered that are not written yet."""
         return Unwritten(self._unwritten.setdefault(provider, {}))
 
-    def keep(self, receipt: StoredReceipt) -> asyncio.Future[bool] | None:
+    def keep(self, receipt: StoredReceipt, tell: Callable[[bool], None]) -> bool:
         """Have a receipt written together with its answer, if that is being gathered just now.
 
-        The result, when both are committed, is whether they were: if not, it is to be written by
-        itself. Only what says that a message is delivered, and no more, is kept.
+        If so, `tell` is called with whether both were committed: if not, the receipt is to be written
+        by itself. Only what says that a message is delivered, and no more, is kept.
         """
         unwritten = self._unwritten.get(receipt.provider, {}).get(receipt.provider_message_id)
         if unwritten is None or receipt.state is not ReceiptState.DELIVERED or receipt.network:
-            return None
-        return unwritten.keep(receipt)
+            return False
+        return unwritten.keep(receipt, tell)
 
     async def until_written(self, provider: str, ids: Iterable[str]) -> None:
         """Wait for those answers with these ids that are being gathered, for a second at most."""

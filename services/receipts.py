@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from domain.ids import IdPrefix, parse_id, public_id
 from domain.numbers import InvalidNumber, parse_number
@@ -56,22 +57,35 @@ class ReceiptIntake:
         self._recipient_hash = recipient_hash
         self._waiting: dict[str, _Waiting] = {}
 
-    async def take(self, received: ReceivedReceipt) -> None:
-        """Returns once the receipt is committed; whoever sent it may be answered then.
+    def take(self, received: ReceivedReceipt) -> asyncio.Future[None]:
+        """Done once the receipt is committed; whoever sent it may be answered then.
 
         Raises:
             Exception: it was not stored: the sender has to keep it and send it again.
         """
         receipt = self._to_store(received)
-        with_its_answer = self._meeting.keep(receipt)
-        if with_its_answer is not None and await with_its_answer:
-            return
-        waiting = self._waiting.setdefault(received.provider, _Waiting())
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self._meeting.keep(receipt, partial(self._met, receipt, committed)):
+            self._wait(receipt, committed)
+        return committed
+
+    def _met(
+        self,
+        receipt: StoredReceipt,
+        committed: asyncio.Future[None],
+        was_written: bool,
+    ) -> None:
+        if not was_written:
+            self._wait(receipt, committed)
+        elif not committed.done():
+            committed.set_result(None)
+
+    def _wait(self, receipt: StoredReceipt, committed: asyncio.Future[None]) -> None:
+        """Have a receipt written with the next ones."""
+        waiting = self._waiting.setdefault(receipt.provider, _Waiting())
         waiting.receipts.append((receipt, committed))
         if waiting.flusher is None or waiting.flusher.done():
-            waiting.flusher = asyncio.create_task(self._flush(received.provider, waiting))
-        await committed
+            waiting.flusher = asyncio.create_task(self._flush(receipt.provider, waiting))
 
     async def take_reported(self, received: ReceivedReceipt) -> None:
         """As `take`, from a carrier that may name the message by our id instead of its own.

@@ -255,7 +255,14 @@ class Pdu:
         tlvs: tuple[Tlv, ...] = (),
     ) -> Pdu:
         """The response to this request, with its sequence number."""
-        return Pdu(Command(self.command | RESPONSE_BIT), status, self.sequence, fields, tlvs)
+        return Pdu(_RESPONSES[self.command], status, self.sequence, fields, tlvs)
+
+
+_RESPONSES: Final[Mapping[int, Command]] = {
+    int(command): Command(command | RESPONSE_BIT)
+    for command in Command
+    if command | RESPONSE_BIT in set(Command)
+}
 
 
 class _Unreadable(Exception):

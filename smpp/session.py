@@ -15,6 +15,7 @@ import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Final, TypeAlias, cast
 
 import structlog
@@ -168,7 +169,7 @@ class Session(asyncio.Protocol):
 
         self._backlog: deque[Pdu] = deque()
         self._reading_paused = False
-        self._handlers: set[asyncio.Task[None]] = set()
+        self._handlers: set[asyncio.Future[Pdu | None]] = set()
         self._deaf = False
         self._parting = False
         self._quiet: asyncio.Future[None] | None = None
@@ -455,14 +456,20 @@ class Session(asyncio.Protocol):
             self.respond(Pdu(answer, malformed.status, malformed.sequence))
 
     def _take_request(self, pdu: Pdu) -> None:
-        if len(self._handlers) < self._max_handlers:
-            task = self._loop.create_task(self._handle(pdu))
-            self._handlers.add(task)
-            task.add_done_callback(self._handler_done)
-        else:
-            self._backlog.append(pdu)
-            if len(self._backlog) >= _MAX_BACKLOG and not self._reading_paused:
-                self._pause_reading()
+        if not self._backlog:
+            # Whoever waits for a response that came before it is told first.
+            self._loop.call_soon(self._work_off)
+        self._backlog.append(pdu)
+        if len(self._backlog) >= _MAX_BACKLOG and not self._reading_paused:
+            self._pause_reading()
+
+    def _work_off(self) -> None:
+        while self._backlog and len(self._handlers) < self._max_handlers:
+            self._handle(self._backlog.popleft())
+        if self._reading_paused and len(self._backlog) <= _MAX_BACKLOG // 2:
+            self._resume_reading()
+        if self._quiet is not None:
+            self._notice_quiet()
 
     def _pause_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -475,32 +482,35 @@ class Session(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    async def _handle(self, pdu: Pdu) -> None:
-        while True:
-            try:
-                response = await self._on_request(self, pdu)
-                if response is not None:
-                    self.respond(response)
-            except Exception as error:  # noqa: BLE001 - one bad request must not end the bind
-                # Its text may hold what the PDU held; its kind may be told.
-                _log.error(
-                    "smpp_handler_failed",
-                    session=self.name,
-                    command=pdu.command.name,
-                    error_type=type(error).__name__,
-                )
-                if pdu.command not in _UNANSWERED:
-                    self.respond(pdu.reply(Status.ESME_RSYSERR))
-            if not self._backlog:
-                return
-            pdu = self._backlog.popleft()
-            if self._reading_paused and len(self._backlog) <= _MAX_BACKLOG // 2:
-                self._resume_reading()
+    def _handle(self, pdu: Pdu) -> None:
+        try:
+            handling = asyncio.ensure_future(self._on_request(self, pdu))
+        except Exception as error:  # noqa: BLE001 - one bad request must not end the bind
+            self._handler_failed(pdu, error)
+            return
+        self._handlers.add(handling)
+        handling.add_done_callback(partial(self._handled, pdu))
 
-    def _handler_done(self, task: asyncio.Task[None]) -> None:
-        self._handlers.discard(task)
-        if self._quiet is not None:
-            self._notice_quiet()
+    def _handled(self, pdu: Pdu, handling: asyncio.Future[Pdu | None]) -> None:
+        self._handlers.discard(handling)
+        if not handling.cancelled():
+            error = handling.exception()
+            if error is not None:
+                self._handler_failed(pdu, error)
+            elif (response := handling.result()) is not None:
+                self.respond(response)
+        self._work_off()
+
+    def _handler_failed(self, pdu: Pdu, error: BaseException) -> None:
+        # Its text may hold what the PDU held; its kind may be told.
+        _log.error(
+            "smpp_handler_failed",
+            session=self.name,
+            command=pdu.command.name,
+            error_type=type(error).__name__,
+        )
+        if pdu.command not in _UNANSWERED:
+            self.respond(pdu.reply(Status.ESME_RSYSERR))
 
     # Signs of life
 
@@ -569,7 +579,7 @@ class Session(asyncio.Protocol):
     def _part_soon(self, reason: str) -> None:
         """Part when all requests, theirs and ours, are answered, or the grace is over."""
         self._drain(reason)
-        if self._pending or self._handlers:
+        if self._is_busy:
             self._quiet = self._quiet or self._loop.create_future()
             self._quiet.add_done_callback(lambda _: self._part(reason))
             self._parting_timer = self._loop.call_later(_PARTING_GRACE, self._part, reason)
@@ -585,13 +595,18 @@ class Session(asyncio.Protocol):
         self._slot_waiters.clear()
 
     async def _until_quiet(self) -> None:
-        if self._pending or self._handlers:
+        if self._is_busy:
             self._quiet = self._quiet or self._loop.create_future()
             await asyncio.shield(self._quiet)
 
     def _notice_quiet(self) -> None:
-        if self._quiet and not self._quiet.done() and not (self._pending or self._handlers):
+        if self._quiet and not self._quiet.done() and not self._is_busy:
             self._quiet.set_result(None)
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether requests, theirs or ours, are not answered yet."""
+        return bool(self._pending or self._handlers or self._backlog)
 
     def _part(self, reason: str) -> None:
         """Say what is left to say, and close; what does not leave in the grace never does."""

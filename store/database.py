@@ -315,28 +315,51 @@ async def _execute(driver: psycopg.AsyncConnection[Any], sent: _Sent) -> psycopg
 def _as_array(value: object) -> object:
     """A list as Postgres writes it (manual, 8.15.2); everything else as it is.
 
-    The driver's own way takes three times as long, which was an eighth of a worker's time.
+    The driver's own way takes three times as long, which was an eighth of a worker's time. Lists of
+    one value, which are half of all, are written once, and the others as far as can be in one go.
     """
     if not isinstance(value, list | tuple):
         return value
-    kind = next((type(each) for each in value if each is not None), None)
-    write = None if kind is None else _WRITTEN.get(kind)
-    if write is None and kind is not None:
+    first = next((each for each in value if each is not None), None)
+    write = _WRITTEN.get(type(first))
+    if first is not None and write is None:
         return value
-    return "{" + ",".join("NULL" if e is None or write is None else write(e) for e in value) + "}"
+    count = len(value)
+    if count > 1 and value[0] == value[-1] and value.count(value[0]) == count:
+        written = "NULL" if write is None else write(value[:1])
+        return "{" + ",".join([written] * count) + "}"
+    if write is None:
+        return "{NULL}" if count else "{}"
+    try:
+        return "{" + write(value) + "}"
+    except (AttributeError, TypeError):  # there is a None in it
+        each = ("NULL" if one is None else write((one,)) for one in value)
+        return "{" + ",".join(each) + "}"
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _texts(texts: Sequence[str]) -> str:
+    together = '","'.join(texts)
+    if "\\" in together or together.count('"') != 2 * (len(texts) - 1):
+        together = '","'.join([t.replace("\\", "\\\\").replace('"', '\\"') for t in texts])
+    return f'"{together}"'
 
 
-_WRITTEN: Final[Mapping[type, Callable[[Any], str]]] = {
-    UUID: attrgetter("hex"),  # half of the time that hyphens take
-    int: str,
-    str: _quoted,
-    bytes: lambda octets: f'"\\\\x{octets.hex()}"',
-    datetime: lambda moment: f'"{moment.isoformat()}"',
-    date: date.isoformat,
+def _octets(octets: Sequence[bytes]) -> str:
+    return '"\\\\x' + '","\\\\x'.join(map(bytes.hex, octets)) + '"'
+
+
+def _moments(moments: Sequence[datetime]) -> str:
+    return '"' + '","'.join(map(datetime.isoformat, moments)) + '"'
+
+
+_HEX: Final = attrgetter("hex")  # half of the time that hyphens take
+_WRITTEN: Final[Mapping[type, Callable[[Sequence[Any]], str]]] = {
+    UUID: lambda ids: ",".join(map(_HEX, ids)),
+    int: lambda numbers: ",".join(map(int.__repr__, numbers)),
+    str: _texts,
+    bytes: _octets,
+    datetime: _moments,
+    date: lambda days: ",".join(map(date.isoformat, days)),
 }
 
 

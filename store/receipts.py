@@ -12,14 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from domain.receipts import ReceiptState
 from domain.states import MessageStatus, PartStatus
 from store.attempts import UNTOUCHED, AttemptChange, refold
 from store.database import Answer, Connection, Row, sql
 from store.events import append
-from store.transitions import MOVED, TELL, ByCount, Transition, lock, move, settle
+from store.transitions import FRESH_ID, MOVED, TELL, ByCount, Transition, lock, move, settle
 
 # Ids of providers recycle: older parts with the same id are somebody else's.
 _ID_LIFE = timedelta(days=14)
@@ -342,15 +340,15 @@ WITH t AS (
 ), outbox AS (
     INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
                                  occurred_at, next_at)
-    SELECT CASE s.status WHEN 'sent' THEN fresh.of_sent ELSE fresh.of_delivered END,
-           m.callback_lane_id, m.account_id, m.environment, m.id, m.callback_url, s.status, :at, :at
-    FROM arrived m
-    JOIN unnest(CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[]), CAST(:more_event_ids AS uuid[]))
-         AS fresh (message_id, of_sent, of_delivered) ON fresh.message_id = m.id
-    CROSS JOIN (VALUES (1, 'sent'), (2, 'delivered')) AS s (step, status)
-    WHERE m.callback_lane_id IS NOT NULL AND s.status = ANY(:told)
-      AND (s.status <> 'sent' OR NOT m.callback_final_only)
-    ORDER BY s.step
+    SELECT {FRESH_ID}, callback_lane_id, account_id, environment, id, callback_url, status, :at, :at
+    FROM (
+        SELECT m.*, s.status
+        FROM arrived m
+        CROSS JOIN (VALUES (1, 'sent'), (2, 'delivered')) AS s (step, status)
+        WHERE m.callback_lane_id IS NOT NULL AND s.status = ANY(:told)
+          AND (s.status <> 'sent' OR NOT m.callback_final_only)
+        ORDER BY s.step
+    ) AS told
 )
 SELECT NULL AS id, NULL AS traceparent, bulk_id, 'sending' AS previous, 'sent' AS status,
        reason_before AS reason, mode, provider, '' AS code, account_id, owner, epoch,
@@ -509,7 +507,6 @@ async def record_delivered(
         actor=actor,
         at=at,
         check_by=None,
-        more_event_ids=[uuid7() for _ in pairs],
         numbers=[change.number for change, _ in pairs],
         binds=[change.bind for change, _ in pairs],
         provider_ids=[receipt.provider_message_id for _, receipt in pairs],

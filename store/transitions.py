@@ -77,9 +77,19 @@ m.callback_lane_id IS NOT NULL AND m.status = ANY(:told)
     AND (m.status <> 'sent' OR NOT m.callback_final_only) AS told
 """
 
+# An id for each row that is told of, and for no other: what all of a statement's have in common comes
+# with it (`fresh_ids`), and their number is theirs.
+FRESH_ID = "CAST(:fresh || lpad(to_hex(row_number() OVER ()), 6, '0') AS uuid)"
+
+
+def fresh_ids() -> str:
+    """The first 26 of the 32 digits of version 7 UUIDs (RFC 9562, 5.7) that nobody else makes."""
+    return uuid7().hex[:26]
+
+
 # Follows `moved`, which has `MOVED`, `previous`, and the `attempt`, `provider` and `code` that the
 # move is about. Those of one bulk that made the same move are told of together: one event, one row.
-TELL = """
+TELL = f"""
 told AS (
     INSERT INTO events (message_id, at, kind, actor, previous, status, attempt, provider, network,
                         code, reason)
@@ -95,12 +105,9 @@ told AS (
 ), outbox AS (
     INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
                                  provider_code, occurred_at, next_at)
-    SELECT fresh.id, moved.callback_lane_id, moved.account_id, moved.environment, moved.id,
+    SELECT {FRESH_ID}, moved.callback_lane_id, moved.account_id, moved.environment, moved.id,
            moved.callback_url, moved.status, coalesce(moved.code, ''), :at, :at
-    FROM moved
-    JOIN unnest(CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[])) AS fresh (message_id, id)
-      ON fresh.message_id = moved.id
-    WHERE moved.told
+    FROM moved WHERE moved.told
 )
 SELECT CASE WHEN bulk_id IS NULL THEN id END AS id,
        CASE WHEN bulk_id IS NULL THEN traceparent END AS traceparent,
@@ -175,14 +182,12 @@ WITH folded AS (
 """)
 
 # That a message was sent is its end where its provider gives no receipts.
-_TELL_SENT = sql("""
+_TELL_SENT = sql(f"""
 INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
                              occurred_at, next_at)
-SELECT fresh.id, m.callback_lane_id, m.account_id, m.environment, m.id, m.callback_url, m.status,
+SELECT {FRESH_ID}, m.callback_lane_id, m.account_id, m.environment, m.id, m.callback_url, m.status,
        m.moved_at, :at
 FROM messages m
-JOIN unnest(CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[])) AS fresh (message_id, id)
-  ON fresh.message_id = m.id
 WHERE m.id = ANY(:ids) AND m.status = 'sent' AND m.verdict = 'sent' AND m.callback_final_only
   AND m.callback_lane_id IS NOT NULL
 """)
@@ -193,7 +198,7 @@ def tell_sent(connection: Connection, ids: Sequence[UUID], at: datetime) -> None
 
     For those that were judged so in this transaction. Nobody is woken: the next sweep is soon.
     """
-    connection.send(_TELL_SENT, {"ids": list(ids), "event_ids": [uuid7() for _ in ids], "at": at})
+    connection.send(_TELL_SENT, {"ids": list(ids), "fresh": fresh_ids(), "at": at})
 
 
 def lock(connection: Connection, ids: Sequence[UUID]) -> None:
@@ -235,7 +240,7 @@ def move(
     """Run a statement that moves messages, and so ends with `TELL`; arguments as those of `settle`, `more` are its own."""
     values = {
         "ids": ids,
-        "event_ids": [uuid7() for _ in ids],
+        "fresh": fresh_ids(),
         "told": _TOLD,
         "actor": actor,
         "at": at,

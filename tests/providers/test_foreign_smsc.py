@@ -54,8 +54,8 @@ class GreetedProvider(SmppProvider):
         super().__init__(*arguments)
         self.greeted = asyncio.Event()
 
-    async def _take_delivery(self, session, pdu):
-        answer = await super()._take_delivery(session, pdu)
+    async def _answer(self, session, pdu):
+        answer = await super()._answer(session, pdu)
         self.greeted.set()
         return answer
 

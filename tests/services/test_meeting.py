@@ -37,7 +37,7 @@ async def test_a_receipt_waits_for_its_answer_that_is_about_to_be_written(
     monkeypatch.setattr(services.meeting, "_WRITTEN_WITHIN", 60)
     answers = gateway.services.bulks.meeting.answers("primary")
     answers.add(["one", None])
-    early = asyncio.create_task(gateway.services.receipts.take(receipt_of("one")))
+    early = gateway.services.receipts.take(receipt_of("one"))
     await asyncio.sleep(0.3)
     assert not early.done()
     answers.written()
@@ -68,7 +68,7 @@ async def test_a_receipt_whose_answer_is_written_waits_for_nothing(
 async def test_a_receipt_that_is_written_with_its_answer_is_not_written_again(gateway: Gateway):
     answers = gateway.services.bulks.meeting.answers("primary")
     answers.add(["one"])
-    early = asyncio.create_task(gateway.services.receipts.take(receipt_of("one")))
+    early = gateway.services.receipts.take(receipt_of("one"))
     await asyncio.sleep(0.1)
     with answers.receipts() as (kept, written):
         written.update(kept)
@@ -81,7 +81,7 @@ async def test_a_receipt_that_is_written_with_its_answer_is_not_written_again(ga
 async def test_a_receipt_whose_answer_could_not_be_written_is_written_by_itself(gateway: Gateway):
     answers = gateway.services.bulks.meeting.answers("primary")
     answers.add(["one"])
-    early = asyncio.create_task(gateway.services.receipts.take(receipt_of("one")))
+    early = gateway.services.receipts.take(receipt_of("one"))
     await asyncio.sleep(0.1)
     with contextlib.suppress(DatabaseAway), answers.receipts() as (kept, written):
         written.update(kept)

@@ -1,6 +1,8 @@
 """Transactions whose statements travel together."""
 
 import asyncio
+from datetime import UTC, date, datetime
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -169,3 +171,27 @@ async def test_percent_signs_and_casts_reach_the_database_as_they_were_written(d
         sql("SELECT CAST(:n AS integer) % 7 AS rest, 'a:b' AS colon"), {"n": 10}
     )
     assert dict(found[0]) == {"rest": 3, "colon": "a:b"}
+
+
+_AWKWARD = ["", "NULL", "a,b", "{a}", 'a "quoted" one', "back\\slash", '","', "' %s :n", "é\n😀"]
+_LISTS = {
+    "text": [_AWKWARD, ["same", "same"], ["a", None, 'b"'], [None, "a"], ['"', '"']],
+    "integer": [[1, -2, 3], [7, 7, 7], [0, None]],
+    "uuid": [[UUID(int=1), UUID(int=2)], [UUID(int=1)] * 2, [None, UUID(int=2)]],
+    "bytea": [[b"\x00\xff", b"a"], [b"", b""], [b"a", None]],
+    "timestamptz": [
+        [datetime(2026, 11, 23, 1, 2, 3, 4, tzinfo=UTC), datetime(1999, 1, 1, tzinfo=UTC)],
+        [datetime(2026, 11, 23, tzinfo=UTC)] * 3,
+        [None, datetime(2026, 11, 23, tzinfo=UTC)],
+    ],
+    "date": [[date(2026, 1, 1), date(2026, 1, 2)], [date(2026, 1, 1), None]],
+    "boolean": [[True, False], [True, True]],
+}
+
+
+@pytest.mark.parametrize("kind", _LISTS)
+async def test_lists_reach_the_database_as_they_are(database, kind):
+    echo = sql(f"SELECT CAST(:list AS {kind}[]) AS list")
+    for given in (*_LISTS[kind], [], [None], [None, None]):
+        found = await database.rows(echo, {"list": given})
+        assert found[0]["list"] == given
