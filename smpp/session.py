@@ -404,6 +404,9 @@ class Session(asyncio.Protocol):
                 self._queue(encode(Pdu(Command.GENERIC_NACK, Status.ESME_RINVCMDLEN)))
                 self._deaf = True  # whatever follows is nothing that was meant
                 self._part_soon("the stream is out of step")
+        if self._backlog:
+            # Whoever waits for a response that came with these requests is told first.
+            self._loop.call_soon(self._work_off)
 
     def _take(self, frame: bytes) -> None:
         try:
@@ -456,9 +459,6 @@ class Session(asyncio.Protocol):
             self.respond(Pdu(answer, malformed.status, malformed.sequence))
 
     def _take_request(self, pdu: Pdu) -> None:
-        if not self._backlog:
-            # Whoever waits for a response that came before it is told first.
-            self._loop.call_soon(self._work_off)
         self._backlog.append(pdu)
         if len(self._backlog) >= _MAX_BACKLOG and not self._reading_paused:
             self._pause_reading()
