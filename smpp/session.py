@@ -167,6 +167,7 @@ class Session(asyncio.Protocol):
         self._sweep_at = math.inf
         self._sweep_timer: asyncio.TimerHandle | None = None
 
+        self._arrived: deque[Pdu] = deque()
         self._backlog: deque[Pdu] = deque()
         self._reading_paused = False
         self._handlers: set[asyncio.Future[Pdu | None]] = set()
@@ -404,9 +405,9 @@ class Session(asyncio.Protocol):
                 self._queue(encode(Pdu(Command.GENERIC_NACK, Status.ESME_RINVCMDLEN)))
                 self._deaf = True  # whatever follows is nothing that was meant
                 self._part_soon("the stream is out of step")
-        if self._backlog:
+        if self._arrived:
             # Whoever waits for a response that came with these requests is told first.
-            self._loop.call_soon(self._work_off)
+            self._loop.call_soon(self._take_requests, len(self._arrived))
 
     def _take(self, frame: bytes) -> None:
         try:
@@ -421,7 +422,7 @@ class Session(asyncio.Protocol):
         elif pdu.command is Command.UNBIND:
             self._take_unbind(pdu)
         else:
-            self._take_request(pdu)
+            self._arrived.append(pdu)
 
     def _take_response(self, pdu: Pdu) -> None:
         sequence = pdu.sequence
@@ -458,8 +459,9 @@ class Session(asyncio.Protocol):
         if malformed.command_id not in _UNANSWERED:
             self.respond(Pdu(answer, malformed.status, malformed.sequence))
 
-    def _take_request(self, pdu: Pdu) -> None:
-        self._backlog.append(pdu)
+    def _take_requests(self, count: int) -> None:
+        self._backlog += [self._arrived.popleft() for _ in range(min(count, len(self._arrived)))]
+        self._work_off()
         if len(self._backlog) >= _MAX_BACKLOG and not self._reading_paused:
             self._pause_reading()
 
@@ -606,7 +608,7 @@ class Session(asyncio.Protocol):
     @property
     def _is_busy(self) -> bool:
         """Whether requests, theirs or ours, are not answered yet."""
-        return bool(self._pending or self._handlers or self._backlog)
+        return bool(self._pending or self._handlers or self._arrived or self._backlog)
 
     def _part(self, reason: str) -> None:
         """Say what is left to say, and close; what does not leave in the grace never does."""
@@ -636,7 +638,8 @@ class Session(asyncio.Protocol):
         for timer in (self._idle_timer, self._parting_timer, self._sweep_timer):
             if timer is not None:
                 timer.cancel()
-        self._backlog.clear()  # not answered, so the peer will ask again
+        self._arrived.clear()  # not answered, so the peer will ask again
+        self._backlog.clear()
         for pending in list(self._pending.values()):
             if not pending.future.done():
                 sent = pending.position <= self._flushed
