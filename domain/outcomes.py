@@ -1,10 +1,10 @@
 """What a provider answers to an attempt, as values: a carrier's refusal is no exception of ours."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
 from domain.errors import ErrorClass
+from domain.values import value
 
 
 class OutcomeKind(StrEnum):
@@ -20,7 +20,7 @@ class OutcomeKind(StrEnum):
     """It may have left, and no answer came."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PartOutcome:
     """What came of one part.
 

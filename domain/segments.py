@@ -22,6 +22,7 @@ from domain.encoding import (
     is_gsm7,
 )
 from domain.substitutions import Replacement, substitute
+from domain.values import value
 
 MAX_PARTS = 255
 """The total is one octet in every method (TS 23.040, 9.2.3.24.1; SMPP 3.4, 5.3.2.23)."""
@@ -82,7 +83,7 @@ class TooManyParts(UnsendableText):
         self.limit = limit
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Segmented:
     """A text as it will be sent."""
 
@@ -253,7 +254,7 @@ def short_message_octets(
     return header + encode_text(part, encoding, alphabet, header_length=len(header))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WirePart:
     """One PDU's worth: what goes into `short_message`, and the TLVs (tag, value) beside it."""
 

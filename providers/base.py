@@ -14,10 +14,11 @@ from domain.errors import ErrorClass
 from domain.modes import Priority
 from domain.outcomes import OutcomeKind, PartOutcome
 from domain.receipts import ReceiptState
+from domain.values import value
 from telemetry import metrics
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outbound:
     """One message as handed to a carrier.
 
@@ -36,7 +37,7 @@ class Outbound:
     priority: Priority
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReceivedReceipt:
     """A receipt as a carrier sent it.
 
@@ -87,7 +88,7 @@ class NoSlot(Exception):
         self.error_class = error_class
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answered:
     """What came of one part, and the seconds from the socket to the answer, if there was one."""
 

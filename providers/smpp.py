@@ -378,20 +378,17 @@ class _Submission:
         """What came of it, or None where the session closed before the part had left."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        unknown = PartOutcome(
-            number, OutcomeKind.UNKNOWN, error_class=ErrorClass.UNKNOWN, bind=session.name
-        )
         try:
             answer = await session.request(Command.SUBMIT_SM, fields, tlvs)
         except SessionClosed as end:
-            return Answered(unknown) if end.sent else None
+            return _unknown(number, session) if end.sent else None
         except ResponseTimeout as silence:
             if not silence.sent:
                 return Answered(not_sent(number, session.name))
             self.late = silence.late
-            return Answered(unknown)
+            return _unknown(number, session)
         except MalformedPdu:
-            return Answered(unknown)
+            return _unknown(number, session)
         except FieldError:
             invalid = ErrorClass.INVALID_MESSAGE
             return Answered(
@@ -403,6 +400,12 @@ class _Submission:
         elif outcome.error_class is ErrorClass.SESSION:
             self._binds.begin_anew(session)
         return Answered(outcome, loop.time() - began)
+
+
+def _unknown(number: int, session: Session) -> Answered:
+    return Answered(
+        PartOutcome(number, OutcomeKind.UNKNOWN, error_class=ErrorClass.UNKNOWN, bind=session.name)
+    )
 
 
 def _source(configuration: SmppConfiguration, sender: str) -> Fields:

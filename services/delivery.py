@@ -433,7 +433,9 @@ _GRAVITY = {
 
 def as_change(message_id: UUID, number: int, outcomes: Sequence[PartOutcome]) -> AttemptChange:
     """What the outcomes of an attempt's parts are to the store: the worst speaks for it."""
-    worst = max(outcomes, key=lambda outcome: _GRAVITY[outcome.kind])
+    worst = outcomes[0]
+    if len(outcomes) > 1:
+        worst = max(outcomes, key=lambda outcome: _GRAVITY[outcome.kind])
     return AttemptChange(
         message_id=message_id,
         number=number,

@@ -205,13 +205,13 @@ class ReceiptIntake:
         moves: Sequence[Transition],
     ) -> None:
         for each in met:
-            metrics.receipt_came(
+            metrics.receipts_came(
                 provider=provider, state=each.state, matched=True, seconds=each.seconds
             )
         alone = Counter(receipt.state for receipt in batch)
         alone.subtract(each.state for each in met)
         for state in alone.elements():
-            metrics.receipt_came(provider=provider, state=state, matched=False)
+            metrics.receipts_came(provider=provider, state=state, matched=False)
         for move in moves:
             if move.message_id is None:
                 continue  # many moves at once are no part of one message's trace

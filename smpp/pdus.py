@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
@@ -20,6 +20,8 @@ from typing import Final, Protocol, TypeAlias
 from smpplib import command as smpplib_command
 from smpplib import command_codes, consts
 from smpplib.ptypes import ostr
+
+from domain.values import value
 
 HEADER_LENGTH: Final = 16
 # message_payload carries up to 64 KiB (3.4, 5.3.2.32); the rest is room for fields and TLVs.
@@ -195,7 +197,7 @@ class FieldError(ValueError):
     """A value that its field cannot carry: too long, out of range, or not of this command."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tlv:
     """An optional parameter (3.4, 3.2.4.1): `tag` and `value` as on the wire."""
 
@@ -208,7 +210,7 @@ Fields: TypeAlias = Mapping[str, int | bytes]
 NO_FIELDS: Final[Fields] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pdu:
     """One PDU. `fields` has SMPP's names; text is bytes, without its terminator.
 

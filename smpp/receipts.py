@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from domain.receipts import ReceiptState
+from domain.values import value
 from smpp.pdus import Pdu, Tag
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ _DATES: Final[Mapping[int, tuple[str, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NetworkError:
     """network_error_code (SMPP 3.4, 5.3.2.31): the kind of network, and its own code."""
 
@@ -87,7 +88,7 @@ class NetworkError:
     code: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Receipt:
     """What an SMSC says has become of a part.
 

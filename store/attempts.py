@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from domain.states import AttemptStatus, PartStatus, fold_attempt
+from domain.values import value
 from store.database import Answer, Connection, Row, sql
 from store.transitions import MOVED, TELL, ByCount, Transition, move, settle
 
@@ -270,7 +271,7 @@ def resume(connection: Connection, wanted: Claim) -> Answer[list[int]]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PartRecord:
     """What is written of one part after its provider answered, or did not."""
 
@@ -281,7 +282,7 @@ class PartRecord:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptChange:
     """An attempt of which something was learned; None and "" leave what is known.
 

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from domain.receipts import ReceiptState
 from domain.states import MessageStatus, PartStatus
+from domain.values import value
 from store.attempts import UNTOUCHED, AttemptChange, refold
 from store.database import Answer, Connection, Row, sql
 from store.events import append
@@ -23,7 +24,7 @@ from store.transitions import FRESH_ID, MOVED, TELL, ByCount, Transition, lock, 
 _ID_LIFE = timedelta(days=14)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredReceipt:
     """A receipt as it is stored; `number_hash` is the recipient's keyed hash, never the number."""
 

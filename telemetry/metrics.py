@@ -289,14 +289,21 @@ def message_reached_wire(*, mode: Mode, seconds: float) -> None:
     _child(_request_to_wire, _label("mode", mode)).observe(max(seconds, 0.0))
 
 
-def receipt_came(
-    *, provider: str, state: ReceiptState, matched: bool, seconds: float | None = None
+def receipts_came(
+    *,
+    provider: str,
+    state: ReceiptState,
+    matched: bool,
+    count: int = 1,
+    seconds: float | None = None,
 ) -> None:
-    """A receipt was stored; `seconds` since the provider accepted the part, if it is final."""
+    """Receipts were stored, `seconds` since the provider accepted their parts, if they are final."""
     name = _label("provider", provider)
-    _child(_receipts, name, _label("state", state), str(matched).lower()).inc()
+    _child(_receipts, name, _label("state", state), str(matched).lower()).inc(count)
     if seconds is not None and state.is_final:
-        _child(_receipt_delay, name).observe(max(seconds, 0.0))
+        delay = _child(_receipt_delay, name)
+        for _ in range(count):
+            delay.observe(max(seconds, 0.0))
 
 
 def binds_counted(provider: str, by_state: Mapping[str, int]) -> None:

@@ -58,9 +58,9 @@ def test_a_part_is_counted_with_what_came_of_it_and_timed_if_answered():
 
 
 def test_only_final_receipts_are_timed():
-    metrics.receipt_came(provider="m3", state=ReceiptState.ENROUTE, matched=True, seconds=1)
-    metrics.receipt_came(provider="m3", state=ReceiptState.DELIVERED, matched=True, seconds=2)
-    metrics.receipt_came(provider="m3", state=ReceiptState.DELIVERED, matched=False)
+    metrics.receipts_came(provider="m3", state=ReceiptState.ENROUTE, matched=True, seconds=1)
+    metrics.receipts_came(provider="m3", state=ReceiptState.DELIVERED, matched=True, seconds=2)
+    metrics.receipts_came(provider="m3", state=ReceiptState.DELIVERED, matched=False)
     assert metric_value("smsgateway_receipt_delay_seconds_sum", {"provider": "m3"}) == 2
     unmatched = {"provider": "m3", "state": "delivered", "matched": "false"}
     assert metric_value("smsgateway_receipts_total", unmatched) == 1
@@ -68,7 +68,7 @@ def test_only_final_receipts_are_timed():
 
 def test_a_clock_that_went_back_breaks_no_histogram():
     metrics.message_reached_wire(mode=Mode.ALERT, seconds=-1)
-    metrics.receipt_came(provider="m4", state=ReceiptState.DELIVERED, matched=True, seconds=-1)
+    metrics.receipts_came(provider="m4", state=ReceiptState.DELIVERED, matched=True, seconds=-1)
     assert metric_value("smsgateway_receipt_delay_seconds_sum", {"provider": "m4"}) == 0
 
 
@@ -89,7 +89,7 @@ def test_a_number_becomes_no_label():
     metrics.message_accepted(mode=Mode.ALERT, environment=NUMBER, country=NUMBER, runner="single")
     metrics.request_refused(f"cannot send to {NUMBER}")
     metrics.part_submitted(provider=NUMBER, outcome=OutcomeKind.REFUSED, code=NUMBER)
-    metrics.receipt_came(provider=NUMBER, state=ReceiptState.DELIVERED, matched=True)
+    metrics.receipts_came(provider=NUMBER, state=ReceiptState.DELIVERED, matched=True)
     metrics.callbacks_tried(outcome=NUMBER, events=1, seconds=0.1)
     metrics.message_reconciled(NUMBER)
     metrics.request_answered(method=NUMBER, route=f"/sms/{NUMBER}", status=200, seconds=0.1)
