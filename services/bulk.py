@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -77,7 +78,9 @@ _SHARE_FOR: Final = 30.0
 """Seconds after which a share ends, to be planned anew: others may be waiting for its place."""
 
 _GATHERING: Final = 0.05
-"""Seconds for which outcomes are gathered before they are written, while more are to come."""
+_LONGEST_GATHERING: Final = 0.2
+"""Seconds for which outcomes are gathered, while more are to come: few statements cost less. It ends
+between the two when a quarter of what the windows hold has come, so that these stay full."""
 
 _NEVER_TRIED: Final = "queued"
 
@@ -543,6 +546,8 @@ class _Sending:
         self._unwritten = self._answers()
         self._recorder: asyncio.Task[None] | None = None
         self._submitting: set[asyncio.Task[None]] = set()
+        self._enough = 0
+        self._gathered = asyncio.Event()
         self._failure: BaseException | None = None
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -582,7 +587,7 @@ class _Sending:
             async for each in in_slices(taken, _AT_A_TURN):
                 task = asyncio.create_task(self._submit(each))
                 self._submitting.add(task)
-                task.add_done_callback(self._submitting.discard)
+                task.add_done_callback(self._submitted)
             if not taken:
                 break
             sent += len(wanted)
@@ -612,6 +617,23 @@ class _Sending:
         if self._recorder is None or self._recorder.done():
             self._recorder = asyncio.create_task(self._record())
 
+    def _submitted(self, task: asyncio.Task[None]) -> None:
+        self._submitting.discard(task)
+        if len(self._learned) >= self._enough or not self._submitting:
+            self._gathered.set()
+
+    async def _gather(self) -> None:
+        """Returns when what was learned is worth a statement."""
+        self._enough = self._provider.capacity + 1
+        self._gathered.clear()
+        for seconds in (_GATHERING, _LONGEST_GATHERING - _GATHERING):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._gathered.wait()
+            self._enough = self._provider.capacity // 4
+            if not self._submitting or len(self._learned) >= self._enough:
+                return
+
     async def _outcomes(self, ready: _Ready, numbers: Sequence[int]) -> list[PartOutcome]:
         outbound = ready.outbound
         give_up = time.monotonic() + _TURN_WITHIN.total_seconds()
@@ -633,7 +655,7 @@ class _Sending:
         """Write what was learned, all of it at once, until nothing new has come."""
         while self._learned:
             if self._submitting:
-                await asyncio.sleep(_GATHERING)
+                await self._gather()
             changes, self._learned = self._learned, []
             answers, self._unwritten = self._unwritten, self._answers()
             try:
