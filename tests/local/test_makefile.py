@@ -1,5 +1,7 @@
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -7,8 +9,14 @@ import yaml
 MAKEFILE = Path("Makefile")
 
 
-def make(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["make", *arguments], check=False, capture_output=True, text=True)
+def make(*arguments: str, path: str = os.environ["PATH"]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["make", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": path},
+    )
 
 
 def test_help_lists_every_target() -> None:
@@ -35,6 +43,32 @@ def test_without_a_python_that_is_new_enough_a_sentence_says_what_to_do(tmp_path
     assert "Python 3.11 or newer is needed" in done.stdout
     assert "make PYTHON=" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def found(tmp_path: Path, **seconds: float) -> str:
+    """Which Python would be taken, where these stand on the PATH and take so long."""
+    for name, took in seconds.items():
+        python = tmp_path / name.replace("_", ".")
+        python.write_text(f"#!/bin/sh\necho {took} /opt/{python.name}\n")
+        python.chmod(0o755)
+    said = make("-n", "setup", f"VENV={tmp_path}/venv", path=f"{tmp_path}:/usr/bin:/bin").stdout
+    return re.findall(r"making \S+ with (\S+)\"", said)[0]
+
+
+def test_of_several_pythons_the_first_is_taken_unless_another_is_clearly_faster(
+    tmp_path: Path,
+) -> None:
+    assert found(tmp_path, python3=1e-6, python3_12=0.95e-6) == "/opt/python3"
+    assert found(tmp_path, python3=1e-6, python3_12=0.7e-6) == "/opt/python3.12"
+
+
+def test_a_python_says_how_long_it_takes_and_where_it_is() -> None:
+    done = subprocess.run(
+        [sys.executable, "local/candidate.py"], check=True, capture_output=True, text=True
+    )
+    seconds, path = done.stdout.split()
+    assert 0 < float(seconds) < 5
+    assert path == sys.executable
 
 
 def test_the_check_of_all_calls_every_target_that_checks() -> None:
