@@ -436,6 +436,46 @@ async def test_a_handler_may_answer_later_or_ask_something_itself(smsc):
     assert delivered == [Command.DELIVER_SM]
 
 
+async def test_responses_are_told_before_requests_that_came_with_them(smsc):
+    """A receipt is to find that its message was accepted, however busy the handlers are."""
+
+    async def answers_and_reports(session, pdu):
+        session.respond(pdu.reply(fields={"message_id": b"%d" % pdu.sequence}))
+        session._send(Command.DELIVER_SM, MESSAGE, (), None, holds_slot=False)
+
+    smsc.answer = answers_and_reports
+    told = []
+
+    async def on_request(session, pdu):
+        told.append("request")
+        await asyncio.sleep(0)
+        return pdu.reply()
+
+    async def one(session):
+        await submit(session)
+        told.append("response")
+
+    session = await smsc.connect(on_request=on_request, max_handlers=3)
+    await asyncio.gather(*(one(session) for _ in range(10)))
+    await until(lambda: told.count("request") == 10)
+    before = [
+        told[:place].count("response") for place, what in enumerate(told) if what == "request"
+    ]
+    assert all(responses > place for place, responses in enumerate(before))
+
+
+async def test_a_request_that_came_before_an_unbind_is_answered(smsc):
+    async def on_request(session, pdu):
+        await asyncio.sleep(0.05)
+        return pdu.reply()
+
+    await smsc.connect(on_request=on_request)
+    asked = smsc.session._send(Command.DELIVER_SM, MESSAGE, (), None, holds_slot=False)
+    unbind = smsc.session._send(Command.UNBIND, {}, (), None, holds_slot=False)
+    assert (await asked.future).command is Command.DELIVER_SM_RESP
+    assert (await unbind.future).command is Command.UNBIND_RESP
+
+
 async def test_outbind_and_alert_notification_are_never_answered(smsc):
     received = []
 

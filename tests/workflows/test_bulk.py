@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from temporalio import workflow
+from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 import services.announcements
@@ -177,6 +178,28 @@ async def test_numbers_that_no_carrier_takes_fail_alone(gateway: Gateway):
     await batch.until(lambda counts: counts == {"delivered": 38, "failed": 2})
     reasons = {row["reason"] for row in (await batch.view()).counts}
     assert reasons == {"delivered", "invalid_recipient"}
+
+
+async def test_outcomes_wait_for_no_others_once_nothing_is_under_way(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(services.bulk, "_GATHERING", 60)
+    batch = await Batch(gateway, 40).send()
+    await batch.until_all("delivered", within=20)
+
+
+async def test_outcomes_wait_for_no_others_once_they_fill_a_quarter_of_the_windows(
+    database_url: str, temporal_client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(services.bulk, "_LONGEST_GATHERING", 60)
+    async with running_gateway(
+        database_url, temporal_client, configuration=SMALL_WINDOWS, response_timeout="20s"
+    ) as gateway:
+        gateway.primary.set_number(number(3), Behaviour(latency=8))
+        batch = await Batch(gateway, 40).send()
+        counts = await batch.until(lambda counts: counts.get("delivered", 0) > 20, within=6)
+        assert counts["sending"] >= 1
+        await batch.until_all("delivered")
 
 
 async def test_receipts_that_come_before_the_answers_count(gateway: Gateway):
