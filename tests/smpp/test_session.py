@@ -446,10 +446,11 @@ async def test_responses_are_told_before_requests_that_came_with_them(smsc):
     smsc.answer = answers_and_reports
     told = []
 
-    async def on_request(session, pdu):
+    def on_request(session, pdu):
         told.append("request")
-        await asyncio.sleep(0)
-        return pdu.reply()
+        answer = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.001, answer.set_result, pdu.reply())
+        return answer
 
     async def one(session):
         await submit(session)
