@@ -127,6 +127,18 @@ class Gateway:
         self.workers.clear()
         self.stop_workers = asyncio.Event()
 
+    async def receipts_held(self, count: int, within: float = 10) -> None:
+        """Wait until the primary holds so many receipts, as it was told to."""
+        end = time.monotonic() + within
+        while self.primary.held < count:
+            assert time.monotonic() < end, f"{self.primary.held} receipts are held, not {count}"
+            await asyncio.sleep(0.02)
+
+    async def release_receipts(self, count: int = 1) -> None:
+        """Let the primary send the receipts that it holds, once there are so many."""
+        await self.receipts_held(count)
+        self.primary.release_receipts()
+
     async def providers_up(self, *names: str, within: float = 10) -> None:
         """Wait until a living worker has binds to these providers, and to no others."""
         end = time.monotonic() + within

@@ -25,6 +25,14 @@ async def granted(budget: StartBudget, wanted: int) -> int:
     return sum([await budget.take() for _ in range(wanted)])
 
 
+async def all_granted(budget: StartBudget) -> int:
+    """Those until the first no: of a machine that is slow just now as many as of a quick one."""
+    starts = 0
+    while await budget.take():
+        starts += 1
+    return starts
+
+
 async def test_after_a_rest_half_a_seconds_worth_starts_at_once_and_no_more(databases):
     budget = StartBudget(databases[0], rate=20)
     await granted(budget, 1)  # makes the row
@@ -37,7 +45,7 @@ async def test_all_processes_together_keep_the_rate(databases):
     began = time.monotonic()
     starts = 0
     while time.monotonic() < began + 1.5:
-        starts += sum(await asyncio.gather(*(budget.take() for budget in budgets)))
+        starts += sum(await asyncio.gather(*(all_granted(budget) for budget in budgets)))
         await asyncio.sleep(0.005)
     took = time.monotonic() - began
     assert 20 * took * 0.8 <= starts <= 20 * took + 10 + 4

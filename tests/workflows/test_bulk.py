@@ -284,7 +284,7 @@ async def test_no_more_is_in_doubt_than_the_windows_hold(database_url, temporal_
         assert (await batch.counts()) == {"sending": 20, "queued": 80}
         gateway.primary.set_default()
         await batch.until(lambda counts: counts.get("unknown", 0) >= 20, within=20)
-        gateway.primary.release_receipts()
+        await gateway.release_receipts(20)
         await batch.until_all("delivered")
         assert carried(gateway) == batch.texts
 
@@ -314,7 +314,7 @@ async def test_what_a_receipt_says_much_later_is_decided_upon_within_seconds(
         gateway.primary.set_default(Behaviour(hold=True, receipts=(lost,)))
         batch = await Batch(gateway, 30, mode=Mode.ALERT).send()
         await batch.until(lambda counts: counts == {"sent": 30})
-        gateway.primary.release_receipts()
+        await gateway.release_receipts(30)
         await batch.until_all("delivered", within=12)
         assert Counter(m.text for m in gateway.backup.messages) == batch.texts
 

@@ -148,7 +148,7 @@ async def test_an_alert_that_is_still_on_its_way_is_waited_for_longer(running):
         alert = await days.gateway.send(mode=Mode.ALERT)
         await days.gateway.until(alert, "sent")
         await days.pass_(25 * MINUTE)
-        days.gateway.primary.release_receipts()
+        await days.gateway.release_receipts()
         await came(days.gateway, alert, "enroute")
         await days.pass_(20 * MINUTE)  # past the 30 that it has without such news
         assert await days.gateway.attempts(alert) == [("primary", "accepted")]

@@ -80,7 +80,7 @@ async def test_a_message_whose_runner_is_gone_is_taken_over_and_not_sent_again(g
         "epoch"
     ] == 1:
         await asyncio.sleep(0.05)
-    gateway.primary.release_receipts()
+    await gateway.release_receipts()
     await gateway.until(message, "delivered")
     assert len(gateway.primary.messages) == 1
 
@@ -121,6 +121,7 @@ async def test_of_a_replay_and_a_late_receipt_one_wins_and_both_are_told(gateway
         "UPDATE messages SET verdict = 'dead_letter', status = 'dead_letter', check_by = NULL"
     )
     gateway.primary.set_default()
+    await gateway.receipts_held(8)
     replay = gateway.services.dead_letters.replay(
         gateway.caller, message_ids=None, provider=None, limit=100
     )
