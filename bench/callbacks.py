@@ -55,7 +55,7 @@ def bulk_callbacks(temporal: MakeTemporal | None = None, messages: int = 100_000
     return [figure]
 
 
-def kannel_ratio(messages: int = 20_000) -> list[Figure]:
+def kannel_ratio(messages: int = 100_000) -> list[Figure]:
     """Ours against Kannel, each with a callback for each delivery, one after the other, three times."""
     ours: list[float] = []
     theirs: list[float] = []

@@ -29,6 +29,7 @@ from uuid import UUID
 
 from domain.ids import IdPrefix, public_id
 from domain.states import MessageStatus
+from domain.values import value
 
 TOLD: Final = frozenset(
     {
@@ -274,8 +275,10 @@ def origin_of(url: str) -> str:
 
 # --- what is said ------------------------------------------------------------------------------
 
+_json = json.JSONEncoder().encode  # less than half of what `json.dumps` takes for a short text
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class CallbackEvent:
     """One move of a message, as it is told."""
 
@@ -301,8 +304,8 @@ class CallbackEvent:
         moment = self.occurred_at.astimezone(UTC).isoformat(timespec="milliseconds")
         return (
             f'"message_id":"{public_id(IdPrefix.MESSAGE, self.message_id)}",'
-            f'"to":{json.dumps(self.to)},"status":"{self.status.value.upper()}",'
-            f'"provider_code":{json.dumps(self.provider_code)},'
+            f'"to":{_json(self.to)},"status":"{self.status.value.upper()}",'
+            f'"provider_code":{_json(self.provider_code)},'
             f'"timestamp":"{moment.removesuffix("+00:00")}Z"'
         )
 

@@ -21,6 +21,8 @@ _log = get_logger(__name__)
 _MOST_AT_ONCE = 50
 _GATHERED_FOR = 5.0
 """Seconds between news of many messages to the runner of a bulk, who then looks at all its rows."""
+_BETWEEN_WAKES = 0.1
+"""Seconds for which lanes of callbacks are gathered after some were woken: a busy one is awake."""
 
 _NEEDS_A_DECISION = frozenset({MessageStatus.RETRIED, MessageStatus.UNKNOWN})
 
@@ -32,6 +34,8 @@ class Announcements:
         self._orchestration = orchestration
         self._callbacks = callbacks
         self._roused: set[str] = set()
+        self._asleep: set[UUID] = set()
+        self._is_waking = False
         self._ending = asyncio.Event()
         self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
         self._under_way: set[asyncio.Task[object]] = set()
@@ -58,9 +62,10 @@ class Announcements:
             elif move.status in _NEEDS_A_DECISION and move.owner not in self._roused:
                 self._roused.add(move.owner)
                 self._spawn(self._rouse(move.owner, MessageChanged(move.status.value, final=False)))
-        lanes = sorted({m.callback_lane_id for m in moves if m.callback_lane_id is not None})
-        if lanes:
-            self._spawn(self._wake(lanes))
+        self._asleep.update(m.callback_lane_id for m in moves if m.callback_lane_id is not None)
+        if self._asleep and not self._is_waking:
+            self._is_waking = True
+            self._spawn(self._wake())
 
     def nudge(self, owner: str, status: str) -> None:
         """Let a message's runner decide anew: something that it should know was written."""
@@ -83,9 +88,7 @@ class Announcements:
 
     async def _rouse(self, owner: str, news: MessageChanged) -> None:
         """Tell the runner of a bulk, after a while: news of each of its messages would flood it."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GATHERED_FOR):
-                await self._ending.wait()
+        await self._rest(_GATHERED_FOR)
         self._roused.discard(owner)
         await self._tell(owner, news)
 
@@ -93,9 +96,22 @@ class Announcements:
         async with self._turns:
             await self._orchestration.tell_send(owner, news)
 
-    async def _wake(self, lanes: Sequence[UUID]) -> None:
-        async with self._turns:
-            await self._callbacks.wake(lanes)
+    async def _wake(self) -> None:
+        """Wake the lanes that something was added to, at once, and then in turns."""
+        try:
+            while self._asleep:
+                lanes, self._asleep = sorted(self._asleep), set()
+                async with self._turns:
+                    await self._callbacks.wake(lanes)
+                await self._rest(_BETWEEN_WAKES)
+        finally:
+            self._is_waking = False
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but not when others wait for the end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
 
 
 def _log_move(move: Transition) -> None:

@@ -18,6 +18,7 @@ from domain.segments import Segmented, TooManyParts, UnsendableText, segment
 from domain.senders import InvalidSender, Sender, parse_sender
 from domain.states import MessageStatus
 from domain.substitutions import Replacement
+from domain.values import value
 from services.configuration import Configurations
 from store import idempotency
 from store.database import Connection
@@ -154,7 +155,7 @@ class Shared:
     max_segments: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Addressed:
     """One recipient and what it is sent, found good."""
 

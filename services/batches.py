@@ -14,6 +14,7 @@ from domain.callbacks import origin_of
 from domain.ids import IdPrefix, parse_id, public_id
 from domain.states import MessageStatus
 from domain.templates import InvalidTemplate, MissingVariable, Template
+from domain.values import value
 from services.announcements import Announcements
 from services.asked import (
     KEY_LIFE,
@@ -63,7 +64,7 @@ _RESULTS_AT_ONCE: Final = 1000
 """Results that are made in one go: some two milliseconds, too."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recipient:
     """One recipient of a batch: with the batch's text and these variables, or with a text of its own."""
 
@@ -85,7 +86,7 @@ class BatchCommand(SharedCommand):
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Result:
     """What became of one recipient: a message, or a refusal."""
 

@@ -25,6 +25,7 @@ from domain.callbacks import (
     webhook_id_of_many,
 )
 from domain.configuration import Configuration
+from domain.values import value
 from settings.secrets import resolve_secret
 from store import callbacks as store
 from store.callbacks import DueCallback, TriedCallbacks, WokenLane
@@ -372,7 +373,7 @@ class _Lane:
     secret: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Told:
     """What a request tells of one message, and what waits until that is recorded."""
 

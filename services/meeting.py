@@ -8,10 +8,11 @@ from typing import Final
 
 from domain.errors import RECEIPT_ERRORS
 from domain.receipts import ReceiptState
+from providers.base import ReceivedReceipt
 from services.announcements import Announcements
 from store import receipts
 from store.database import DATABASE_ERRORS, Database
-from store.receipts import Matched, StoredReceipt
+from store.receipts import EarlyReceipt, Matched
 from telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -36,7 +37,7 @@ class Unwritten:
     def __init__(self, known: dict[str, "Unwritten"]) -> None:
         self._known = known
         self._ids: list[str] = []
-        self._kept: dict[str, tuple[StoredReceipt, Callable[[bool], None]]] = {}
+        self._kept: dict[str, tuple[EarlyReceipt, Callable[[bool], None]]] = {}
         self._gathering = True
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -46,13 +47,13 @@ class Unwritten:
         self._known.update(dict.fromkeys(ids, self))
         self._ids += ids
 
-    def keep(self, receipt: StoredReceipt, tell: Callable[[bool], None]) -> bool:
+    def keep(self, its_id: str, receipt: EarlyReceipt, tell: Callable[[bool], None]) -> bool:
         """As `Meeting.keep`."""
-        if not self._gathering or receipt.provider_message_id in self._kept:
+        if not self._gathering or its_id in self._kept:
             return False
         if not self._kept:
             asyncio.get_running_loop().call_later(_WRITTEN_WITHIN, self._leave)
-        self._kept[receipt.provider_message_id] = receipt, tell
+        self._kept[its_id] = receipt, tell
         return True
 
     def _leave(self) -> None:
@@ -62,7 +63,7 @@ class Unwritten:
             tell(False)
 
     @contextmanager
-    def receipts(self) -> Iterator[tuple[Mapping[str, StoredReceipt], set[str]]]:
+    def receipts(self) -> Iterator[tuple[Mapping[str, EarlyReceipt], set[str]]]:
         """The receipts to write with their answers, by their ids, and a set for those that were.
 
         None is kept from now on. What is not in the set at the end of the block, or anything where
@@ -104,16 +105,17 @@ class Meeting:
         """Where answers are gathered that are not written yet."""
         return Unwritten(self._unwritten.setdefault(provider, {}))
 
-    def keep(self, receipt: StoredReceipt, tell: Callable[[bool], None]) -> bool:
-        """Have a receipt written together with its answer, if that is being gathered just now.
+    def keep(self, receipt: ReceivedReceipt, at: datetime, tell: Callable[[bool], None]) -> bool:
+        """Have a receipt that came `at` written with its answer, if that is being gathered just now.
 
         If so, `tell` is called with whether both were committed: if not, the receipt is to be written
         by itself. Only what says that a message is delivered, and no more, is kept.
         """
-        unwritten = self._unwritten.get(receipt.provider, {}).get(receipt.provider_message_id)
+        its_id = receipt.provider_message_id
+        unwritten = self._unwritten.get(receipt.provider, {}).get(its_id)
         if unwritten is None or receipt.state is not ReceiptState.DELIVERED or receipt.network:
             return False
-        return unwritten.keep(receipt, tell)
+        return unwritten.keep(its_id, EarlyReceipt(receipt.code, at, receipt.done_at), tell)
 
     async def until_written(self, provider: str, ids: Iterable[str]) -> None:
         """Wait for those answers with these ids that are being gathered, for a second at most."""

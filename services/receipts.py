@@ -63,25 +63,29 @@ class ReceiptIntake:
         Raises:
             Exception: it was not stored: the sender has to keep it and send it again.
         """
-        receipt = self._to_store(received)
+        now = datetime.now(UTC)
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not self._meeting.keep(receipt, partial(self._met, receipt, committed)):
-            self._wait(receipt, committed)
+        if not self._meeting.keep(received, now, partial(self._met, received, now, committed)):
+            self._wait(received, now, committed)
         return committed
 
     def _met(
         self,
-        receipt: StoredReceipt,
+        received: ReceivedReceipt,
+        at: datetime,
         committed: asyncio.Future[None],
         was_written: bool,
     ) -> None:
         if not was_written:
-            self._wait(receipt, committed)
+            self._wait(received, at, committed)
         elif not committed.done():
             committed.set_result(None)
 
-    def _wait(self, receipt: StoredReceipt, committed: asyncio.Future[None]) -> None:
+    def _wait(
+        self, received: ReceivedReceipt, at: datetime, committed: asyncio.Future[None]
+    ) -> None:
         """Have a receipt written with the next ones."""
+        receipt = self._to_store(received, at)
         waiting = self._waiting.setdefault(receipt.provider, _Waiting())
         waiting.receipts.append((receipt, committed))
         if waiting.flusher is None or waiting.flusher.done():
@@ -131,13 +135,13 @@ class ReceiptIntake:
             total += len(found.met)
         return total
 
-    def _to_store(self, received: ReceivedReceipt) -> StoredReceipt:
+    def _to_store(self, received: ReceivedReceipt, at: datetime) -> StoredReceipt:
         return StoredReceipt(
             provider=received.provider,
             provider_message_id=received.provider_message_id,
             state=received.state,
             code=received.code,
-            received_at=datetime.now(UTC),
+            received_at=at,
             network=received.network,
             reference=received.reference,
             sender=received.sender,

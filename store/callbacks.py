@@ -16,13 +16,14 @@ from uuid_utils.compat import uuid7
 
 from domain.callbacks import CallbackEvent, CallbackState, Trouble
 from domain.states import MessageStatus
+from domain.values import value
 from store.database import Connection, Row, sql
 
 _MOST_OF_EACH: Final = 10
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DueCallback:
     """A callback whose time has come, with what its delivery needs."""
 

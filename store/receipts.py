@@ -44,6 +44,15 @@ class StoredReceipt:
         return self.received_at.date()
 
 
+@value
+class EarlyReceipt:
+    """A receipt that came before its answer was written, and says that a part is delivered."""
+
+    code: str
+    received_at: datetime
+    done_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Met:
     """A receipt that met its part, and the seconds since its provider had accepted that part."""
@@ -68,9 +77,12 @@ _Pair = tuple[Row, int]
 ReceiptErrors = Mapping[str, str]
 """What each negative state means as an error class."""
 
-# The part with this id that was submitted last: ids of providers recycle.
+# The part with this id that was submitted last: ids of providers recycle. A receipt that stands in the
+# attempt itself was the first of its copies.
 _ITS_PART = """
-    SELECT message_id, attempt, number, answered_at FROM all_parts
+    SELECT message_id, attempt, number, answered_at,
+           receipt_within AND receipt_state = r.state AND receipt_code = r.code AS is_copy
+    FROM all_parts
     WHERE provider = r.provider AND provider_message_id = r.provider_message_id
       AND submitted_at > r.received_at - CAST(:id_life AS interval)
     ORDER BY submitted_at DESC LIMIT 1
@@ -80,7 +92,7 @@ _ITS_PART = """
 # is returned of a copy is as it was stored the first time; only the first counts.
 _STORE = ByCount.of(f"""
 WITH new AS (
-    SELECT r.*, p.message_id, p.attempt, p.number, p.answered_at
+    SELECT r.*, p.message_id, p.attempt, p.number, p.answered_at, p.is_copy
     FROM unnest(CAST(:days AS date[]), CAST(:providers AS text[]), CAST(:ids AS text[]),
                 CAST(:states AS text[]), CAST(:codes AS text[]), CAST(:networks AS text[]),
                 CAST(:refs AS integer[]), CAST(:senders AS text[]), CAST(:hashes AS bytea[]),
@@ -103,13 +115,13 @@ WITH new AS (
 )
 SELECT s.*, s.part AS number, n.answered_at
 FROM stored s JOIN new n USING (day, provider_message_id, state, code)
-WHERE s.first OR s.message_id IS NULL
+WHERE (s.first AND n.is_copy IS NOT TRUE) OR s.message_id IS NULL
 ORDER BY s.received_at, s.id
 """)
 
 _BY_ID = sql(f"""
 SELECT r.day, r.id, r.provider_message_id, r.state, r.code, r.network, r.received_at, r.part,
-       p.message_id, p.attempt, p.number, p.answered_at
+       p.message_id, p.attempt, p.number, p.answered_at, p.is_copy
 FROM receipts r
 JOIN LATERAL ({_ITS_PART}) p ON true
 WHERE r.message_id IS NULL AND r.provider = :provider AND r.provider_message_id = ANY(:ids)
@@ -277,39 +289,27 @@ WITH pairs AS (
 """)
 
 # The answer and its receipt in one statement, where both are as they usually are: the attempt has one
-# part, nobody but its submit has touched it, and the message waits for it. It moves twice. A copy of
-# the receipt may have been stored before its part was known.
+# part, nobody but its submit has touched it, and the message waits for it. It moves twice, and the
+# receipt has no row of its own.
 _RECORD_DELIVERED = ByCount.of(f"""
 WITH t AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS smallint[]),
                          CAST(:binds AS text[]), CAST(:provider_ids AS text[]),
-                         CAST(:codes AS text[]), CAST(:refs AS integer[]),
-                         CAST(:senders AS text[]), CAST(:hashes AS bytea[]),
-                         CAST(:received AS timestamptz[]), CAST(:done AS timestamptz[]))
-         AS t (message_id, number, bind, provider_message_id, code, reference, sender, number_hash,
-               received_at, done_at)
+                         CAST(:codes AS text[]), CAST(:received AS timestamptz[]),
+                         CAST(:done AS timestamptz[]))
+         AS t (message_id, number, bind, provider_message_id, code, received_at, done_at)
 ), attempt AS (
     UPDATE attempts a
     SET status = 'delivered', part_status = 'delivered', answered_at = :at, settled_at = :at,
         provider_message_id = t.provider_message_id, error_class = NULL, code = '',
         retry_after = NULL, bind = CASE WHEN t.bind = '' THEN a.bind ELSE t.bind END,
-        receipt_state = 'delivered', receipt_code = t.code, receipt_at = t.received_at
+        receipt_state = 'delivered', receipt_code = t.code, receipt_at = t.received_at,
+        receipt_within = true, receipt_done_at = t.done_at
     FROM t JOIN messages m ON m.id = t.message_id
     WHERE {UNTOUCHED} AND a.part_status = 'submitting' AND a.provider_message_id IS NULL
       AND m.id = ANY(:ids) AND m.status = 'sending' AND m.verdict IS NULL AND m.epoch = a.epoch
       AND m.bulk_id IS NOT NULL AND starts_with(m.owner, 'bulk/')
-    RETURNING t.*, a.provider, m.reason AS reason_before
-), stored AS (
-    INSERT INTO receipts (day, provider, provider_message_id, state, code, reference, sender,
-                          number_hash, received_at, done_at, message_id, attempt, part)
-    SELECT CAST(received_at AS date), provider, provider_message_id, 'delivered', code, reference,
-           sender, number_hash, received_at, done_at, message_id, number, 1
-    FROM attempt
-    ON CONFLICT (day, provider, provider_message_id, state, code)
-    DO UPDATE SET copies = receipts.copies + excluded.copies,
-                  message_id = coalesce(receipts.message_id, excluded.message_id),
-                  attempt = coalesce(receipts.attempt, excluded.attempt),
-                  part = coalesce(receipts.part, excluded.part)
+    RETURNING t.message_id, t.number, t.code, a.provider, m.reason AS reason_before
 ), arrived AS (
     UPDATE messages m
     SET status = 'delivered', reason = 'delivered', moved_at = :at, check_by = NULL,
@@ -414,9 +414,19 @@ GROUP BY message_id HAVING count(*) > 1
 """)
 
 _OF_MESSAGE = sql("""
-SELECT provider, provider_message_id, state, code, network, attempt, part, copies, received_at,
-       done_at
-FROM receipts WHERE message_id = :message_id ORDER BY received_at, id
+SELECT provider, provider_message_id, state, code, max(network) AS network, attempt, part,
+       sum(copies)::integer AS copies, min(received_at) AS received_at, min(done_at) AS done_at
+FROM (
+    SELECT provider, provider_message_id, state, code, network, attempt, part, copies, received_at,
+           done_at
+    FROM receipts WHERE message_id = :message_id
+    UNION ALL
+    SELECT provider, provider_message_id, receipt_state, receipt_code, NULL, number, 1, 1,
+           receipt_at, receipt_done_at
+    FROM attempts WHERE message_id = :message_id AND receipt_within
+) AS came
+GROUP BY provider, provider_message_id, state, code, attempt, part
+ORDER BY min(received_at), part
 """)
 
 
@@ -480,7 +490,7 @@ async def ingest(
 async def record_delivered(
     connection: Connection,
     changes: Sequence[AttemptChange],
-    receipts: Mapping[str, StoredReceipt],
+    receipts: Mapping[str, EarlyReceipt],
     *,
     actor: str,
     at: datetime,
@@ -510,11 +520,8 @@ async def record_delivered(
         check_by=None,
         numbers=[change.number for change, _ in pairs],
         binds=[change.bind for change, _ in pairs],
-        provider_ids=[receipt.provider_message_id for _, receipt in pairs],
+        provider_ids=[change.parts[0].provider_message_id for change, _ in pairs],
         codes=[receipt.code for _, receipt in pairs],
-        refs=[receipt.reference for _, receipt in pairs],
-        senders=[receipt.sender for _, receipt in pairs],
-        hashes=[receipt.number_hash for _, receipt in pairs],
         received=[receipt.received_at for _, receipt in pairs],
         done=[receipt.done_at for _, receipt in pairs],
     )
@@ -554,7 +561,8 @@ async def match(
     pairs: list[_Pair] = []
     if found:
         lock(connection, sorted({receipt["message_id"] for receipt, _ in found}))
-        pairs = await _assigned(connection, found)
+        assigned = await _assigned(connection, found)
+        pairs = [pair for pair in assigned if not pair[0].get("is_copy")]
     applied = await _apply_all(connection, provider, pairs, at=at, errors=errors, recheck=recheck)
     met = {receipt["provider_message_id"] for receipt, _ in found}
     return Matched(applied.met, applied.transitions, tuple(each for each in ids if each not in met))

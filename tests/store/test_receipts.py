@@ -11,7 +11,7 @@ from domain.receipts import ReceiptState
 from store import attempts, receipts
 from store.attempts import AttemptChange, PartRecord
 from store.database import Database, sql
-from store.receipts import StoredReceipt
+from store.receipts import EarlyReceipt, Matched, StoredReceipt
 from store.transitions import lock
 from tests.store.test_folds import NOW, add_attempt, add_message, database
 
@@ -223,6 +223,9 @@ def accepted_as(messages, its_id):
     ]
 
 
+EARLY = EarlyReceipt("000", NOW + timedelta(seconds=1))
+
+
 async def record_together(database, changes, kept):
     async with database.begin() as connection:
         lock(connection, sorted(change.message_id for change in changes))
@@ -231,12 +234,12 @@ async def record_together(database, changes, kept):
 
 NOBODYS = {"id", "seq", "message_id", "message_ids", "bulk_id", "lane_id", "recipient_id"}
 NOBODYS |= {"provider_message_id", "callback_lane_id", "position"}
+NOBODYS |= {"receipt_within", "receipt_done_at"}
 
 
 TABLES = {
     "messages": "id = ANY(:ids) ORDER BY id",
     "attempts": "message_id = ANY(:ids) ORDER BY message_id",
-    "receipts": "message_id = ANY(:ids) ORDER BY id",
     "events_of_many": "message_ids <@ :ids ORDER BY seq",
     "callback_events": "message_id = ANY(:ids) ORDER BY message_id, position",
     "events": "message_id = ANY(:ids) ORDER BY seq",
@@ -249,7 +252,17 @@ async def written(database: Database, messages):
     for table, where in TABLES.items():
         rows = await database.rows(sql(f"SELECT * FROM {table} WHERE {where}"), {"ids": messages})
         found[table] = [{k: v for k, v in row.items() if k not in NOBODYS} for row in rows]
+    found["receipts"] = [
+        {k: v for k, v in row.items() if k not in NOBODYS}
+        for message in messages
+        for row in await receipts_of(database, message)
+    ]
     return found
+
+
+async def receipts_of(database: Database, message):
+    async with database.begin() as connection:
+        return await receipts.of_message(connection, message)
 
 
 @pytest.mark.parametrize("final_only", [False, True])
@@ -278,7 +291,7 @@ async def test_an_answer_and_its_receipt_together_leave_what_they_leave_one_by_o
     moves = await record_together(
         database,
         accepted_as(together, "together {}".format),
-        {f"together {n}": receipt(f"together {n}") for n in range(count)},
+        {f"together {n}": EARLY for n in range(count)},
     )
     assert [(m.previous.value, m.status.value, m.messages) for m in moves] == [
         ("sending", "sent", count),
@@ -306,31 +319,49 @@ async def test_what_is_not_as_it_usually_is_is_left_as_it_was(database, unusual)
     async with database.begin() as connection:
         connection.send(sql(unusual), {"one": messages[1]})
     before = await written(database, [messages[1]])
-    kept = {f"id {n}": receipt(f"id {n}") for n in range(3)}
+    kept = {f"id {n}": EARLY for n in range(3)}
     moves = await record_together(database, accepted_as(messages, "id {}".format), kept)
     assert {i for move in moves for i in move.ids} == {messages[0], messages[2]}
     assert await written(database, [messages[1]]) == before
-    stored = await database.rows(sql("SELECT provider_message_id FROM receipts"))
-    assert {row["provider_message_id"] for row in stored} == {"id 0", "id 2"}
+    have = [len(await receipts_of(database, message)) for message in messages]
+    assert have == [1, 0, 1]
 
 
-async def test_a_copy_that_was_stored_before_its_answer_is_assigned_with_it(database):
+@pytest.mark.parametrize("when", ["before its answer", "afterwards"])
+async def test_a_copy_of_a_receipt_that_was_written_with_its_answer_is_counted_and_no_more(
+    database, when
+):
     (message,) = await submitted(database, 1, inside=True)
     await in_a_bulk(database, [message])
+    copies = [replace(receipt("id 0"), received_at=NOW + timedelta(seconds=n)) for n in (1, 2)]
+
+    async def come():
+        for copy in copies:
+            async with database.begin() as connection:
+                await receipts.ingest(connection, "p", [copy], **HOW)
+
+    if when == "before its answer":
+        await come()
+    changes = accepted_as([message], "id {}".format)
+    await record_together(database, changes, {"id 0": EarlyReceipt("000", NOW, done_at=NOW)})
+    if when == "afterwards":
+        await come()
+    before = await written(database, [message])
     async with database.begin() as connection:
-        await receipts.ingest(connection, "p", [receipt("id 0")], **HOW)
-    await record_together(
-        database, accepted_as([message], "id {}".format), {"id 0": receipt("id 0")}
-    )
-    (stored,) = await database.rows(sql("SELECT message_id, attempt, part, copies FROM receipts"))
-    assert dict(stored) == {"message_id": message, "attempt": 1, "part": 1, "copies": 2}
+        assert await receipts.match(connection, "p", ["id 0"], **HOW) == Matched(
+            alone=() if when == "before its answer" else ("id 0",)
+        )
+    (came,) = await receipts_of(database, message)
+    assert (came["copies"], came["received_at"], came["done_at"]) == (3, NOW, NOW)
+    after = await written(database, [message])
+    assert [row["kind"] for row in after["events_of_many"]].count("receipt") == 1
+    del before["receipts"], after["receipts"]
+    assert before == after
     assert await statuses(database) == {"delivered": 1}
 
 
 async def test_of_two_messages_that_got_one_id_one_is_delivered_by_one_receipt(database):
     messages = await submitted(database, 2, inside=True)
     await in_a_bulk(database, messages)
-    await record_together(
-        database, accepted_as(messages, lambda _: "same"), {"same": receipt("same")}
-    )
+    await record_together(database, accepted_as(messages, lambda _: "same"), {"same": EARLY})
     assert await statuses(database) == {"delivered": 1, "sending": 1}

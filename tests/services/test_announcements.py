@@ -1,0 +1,93 @@
+import asyncio
+import time
+from uuid import UUID, uuid4
+
+import pytest
+
+import services.announcements
+from domain.states import MessageStatus
+from services.announcements import Announcements
+from store.transitions import Transition
+
+LANE, ANOTHER = UUID(int=1), UUID(int=2)
+
+
+def move(lane: UUID) -> Transition:
+    return Transition(
+        message_id=None,
+        bulk_id=uuid4(),
+        previous=MessageStatus.SENT,
+        status=MessageStatus.DELIVERED,
+        reason="delivered",
+        mode="transactional",
+        provider="primary",
+        code="",
+        account_id="default",
+        owner=None,
+        epoch=1,
+        callback_lane_id=lane,
+        traceparent=None,
+        ids=(uuid4(),),
+    )
+
+
+class Lanes:
+    """What wakes lanes, or what fails to."""
+
+    def __init__(self) -> None:
+        self.woken: list[tuple[float, list[UUID]]] = []
+        self.fails = False
+
+    async def wake(self, lanes: list[UUID]) -> None:
+        self.woken.append((time.monotonic(), list(lanes)))
+        if self.fails:
+            raise RuntimeError
+
+    @property
+    def which(self) -> list[list[UUID]]:
+        return [lanes for _, lanes in self.woken]
+
+
+@pytest.fixture
+def lanes() -> Lanes:
+    return Lanes()
+
+
+@pytest.fixture
+def announcements(lanes: Lanes) -> Announcements:
+    return Announcements(orchestration=None, callbacks=lanes)
+
+
+async def test_a_lane_is_woken_at_once_and_what_follows_soon_is_gathered(announcements, lanes):
+    announcements.tell([move(LANE)])
+    await asyncio.sleep(0.01)
+    assert lanes.which == [[LANE]]
+    for _ in range(5):
+        announcements.tell([move(ANOTHER), move(LANE)])
+        await asyncio.sleep(0.005)
+    assert lanes.which == [[LANE]]
+    await asyncio.sleep(0.2)
+    assert lanes.which == [[LANE], [LANE, ANOTHER]]
+    assert lanes.woken[1][0] - lanes.woken[0][0] >= 0.09
+
+
+async def test_what_is_gathered_at_the_end_is_told_before_it(
+    announcements, lanes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(services.announcements, "_BETWEEN_WAKES", 60)
+    announcements.tell([move(LANE)])
+    await asyncio.sleep(0.01)
+    announcements.tell([move(ANOTHER)])
+    async with asyncio.timeout(5):
+        await announcements.drained()
+    assert lanes.which == [[LANE], [ANOTHER]]
+
+
+async def test_a_wake_that_failed_keeps_no_later_one_from_being_told(announcements, lanes):
+    lanes.fails = True
+    announcements.tell([move(LANE)])
+    await asyncio.sleep(0.01)
+    lanes.fails = False
+    announcements.tell([move(LANE)])
+    await asyncio.sleep(0.01)
+    assert lanes.which == [[LANE], [LANE]]
