@@ -27,7 +27,7 @@ from services.batches import (
     digest_of,
 )
 from services.configuration import NoConfiguration
-from services.slices import in_slices
+from services.slices import slices
 
 PATH = "/api/v1/sms/batches"
 router = APIRouter(prefix=PATH, tags=["batches"], route_class=Endpoint)
@@ -75,7 +75,8 @@ class BatchRequest(SharedRequest):
         """What the service is asked; the digest costs time, and only a key needs it."""
         recipients = [
             Recipient(each.to, each.variables, each.body, each.metadata)
-            async for each in in_slices(self.recipients, _AT_ONCE)
+            async for some in slices(self.recipients, _AT_ONCE)
+            for each in some
         ]
         return BatchCommand(
             body=self.body,
@@ -226,7 +227,9 @@ class BatchAccepted(Batch):
     async def accepted_as(cls, accepted: service.AcceptedBatch) -> Self:
         """The answer of the service, as it is shown."""
         results = [
-            RecipientResult.of(result) async for result in in_slices(accepted.results, _AT_ONCE)
+            RecipientResult.of(result)
+            async for some in slices(accepted.results, _AT_ONCE)
+            for result in some
         ]
         return cls(**Batch.of(accepted.view).__dict__, results=results)
 

@@ -6,6 +6,7 @@ is that of SMPP 3.4, 5.2.19.
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 
 
 class Encoding(StrEnum):
@@ -121,6 +122,7 @@ def encode_gsm7(text: str) -> bytes:
     raise NotEncodable(position, "GSM-7")
 
 
+@lru_cache(maxsize=8000)  # asked when a text is looked at, when it is cut, and when it is sent
 def _at_once(text: str) -> bytes | None:
     """The septets of a text of which each character is one, and in Latin-1, as most texts are."""
     try:

@@ -34,7 +34,7 @@ from services.configuration import Configurations
 from services.money import Purse
 from services.orchestration import Orchestration
 from services.recipients import RecipientHash
-from services.slices import in_slices
+from services.slices import slices
 from services.starts import START_GRACE, leave_to_the_reconciler
 from store import batches as store
 from store import bulk_messages, bulks, idempotency
@@ -247,26 +247,28 @@ class Batches:
         new = checked.new
         traceparent = current_traceparent()
         seen: dict[tuple[str, str], int] = {}
-        async for position, recipient in in_slices(enumerate(command.recipients), _AT_ONCE):
-            addressed, wrong = _addressed(recipient, command, shared, template)
-            if addressed is None:
-                checked.refusals.extend(
-                    Refusal(position, fault.field, fault.reason, fault.sentence) for fault in wrong
+        async for some in slices(enumerate(command.recipients), _AT_ONCE):
+            for position, recipient in some:
+                addressed, wrong = _addressed(recipient, command, shared, template)
+                if addressed is None:
+                    checked.refusals.extend(
+                        Refusal(position, fault.field, fault.reason, fault.sentence)
+                        for fault in wrong
+                    )
+                    continue
+                first = seen.setdefault((addressed.number.e164, addressed.text.text), position)
+                if first != position:
+                    checked.refusals.append(_duplicate(position, first))
+                    continue
+                new.add(
+                    uuid7(),
+                    number=addressed.number,
+                    number_hash=self._recipient_hash.of(addressed.number.e164),
+                    text=addressed.text,
+                    metadata=recipient.metadata,
+                    traceparent=traceparent,
+                    position=position,
                 )
-                continue
-            first = seen.setdefault((addressed.number.e164, addressed.text.text), position)
-            if first != position:
-                checked.refusals.append(_duplicate(position, first))
-                continue
-            new.add(
-                uuid7(),
-                number=addressed.number,
-                number_hash=self._recipient_hash.of(addressed.number.e164),
-                text=addressed.text,
-                metadata=recipient.metadata,
-                traceparent=traceparent,
-                position=position,
-            )
         return checked
 
     async def _write(
@@ -417,12 +419,12 @@ async def _results(
 
     `made` has position, id, encoding and segments of each message.
     """
-    results = []
-    async for position, uuid, encoding, segments in in_slices(made, _RESULTS_AT_ONCE):
-        if position is None:
-            continue
-        message_id = public_id(IdPrefix.MESSAGE, uuid)
-        results.append(Result(position, message_id, encoding, segments))
+    results = [
+        Result(position, public_id(IdPrefix.MESSAGE, uuid), encoding, segments)
+        async for some in slices(made, _RESULTS_AT_ONCE)
+        for position, uuid, encoding, segments in some
+        if position is not None
+    ]
     in_order = sorted(refusals, key=lambda refusal: (refusal.position, refusal.field))
     first = {refusal.position: refusal for refusal in reversed(in_order)}
     results += [Result(position, refusal=refusal) for position, refusal in first.items()]

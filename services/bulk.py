@@ -47,7 +47,7 @@ from services.delivery import (
 from services.meeting import GRACE, Meeting, Unwritten
 from services.orchestration import Orchestration
 from services.routes import ROUTED_BY, Routes, receipt_by, receipt_deadline
-from services.slices import in_slices
+from services.slices import slices
 from store import attempts, bulks, events, messages, receipts
 from store.attempts import AttemptChange
 from store.bulks import ClaimOfMany, Extent
@@ -388,15 +388,16 @@ class Bulks:
             return receipt_by(configuration, provider.name, policy, valid_until, now)
 
         found: list[_Ready] = []
-        async for row, choice in in_slices(chosen, _AT_A_TURN):
-            decision = choice.decision
-            if (
-                isinstance(decision, Submit)
-                and decision.provider == provider.name
-                and not decision.resume
-            ):
-                until = receipt_until(_mode(row["mode"]), row["valid_until"])
-                found.append(_as_ready(row, choice, decision, provider, until, now))
+        async for some in slices(chosen, _AT_A_TURN):
+            for row, choice in some:
+                decision = choice.decision
+                if (
+                    isinstance(decision, Submit)
+                    and decision.provider == provider.name
+                    and not decision.resume
+                ):
+                    until = receipt_until(_mode(row["mode"]), row["valid_until"])
+                    found.append(_as_ready(row, choice, decision, provider, until, now))
         return found, rows[-1]["id"] if rows else None
 
     async def claim(
@@ -584,10 +585,11 @@ class _Sending:
             wanted = found[sent : sent + room]
             taken = await self._claimed(wanted, stop)
             self._room.give_back(room - len(taken))
-            async for each in in_slices(taken, _AT_A_TURN):
-                task = asyncio.create_task(self._submit(each))
-                self._submitting.add(task)
-                task.add_done_callback(self._submitted)
+            async for some in slices(taken, _AT_A_TURN):
+                for each in some:
+                    task = asyncio.create_task(self._submit(each))
+                    self._submitting.add(task)
+                    task.add_done_callback(self._submitted)
             if not taken:
                 break
             sent += len(wanted)

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from itertools import islice
 from typing import TypeVar
 
 _T = TypeVar("_T")
 
 
-async def in_slices(items: Iterable[_T], size: int) -> AsyncIterator[_T]:
-    """Each of them; after every `size`, others have their turn."""
-    for place, each in enumerate(items, start=1):
-        yield each
-        if place % size == 0:
-            await asyncio.sleep(0)
+async def slices(items: Iterable[_T], size: int) -> AsyncIterator[list[_T]]:
+    """All of them, `size` at a time; after each slice others have their turn."""
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
+        await asyncio.sleep(0)

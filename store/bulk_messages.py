@@ -7,22 +7,22 @@ from typing import Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
-from uuid_utils.compat import uuid7
 
 from domain.numbers import Number
 from domain.segments import Segmented
 from store.bulks import Extent
 from store.database import Connection, sql
+from store.transitions import FRESH_ID, fresh_ids
 
 # Known recipients are only read; of new ones, two requests may add the same at the same moment, and
 # take them in the same order. LIMIT, so that each is looked for in the index: made a join of, it
 # would read all recipients of the account.
-_ADD_RECIPIENTS = sql("""
+_ADD_RECIPIENTS = sql(f"""
 INSERT INTO recipients (id, account_id, hash_version, number_hash, number, country)
-SELECT n.id, n.account_id, :hash_version, n.number_hash, n.number, n.country
-FROM unnest(CAST(:recipient_ids AS uuid[]), CAST(:accounts AS text[]), CAST(:hashes AS bytea[]),
-            CAST(:numbers AS text[]), CAST(:countries AS text[]))
-     AS n (id, account_id, number_hash, number, country)
+SELECT {FRESH_ID}, n.account_id, :hash_version, n.number_hash, n.number, n.country
+FROM unnest(CAST(:accounts AS text[]), CAST(:hashes AS bytea[]), CAST(:numbers AS text[]),
+            CAST(:countries AS text[]))
+     AS n (account_id, number_hash, number, country)
 WHERE (SELECT r.id FROM recipients r
        WHERE r.account_id = n.account_id AND r.hash_version = :hash_version
          AND r.number_hash = n.number_hash AND r.number IS NOT NULL LIMIT 1) IS NULL
@@ -177,7 +177,7 @@ async def _add_recipients(
             _ADD_RECIPIENTS,
             {
                 "hash_version": hash_version,
-                "recipient_ids": [uuid7() for _ in some],
+                "fresh": fresh_ids(),
                 "accounts": [account_id for account_id, _ in some],
                 "hashes": [number_hash for _, number_hash in some],
                 "numbers": [once[each][0] for each in some],
