@@ -18,6 +18,18 @@ from local.folders import temporary_folder
 from local.stack import WORKERS, Stack
 
 BATCH = 10_000
+_OPEN_IN_BULKS = """
+SELECT FROM bulks b CROSS JOIN LATERAL (
+    SELECT FROM messages m WHERE m.id BETWEEN b.first_id AND b.last_id AND m.bulk_id = b.id
+      AND m.status NOT IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled') LIMIT 1
+) m
+WHERE b.check_by IS NOT NULL
+UNION ALL SELECT FROM messages WHERE check_by IS NOT NULL
+"""
+OPEN = f"{_OPEN_IN_BULKS} LIMIT 1"
+"""Finds something for as long as a message is not at its end."""
+OPEN_OF_BATCHES = f"{_OPEN_IN_BULKS} AND bulk_id IS NOT NULL LIMIT 1"
+"""The same for messages that came in batches or groups."""
 _WINDOWS = "binds = {binds}\nwindow = 500\n"
 
 
@@ -142,7 +154,7 @@ class Peers:
         Raises:
             RuntimeError: some still are, or have ended otherwise.
         """
-        self.until("SELECT FROM messages WHERE check_by IS NOT NULL LIMIT 1", within)
+        self.until(OPEN, within)
         with psycopg.connect(self.stack.database_url) as connection:
             others, last = connection.execute(
                 "SELECT count(*) FILTER (WHERE status <> 'delivered'),"

@@ -10,12 +10,11 @@ from typing import Any
 import httpx
 import psycopg
 
-from bench.bulk import BATCH, Peers, gateway, send
+from bench.bulk import BATCH, OPEN_OF_BATCHES, Peers, gateway, send
 from bench.figures import percentile
 from bench.peers.smsc import PeerSmsc
 
 _DEAD_SECONDS = 60
-_OPEN = "SELECT FROM messages WHERE check_by IS NOT NULL AND bulk_id IS NOT NULL LIMIT 1"
 _ALERT_EVERY = 0.5
 _ALERT_WITHIN = 2.0
 """Seconds in which a carrier has answered for an alert; one that was in doubt is sent again."""
@@ -38,7 +37,7 @@ def _proved(peers: Peers, messages: int) -> dict[str, bool]:
         for number in range(1, messages // BATCH + 1):
             send(peers.client, number, BATCH, mode="verification")
         dying.result()
-        peers.until(_OPEN, within=600)
+        peers.until(OPEN_OF_BATCHES, within=600)
     took = time.monotonic() - began
     with psycopg.connect(peers.stack.database_url) as rows:
         statuses: dict[str, int] = dict(

@@ -15,7 +15,7 @@ import httpx
 import psycopg
 from temporalio.client import Client
 
-from bench.bulk import BATCH, Peers, gateway, send
+from bench.bulk import BATCH, OPEN, Peers, gateway, send
 from bench.callbacks import EVENTS_A_REQUEST, TO_THIS_MACHINE, receiver
 from bench.outage import outage
 from bench.pause import pause
@@ -76,7 +76,7 @@ def deaths(messages: int) -> dict[str, bool]:
                     validity_period=_VALID_SECONDS,
                 )
             _let_everything_die(peers, messages)
-            peers.until("SELECT FROM messages WHERE check_by IS NOT NULL LIMIT 1", within=600)
+            peers.until(OPEN, within=600)
             took = time.monotonic() - began
             found = _found(peers)
             api = _api_counts(peers, messages // BATCH)

@@ -134,7 +134,7 @@ class Accept:
             first=first,
         )
         if not started:
-            await leave_to_the_reconciler(self._database, message_id, now)
+            await leave_to_the_reconciler(self._database, now, message=message_id)
 
     async def _write(
         self,

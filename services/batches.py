@@ -29,7 +29,7 @@ from services.asked import (
     answered_before,
     check_recipient,
 )
-from services.bulk import CHECK_AFTER, extent_of
+from services.bulk import extent_of
 from services.configuration import Configurations
 from services.money import Purse
 from services.orchestration import Orchestration
@@ -225,7 +225,7 @@ class Batches:
             bulk_id, mode=command.mode.value, account=caller.account_id
         )
         if not started:
-            await leave_to_the_reconciler(self._database, new.ids[0], now)
+            await leave_to_the_reconciler(self._database, now, bulk=batch.extent.bulk_id)
         made = zip(new.positions, new.ids, new.encodings, new.segments, strict=True)
         return AcceptedBatch(view, await _results(made, checked.refusals))
 
@@ -302,13 +302,11 @@ class Batches:
             scheduled_at=shared.scheduled_at,
             validity=shared.validity,
             valid_until=(shared.scheduled_at or now) + shared.validity,
-            start_by=now + START_GRACE,
-            check_by=now + CHECK_AFTER,
             config_version=self._configurations.version,
             actor=caller.key_id,
         )
         await self._purse.reserve(connection, caller.account_id, bulk_id, sum(new.segments))
-        bulks.insert(connection, extent, len(new.ids), now)
+        bulks.insert(connection, extent, len(new.ids), now, check_by=now + START_GRACE)
         store.insert(
             connection,
             batch,

@@ -60,8 +60,8 @@ from workflows.ports.send import send_workflow_id
 
 _log = get_logger(__name__)
 
-CHECK_AFTER: Final = timedelta(minutes=10)
-"""When the reconciler asks after a bulk whose messages nobody has touched."""
+_CHECK_AFTER: Final = timedelta(minutes=10)
+"""When the reconciler asks after a bulk whose runner, which looks at it every five minutes, did not."""
 
 _FIRST_ID: Final = UUID(int=0)
 _PAGE: Final = 1000
@@ -225,6 +225,10 @@ class Bulks:
                 _tell_of_leaving(connection, extent.bulk_id, left, now)
             if moves or left or planned.touched:
                 found = await self._kinds(connection, extent, now)
+        is_open = _sum(found, "messages")
+        # By itself: who cancels a bulk takes its row before those of its messages.
+        async with self._database.begin() as connection:
+            bulks.check(connection, bulk["id"], now + _CHECK_AFTER if is_open else None)
         self._announcements.tell(moves, runner_knows=True)
         for message in left:
             await self._orchestration.start_send(
@@ -242,9 +246,7 @@ class Bulks:
             Share(provider, count, planned.priorities[provider])
             for provider, count in sorted(planned.shares.items())
         )
-        return Plan(
-            () if forbidden else shares, _sum(found, "messages"), min(planned.due, default=None)
-        )
+        return Plan(() if forbidden else shares, is_open, min(planned.due, default=None))
 
     async def _kinds(self, connection: Connection, extent: Extent, now: datetime) -> Sequence[Row]:
         """What is open, by kind: one look at all rows for everything that a plan asks."""

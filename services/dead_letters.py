@@ -11,9 +11,10 @@ from services.asked import Caller
 from services.orchestration import Orchestration
 from services.starts import START_GRACE
 from store import dead_letters as store
-from store import events
+from store import events, messages
 from store.database import Database, Row
 from store.transitions import Transition, settle
+from workflows.ports.send import send_workflow_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,13 @@ class DeadLetters:
                 limit=limit,
                 at=now,
                 check_by=now + START_GRACE,
+            )
+            messages.give_runners(
+                connection,
+                {
+                    row["id"]: send_workflow_id(public_id(IdPrefix.MESSAGE, row["id"]))
+                    for row in taken
+                },
             )
             for row in taken:
                 events.append(

@@ -29,7 +29,6 @@ from services.asked import (
     Shared,
     answered_before,
 )
-from services.bulk import CHECK_AFTER
 from services.configuration import Configurations
 from services.money import Purse
 from services.orchestration import Orchestration
@@ -169,7 +168,7 @@ class Groups:
             bulk.accounts.update(kind.account_id for kind, _ in kinds)
             if self._open is None:
                 self._open = bulk
-                task = asyncio.create_task(self._start(bulk, extent.first_id, now))
+                task = asyncio.create_task(self._start(bulk, now))
                 self._starting.add(task)
                 task.add_done_callback(self._starting.discard)
         return kinds
@@ -225,7 +224,7 @@ class Groups:
         first = ids[0] if bulk.extent is None else bulk.extent.first_id
         extent = Extent(bulk.bulk_id, first, ids[-1], owner)
         if bulk.extent is None:
-            bulks.insert(connection, extent, len(ids), now)
+            bulks.insert(connection, extent, len(ids), now, check_by=now + START_GRACE)
         else:
             bulks.extend(connection, extent, len(ids))
         lanes = await self._lanes(connection, columns)
@@ -271,13 +270,11 @@ class Groups:
             scheduled_at=shared.scheduled_at,
             validity=shared.validity,
             valid_until=(shared.scheduled_at or now) + shared.validity,
-            start_by=now + START_GRACE,
-            check_by=now + CHECK_AFTER,
             config_version=self._configurations.version,
             actor=caller.key_id,
         )
 
-    async def _start(self, bulk: _Open, first_id: UUID, now: datetime) -> None:
+    async def _start(self, bulk: _Open, now: datetime) -> None:
         """Start the runner of a bulk when it has gathered for a while and its last commit is done."""
         await asyncio.sleep(max(_GATHER_SECONDS, self._start_took))
         async with self._turn:
@@ -288,7 +285,7 @@ class Groups:
         )
         self._start_took = time.monotonic() - began
         if not started:
-            await leave_to_the_reconciler(self._database, first_id, now)
+            await leave_to_the_reconciler(self._database, now, bulk=bulk.bulk_id)
         try:
             await self._budget.spend(bulk.messages)
         except DATABASE_ERRORS as error:

@@ -13,11 +13,12 @@ from services.announcements import Announcements
 from services.asked import Caller
 from services.meeting import GRACE
 from services.recipients import RecipientHash
-from store import attempts, events, messages, receipts
+from store import attempts, bulks, events, messages, receipts
 from store import callbacks as callback_store
 from store.database import Connection, Database, Row
 from store.messages import MessageFilter
 from store.transitions import FINAL, Transition, settle
+from workflows.ports.bulk import is_bulk
 from workflows.ports.send import send_workflow_id
 
 _FINAL = frozenset(status.value for status in FINAL)
@@ -174,6 +175,9 @@ class Messages:
         if not moves:
             owner = message["owner"] or send_workflow_id(message_id)
             self._announcements.nudge(owner, message["status"])
+            if is_bulk(owner):
+                async with self._database.begin() as connection:
+                    bulks.check_sooner(connection, message["bulk_id"], now + GRACE)
         if stored is None:
             raise UnknownMessage
         return stored

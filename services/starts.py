@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from store import messages, starts
+from store import bulks, messages, starts
 from store.database import DATABASE_ERRORS, Database
 from telemetry.logs import get_logger
 
@@ -81,13 +81,15 @@ class StartBudget:
                 )
 
 
-async def leave_to_the_reconciler(database: Database, message_id: UUID, now: datetime) -> None:
-    """Have a message's runner started as soon as Temporal is back, not when its grace is over.
-
-    One overdue message of a bulk brings the whole bulk.
-    """
+async def leave_to_the_reconciler(
+    database: Database, now: datetime, *, message: UUID | None = None, bulk: UUID | None = None
+) -> None:
+    """Have the runner of one or the other started as soon as Temporal is back, without its grace."""
     try:
         async with database.begin() as connection:
-            messages.push_check(connection, [message_id], now)
+            if message is not None:
+                messages.push_check(connection, [message], now)
+            if bulk is not None:
+                bulks.check_sooner(connection, bulk, now)
     except DATABASE_ERRORS as error:
         _log.warning("check_not_brought_forward", error_type=type(error).__name__)

@@ -1,13 +1,14 @@
 """The reconciler: whatever should have happened to a message and did not is made to happen.
 
-Every message that is not final carries `check_by`. One past it has lost its runner (Temporal was
-away when it was accepted, or lost its database), or its runner lost a signal.
+Every message that is not final carries `check_by`, or the bulk that it is of does for all of them. One
+past it has lost its runner (Temporal was away when it was accepted, or lost its database), or its
+runner lost a signal.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
@@ -15,7 +16,7 @@ from uuid import UUID
 
 from domain.ids import IdPrefix, public_id
 from domain.states import MessageStatus
-from services.bulk import CHECK_AFTER, extent_of
+from services.bulk import extent_of
 from services.callbacks import Callbacks
 from services.orchestration import Orchestration, Told
 from services.receipts import ReceiptIntake
@@ -25,7 +26,7 @@ from store import bulks, events, idempotency, messages, receipts
 from store.database import Database, Row
 from telemetry import metrics
 from telemetry.logs import get_logger
-from workflows.ports.bulk import is_bulk
+from workflows.ports.bulk import bulk_workflow_id, is_bulk
 from workflows.ports.send import MessageChanged, send_workflow_id
 
 _log = get_logger(__name__)
@@ -86,7 +87,9 @@ class Upkeep:
     async def doubt_everything(self) -> None:
         """Let the next sweeps ask after every open message, whenever its own time would come."""
         async with self._database.begin() as connection:
-            doubted = await messages.doubt_all(connection, datetime.now(UTC))
+            now = datetime.now(UTC)
+            doubted = await messages.doubt_all(connection, now)
+            doubted += await bulks.doubt_all(connection, now)
         _log.info("open_messages_doubted", count=doubted)
 
     async def sweep(self) -> Swept:
@@ -94,8 +97,10 @@ class Upkeep:
         now = datetime.now(UTC)
         async with self._database.begin() as connection:
             overdue = await messages.overdue(connection, now, BATCH)
-        taken_up = await self._take_up_bulks(overdue, now)
+            overdue_bulks = await bulks.overdue(connection, now, BATCH)
+        of_bulks = {row["bulk_id"] for row in overdue if is_bulk(row["owner"] or "")}
         single = [row for row in overdue if not is_bulk(row["owner"] or "")]
+        taken_up = await self._take_up_bulks({*overdue_bulks, *of_bulks}, of_bulks, now)
         taken_up += await self._take_up_all(single, now)
         reminded, restarted = taken_up[_TakenUp.REMINDED], taken_up[_TakenUp.RESTARTED]
         matched = await self._receipts.match_late(now - UNMATCHED_SINCE, now - UNMATCHED_UNTIL)
@@ -107,12 +112,12 @@ class Upkeep:
                 connection, now - UNMATCHED_SINCE, now - UNMATCHED_UNTIL
             )
         await self._count_open()
-        metrics.upkeep_done(overdue=len(overdue), unmatched_receipts=alone)
+        metrics.upkeep_done(overdue=len(overdue) + len(overdue_bulks), unmatched_receipts=alone)
         if restarted or reminded:
             metrics.message_reconciled("runner_gone", restarted)
             metrics.message_reconciled("reminded", reminded)
             _log.info("reconciled", restarted=restarted, reminded=reminded)
-        more = len(overdue) == BATCH and not taken_up[_TakenUp.NOT_YET]
+        more = BATCH in {len(overdue), len(overdue_bulks)} and not taken_up[_TakenUp.NOT_YET]
         return Swept(reminded, restarted, matched, more=more)
 
     async def _count_open(self) -> None:
@@ -126,35 +131,36 @@ class Upkeep:
         self._count_from = ended + _COUNTING_REST * (ended - began)
         metrics.open_messages_counted({status: counts.get(status.value, 0) for status in _OPEN})
 
-    async def _take_up_bulks(self, overdue: Sequence[Row], now: datetime) -> Counter[_TakenUp]:
-        """Have the runners of bulks look at their messages again, and start those that are gone."""
+    async def _take_up_bulks(
+        self, overdue: Collection[UUID], by_messages: Collection[UUID], now: datetime
+    ) -> Counter[_TakenUp]:
+        """Have the runners of bulks look at their messages again, and start those that are gone.
+
+        Of those that are overdue `by_messages` the messages have times of their own.
+        """
         taken_up: Counter[_TakenUp] = Counter()
-        owners = {row["owner"]: row["bulk_id"] for row in overdue if is_bulk(row["owner"] or "")}
-        for owner, bulk_id in owners.items():
-            taken_up[await self._take_up_bulk(owner, bulk_id, now)] += 1
+        for bulk_id in overdue:
+            outcome = await self._take_up_bulk(bulk_id)
+            taken_up[outcome] += 1
+            if outcome is _TakenUp.NOT_YET:
+                break
+            async with self._database.begin() as connection:
+                bulks.check_again(connection, bulk_id, now, now + LOOK_AGAIN)
+                bulk = await bulks.stored(connection, bulk_id)
+                if bulk is not None and bulk_id in by_messages:
+                    bulks.check(connection, bulk_id, now + LOOK_AGAIN)
+                    bulks.take_checks(connection, extent_of(bulk))
         return taken_up
 
-    async def _take_up_bulk(self, owner: str, bulk_id: UUID, now: datetime) -> _TakenUp:
+    async def _take_up_bulk(self, bulk_id: UUID) -> _TakenUp:
+        public = public_id(IdPrefix.BATCH, bulk_id)
         told = await self._orchestration.tell_send(
-            owner, MessageChanged(MessageStatus.QUEUED.value, final=False)
+            bulk_workflow_id(public), MessageChanged(MessageStatus.QUEUED.value, final=False)
         )
         if told is Told.NOT_RUNNING:
-            public = public_id(IdPrefix.BATCH, bulk_id)
-            if not await self._orchestration.start_bulk(public):
-                return _TakenUp.NOT_YET
-        if told is Told.TEMPORAL_AWAY:
-            return _TakenUp.NOT_YET
-        async with self._database.begin() as connection:
-            bulk = await bulks.stored(connection, bulk_id)
-            if bulk is not None:
-                bulks.push_check(
-                    connection,
-                    extent_of(bulk),
-                    due_by=now + LOOK_AGAIN,
-                    check_by=now + CHECK_AFTER,
-                    grace=LOOK_AGAIN,
-                )
-        return _TakenUp.REMINDED if told is Told.YES else _TakenUp.RESTARTED
+            started = await self._orchestration.start_bulk(public)
+            return _TakenUp.RESTARTED if started else _TakenUp.NOT_YET
+        return _TakenUp.REMINDED if told is Told.YES else _TakenUp.NOT_YET
 
     async def _take_up_all(self, overdue: Sequence[Row], now: datetime) -> Counter[_TakenUp]:
         """Take messages up until all are, or until Temporal does not answer."""

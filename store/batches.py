@@ -6,6 +6,7 @@ from uuid import UUID
 
 from store.bulk_messages import NewKind
 from store.database import Connection, Row, sql
+from store.transitions import OPEN
 
 _INSERT = sql("""
 INSERT INTO batches (id, account_id, environment, mode, sender, recipients, accepted, created_by,
@@ -30,11 +31,11 @@ _LIST = sql(
     _VIEW + "AND (CAST(:before AS uuid) IS NULL OR b.id < :before) ORDER BY b.id DESC LIMIT :limit"
 )
 
-_COUNTS = sql("""
-SELECT status, reason, check_by IS NOT NULL AS open, count(*) AS messages
-FROM messages
-WHERE id BETWEEN :first_id AND :last_id AND bulk_id = :bulk_id
-GROUP BY status, reason, check_by IS NOT NULL
+_COUNTS = sql(f"""
+SELECT m.status, m.reason, {OPEN} AS open, count(*) AS messages
+FROM messages m
+WHERE m.id BETWEEN :first_id AND :last_id AND m.bulk_id = :bulk_id
+GROUP BY m.status, m.reason, {OPEN}
 """)
 
 _RESULTS = sql("""

@@ -30,17 +30,15 @@ ORDER BY n.account_id, n.number_hash
 ON CONFLICT (account_id, hash_version, number_hash) DO UPDATE SET number = excluded.number
 """)
 
-# Should nobody start the runner, the first message that is overdue brings all.
 _INSERT_MESSAGES = sql("""
 INSERT INTO messages (id, account_id, environment, mode, priority, status, verdict, sender,
     recipient_id, country, body, encoding, segments, metadata, callback_url, callback_lane_id,
     callback_final_only, accepted_at, scheduled_at, validity, valid_until, since, moved_at, owner,
-    check_by, config_version, traceparent, bulk_id, position)
+    config_version, traceparent, bulk_id, position)
 SELECT n.id, :account_id, :environment, :mode, :priority, :status, :verdict, :sender,
     r.id, n.country, n.body, n.encoding, n.segments, coalesce(n.metadata, '{}'), :callback_url,
     :callback_lane_id, :callback_final_only, :at, :scheduled_at, :validity, :valid_until, :at, :at,
-    :owner, CASE WHEN n.id = :first_id THEN CAST(:start_by AS timestamptz) ELSE :check_by END,
-    :config_version, n.traceparent, :bulk_id, n.position
+    :owner, :config_version, n.traceparent, :bulk_id, n.position
 FROM unnest(CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]), CAST(:countries AS text[]),
             CAST(:bodies AS text[]), CAST(:encodings AS text[]), CAST(:segments AS smallint[]),
             CAST(:metadata AS jsonb[]), CAST(:traceparents AS text[]),
@@ -74,8 +72,7 @@ _AT_ONCE: Final = 1000
 class NewKind:
     """What messages have in common; times are of the accepting process, in UTC.
 
-    `start_by` is when the reconciler looks whether their runner was started, and `check_by` when
-    it looks at each of them; `actor` is the key that asked for them.
+    `actor` is the key that asked for them.
     """
 
     extent: Extent
@@ -91,8 +88,6 @@ class NewKind:
     scheduled_at: datetime | None
     validity: timedelta
     valid_until: datetime
-    start_by: datetime
-    check_by: datetime
     config_version: int | None
     actor: str
 
@@ -157,7 +152,7 @@ async def insert(
     await _add_recipients(connection, kinds, hash_version)
     for kind, new in kinds:
         for first in range(0, len(new.ids), _AT_ONCE):
-            _insert_part(connection, kind, new.part(first, _AT_ONCE), new.ids[0], hash_version)
+            _insert_part(connection, kind, new.part(first, _AT_ONCE), hash_version)
             await connection.flush()
 
 
@@ -188,7 +183,7 @@ async def _add_recipients(
 
 
 def _insert_part(
-    connection: Connection, kind: NewKind, new: NewMessages, first_id: UUID, hash_version: int
+    connection: Connection, kind: NewKind, new: NewMessages, hash_version: int
 ) -> None:
     scheduled = kind.scheduled_at is not None
     shared = {
@@ -214,9 +209,6 @@ def _insert_part(
             "validity": kind.validity,
             "valid_until": kind.valid_until,
             "owner": kind.extent.owner,
-            "first_id": first_id,
-            "start_by": kind.start_by,
-            "check_by": kind.check_by,
             "hash_version": hash_version,
             "ids": new.ids,
             "hashes": new.hashes,

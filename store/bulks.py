@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,13 +10,13 @@ from psycopg.types.json import Jsonb
 
 from domain.states import Verdict
 from store.database import Answer, Connection, Planner, Row, sql
-from store.transitions import MOVED, TELL, ByCount, Transition, move
+from store.transitions import MOVED, OPEN, TELL, ByCount, Transition, move
 
 _OF_MOVE = frozenset({"ids", "at"})
 
 _INSERT = sql("""
-INSERT INTO bulks (id, first_id, last_id, messages, created_at)
-VALUES (:id, :first_id, :last_id, :messages, :at)
+INSERT INTO bulks (id, first_id, last_id, messages, created_at, check_by)
+VALUES (:id, :first_id, :last_id, :messages, :at, :check_by)
 """)
 
 _EXTEND = sql("""
@@ -26,6 +26,12 @@ UPDATE bulks SET last_id = :last_id, messages = messages + :messages WHERE id = 
 _STORED = sql("""
 SELECT id, first_id, last_id, messages, created_at, paused_at, canceled_at FROM bulks WHERE id = :id
 """)
+
+_CHECK = sql("UPDATE bulks SET check_by = :check_by WHERE id = :id")
+_CHECK_BY_THEN = sql("UPDATE bulks SET check_by = :at WHERE id = :id AND check_by > :at")
+_CHECK_AGAIN = sql("UPDATE bulks SET check_by = :check_by WHERE id = :id AND check_by < :at")
+_OVERDUE = sql("SELECT id FROM bulks WHERE check_by < :at ORDER BY check_by LIMIT :limit")
+_DOUBT = sql("UPDATE bulks SET check_by = :at WHERE check_by > :at RETURNING messages")
 
 _PAUSE = sql("UPDATE bulks SET paused_at = coalesce(paused_at, :at) WHERE id = :id")
 _RESUME = sql("UPDATE bulks SET paused_at = NULL WHERE id = :id")
@@ -70,7 +76,7 @@ SELECT m.environment, m.country, m.mode, m.sender, m.network, m.account_id, m.pr
        min(CASE WHEN m.status = 'sending' THEN latest.answer_by
                 WHEN m.status = 'sent' THEN latest.receipt_by END) AS due
 FROM messages m {_LATEST}
-WHERE {_OWNED} AND m.check_by IS NOT NULL
+WHERE {_OWNED} AND {OPEN}
 GROUP BY m.environment, m.country, m.mode, m.sender, m.network, m.account_id, m.priority,
          m.scheduled_at
 """)
@@ -94,7 +100,7 @@ SELECT m.id, m.account_id, m.environment, m.mode, m.priority, m.status, m.verdic
        m.sender, m.country, m.network, m.epoch, m.first_attempt, m.since, m.valid_until,
        m.scheduled_at, m.cancel_requested_at
 FROM messages m {_LATEST}
-WHERE {_OWNED} AND m.check_by IS NOT NULL AND ({_EXCEPTIONAL})
+WHERE {_OWNED} AND {OPEN} AND ({_EXCEPTIONAL})
 ORDER BY m.id LIMIT :limit
 """)
 
@@ -173,9 +179,7 @@ WITH wanted AS (
 """)
 
 _JUDGE = sql("""
-UPDATE messages
-SET verdict = :verdict, reason = :reason,
-    check_by = CASE WHEN CAST(:verdict AS text) = 'sent' THEN NULL ELSE check_by END
+UPDATE messages SET verdict = :verdict, reason = :reason
 WHERE id = ANY(:ids) AND owner = :owner AND (verdict IS NULL OR verdict IN ('scheduled', 'held'))
 """)
 
@@ -189,21 +193,15 @@ WHERE {_OWNED} AND (m.verdict IS NULL OR m.verdict IN ('scheduled', 'held'))
 RETURNING m.id
 """)
 
-_LEAVE = sql("""
+_LEAVE = sql(f"""
 UPDATE messages m SET epoch = m.epoch + 1, check_by = :check_by, owner = n.owner
 FROM unnest(CAST(:ids AS uuid[]), CAST(:owners AS text[])) AS n (id, owner)
-WHERE m.id = n.id AND m.owner = :owner AND m.check_by IS NOT NULL
+WHERE m.id = n.id AND m.owner = :owner AND {OPEN}
 RETURNING m.id, m.epoch, m.mode, m.country, m.account_id
 """)
 
-# What waits for its receipt is asked after when that is overdue. Those of a bulk that wait their turn
-# are left alone: to move the time of each on, whenever the first is asked after, is to write them all.
-_PUSH = sql(f"""
-UPDATE messages m
-SET check_by = CASE WHEN m.status = 'sent' THEN greatest(:check_by, (
-    SELECT max(a.receipt_by) + CAST(:grace AS interval) FROM attempts a
-    WHERE a.message_id = m.id)) ELSE :check_by END
-WHERE {_OWNED} AND m.check_by < :due_by
+_TAKE_CHECKS = sql(f"""
+UPDATE messages m SET check_by = NULL WHERE {_OWNED} AND m.check_by IS NOT NULL
 """)
 
 
@@ -251,8 +249,13 @@ class ClaimOfMany:
     details: Sequence[Mapping[str, Any]]
 
 
-def insert(connection: Connection, extent: Extent, messages: int, at: datetime) -> None:
-    """Write a bulk; its messages are written in the same transaction."""
+def insert(
+    connection: Connection, extent: Extent, messages: int, at: datetime, *, check_by: datetime
+) -> None:
+    """Write a bulk, which the reconciler asks after at `check_by`.
+
+    Its messages are written in the same transaction.
+    """
     connection.send(
         _INSERT,
         {
@@ -261,6 +264,7 @@ def insert(connection: Connection, extent: Extent, messages: int, at: datetime) 
             "last_id": extent.last_id,
             "messages": messages,
             "at": at,
+            "check_by": check_by,
         },
     )
 
@@ -275,6 +279,38 @@ def extend(connection: Connection, extent: Extent, messages: int) -> None:
 def stored(connection: Connection, bulk_id: UUID) -> Answer[Row | None]:
     """A bulk's row."""
     return connection.row(_STORED, {"id": bulk_id})
+
+
+def check(connection: Connection, bulk_id: UUID, check_by: datetime | None) -> None:
+    """Have the reconciler ask after a bulk then; None where there is nothing more to ask after."""
+    connection.send(_CHECK, {"id": bulk_id, "check_by": check_by})
+
+
+def check_sooner(connection: Connection, bulk_id: UUID, at: datetime) -> None:
+    """Have the reconciler ask after an open bulk at that time, if it would only do so later."""
+    connection.send(_CHECK_BY_THEN, {"id": bulk_id, "at": at})
+
+
+def check_again(
+    connection: Connection, bulk_id: UUID, overdue_at: datetime, check_by: datetime
+) -> None:
+    """Ask again after a bulk that was overdue, unless its runner has looked at it meanwhile."""
+    connection.send(_CHECK_AGAIN, {"id": bulk_id, "at": overdue_at, "check_by": check_by})
+
+
+async def overdue(connection: Connection, at: datetime, limit: int) -> list[UUID]:
+    """Bulks whose runners have said nothing by their `check_by`."""
+    return await connection.rows(_OVERDUE, {"at": at, "limit": limit}).then(_ids)
+
+
+async def doubt_all(connection: Connection, at: datetime) -> int:
+    """Let the reconciler ask after every open bulk from `at` on; how many messages those have."""
+    return sum(row["messages"] for row in await connection.rows(_DOUBT, {"at": at}))
+
+
+def take_checks(connection: Connection, extent: Extent) -> None:
+    """Ask after the bulk alone from now on, where its messages have times of their own."""
+    connection.send(_TAKE_CHECKS, extent.values())
 
 
 def pause(connection: Connection, bulk_id: UUID, at: datetime) -> None:
@@ -385,23 +421,6 @@ async def leave(
             "owner": owner,
             "check_by": check_by,
         },
-    )
-
-
-def push_check(
-    connection: Connection,
-    extent: Extent,
-    *,
-    due_by: datetime,
-    check_by: datetime,
-    grace: timedelta,
-) -> None:
-    """Look at those open messages of a bulk later that are `due_by` then.
-
-    That is at `check_by`, and for those that wait for receipts `grace` after those are due.
-    """
-    connection.send(
-        _PUSH, {**extent.values(), "due_by": due_by, "check_by": check_by, "grace": grace}
     )
 
 

@@ -13,6 +13,7 @@ from domain.delivery import AttemptFacts, MessageFacts
 from domain.errors import ErrorClass
 from domain.states import AttemptStatus, Verdict
 from store.database import Answer, Connection, Row, sql
+from store.transitions import OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,12 @@ WHERE id = :id AND epoch = :epoch AND check_by IS NOT NULL
 RETURNING epoch
 """)
 
+_GIVE_RUNNERS = sql("""
+UPDATE messages m SET owner = n.owner
+FROM unnest(CAST(:ids AS uuid[]), CAST(:owners AS text[])) AS n (id, owner)
+WHERE m.id = n.id
+""")
+
 _OVERDUE = sql("""
 SELECT id, epoch, owner, bulk_id FROM messages WHERE check_by < :at ORDER BY check_by LIMIT :limit
 """)
@@ -162,8 +169,22 @@ ORDER BY m.id DESC LIMIT :limit
 """
 )
 
-_OPEN_COUNTS = sql("""
-SELECT status, count(*) AS messages FROM messages WHERE check_by IS NOT NULL GROUP BY status
+# Those of a bulk by their bulk, each of which is a range of ids.
+_OPEN_COUNTS = sql(f"""
+SELECT status, sum(messages)::bigint AS messages
+FROM (
+    SELECT status, count(*) AS messages FROM messages WHERE check_by IS NOT NULL GROUP BY status
+    UNION ALL
+    SELECT of_bulk.status, of_bulk.messages
+    FROM bulks b CROSS JOIN LATERAL (
+        SELECT m.status, count(*) AS messages FROM messages m
+        WHERE m.id BETWEEN b.first_id AND b.last_id AND m.bulk_id = b.id AND m.check_by IS NULL
+          AND {OPEN}
+        GROUP BY m.status
+    ) of_bulk
+    WHERE b.check_by IS NOT NULL
+) counted
+GROUP BY status
 """)
 
 
@@ -290,8 +311,16 @@ async def take_over(
     return None if taken is None else int(taken["epoch"])
 
 
+def give_runners(connection: Connection, owners: Mapping[UUID, str]) -> None:
+    """Say whose workflows run messages from now on, whoever ran them before."""
+    connection.send(_GIVE_RUNNERS, {"ids": list(owners), "owners": list(owners.values())})
+
+
 async def overdue(connection: Connection, at: datetime, limit: int) -> Sequence[Row]:
-    """Open messages of which nothing was heard by their `check_by`: id, epoch, owner, bulk_id."""
+    """Open messages of which nothing was heard by their `check_by`: id, epoch, owner, bulk_id.
+
+    Those of a bulk have none, but for such as were accepted by versions up to the schema 0013.
+    """
     return await connection.rows(_OVERDUE, {"at": at, "limit": limit})
 
 

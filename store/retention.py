@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from store.database import Connection, Row, Statement, sql
+from store.transitions import OPEN
 
 
 def _deletes(**columns: str) -> tuple[Statement, ...]:
@@ -23,9 +24,9 @@ def _deletes(**columns: str) -> tuple[Statement, ...]:
 _ALLOWED = sql("SET LOCAL smsgateway.retention = 'on'")
 
 # One that is taken up again at this moment, by a replay, is passed over.
-_OLD_MESSAGES = sql("""
-SELECT id FROM messages WHERE id < :before AND check_by IS NULL
-ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+_OLD_MESSAGES = sql(f"""
+SELECT m.id FROM messages m WHERE m.id < :before AND NOT ({OPEN})
+ORDER BY m.id LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
 _OF_MESSAGES: Final = _deletes(
     receipts="message_id",

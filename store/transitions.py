@@ -63,6 +63,12 @@ FINAL = frozenset(
     }
 )
 
+# A message `m` that somebody still takes care of.
+OPEN = """
+    m.status NOT IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled')
+    AND m.verdict IS DISTINCT FROM 'sent'
+"""
+
 _TOLD = [status.value for status in TOLD]
 
 _LOCK = sql("SELECT id FROM messages WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
@@ -221,7 +227,8 @@ def settle(
         ids: the messages concerned; those that do not move are left alone.
         actor: who moved them, for the event: "workflow", "receipt", "key_…"; no personal data.
         at: when.
-        check_by: when the reconciler should look at those that moved and are not final.
+        check_by: when the reconciler should look at those that moved, are not final, and have a
+            runner of their own.
     """
     unique = list(dict.fromkeys(ids))
     return move(connection, _SETTLE, unique, actor=actor, at=at, check_by=check_by)

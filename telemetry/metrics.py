@@ -190,7 +190,7 @@ _open = Gauge(
 )
 _overdue = Gauge(
     "smsgateway_overdue_messages",
-    "Messages past their check_by when the last sweep began, at most one batch of them",
+    "Messages and bulks past their check_by when the last sweep began, at most one batch of each",
     registry=REGISTRY,
 )
 _unmatched = Gauge(

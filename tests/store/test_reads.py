@@ -5,10 +5,13 @@ from uuid import UUID
 
 import pytest
 
-from store import bulk_messages, bulks
+from domain.states import MessageStatus
+from store import bulk_messages, bulks, receipts
+from store.attempts import AttemptChange, PartRecord
 from store.bulk_messages import NewKind, NewMessages
-from store.bulks import Extent
+from store.bulks import ClaimOfMany, Extent
 from store.database import Connection, Database, sql
+from store.receipts import EarlyReceipt
 from tests.store.test_folds import database
 
 __all__ = ["database"]
@@ -39,10 +42,10 @@ async def bulk(database: Database) -> Extent:
             sql(
                 "INSERT INTO messages (id, account_id, environment, mode, priority, status, sender,"
                 " recipient_id, country, body, encoding, segments, accepted_at, validity,"
-                " valid_until, since, moved_at, owner, check_by, bulk_id)"
+                " valid_until, since, moved_at, owner, bulk_id)"
                 " SELECT lpad(to_hex(n), 32, '0')::uuid, 'default', 'live', 'transactional',"
                 " 'normal', 'queued', 'T', lpad(to_hex(n), 32, '0')::uuid, 'GB', 'x', 'gsm7', 1,"
-                " :now, '1 day', :until, :now, :now, :owner, :until, :bulk"
+                " :now, '1 day', :until, :now, :now, :owner, :bulk"
                 " FROM generate_series(1, :many) AS n"
             ),
             {
@@ -90,8 +93,6 @@ async def test_a_batch_to_a_few_does_not_read_all_that_the_account_has_written_t
         scheduled_at=None,
         validity=timedelta(days=1),
         valid_until=NOW + timedelta(days=1),
-        start_by=NOW,
-        check_by=NOW,
         config_version=None,
         actor="test",
     )
@@ -112,3 +113,56 @@ async def test_a_batch_to_a_few_does_not_read_all_that_the_account_has_written_t
             before = await fetched(connection, "recipients")
             await bulk_messages.insert(connection, [(kind, new)], hash_version=1)
             assert await fetched(connection, "recipients") - before == 60
+
+
+async def test_the_moves_of_messages_of_a_bulk_need_no_new_entries_in_their_indexes(database, bulk):
+    ids = [UUID(int=n) for n in range(1, 501)]
+    async with database.begin() as connection:
+        bulks.insert(connection, bulk, MANY, NOW, check_by=NOW)
+    async with database.begin() as connection:
+        before = await moved_and_in_place(connection)
+        await bulks.claim(connection, claim_of(bulk, ids), actor="test")
+        after = await moved_and_in_place(connection)
+    assert [a - b for a, b in zip(after, before, strict=True)] == [500, 500]
+    changes = [
+        AttemptChange(m, 1, [PartRecord(1, "accepted", str(m), None, "")], code="") for m in ids
+    ]
+    kept = {str(m): EarlyReceipt("000", NOW) for m in ids}
+    async with database.begin() as connection:
+        before = await moved_and_in_place(connection)
+        moves = await receipts.record_delivered(connection, changes, kept, actor="test", at=NOW)
+        after = await moved_and_in_place(connection)
+    assert {move.status for move in moves} == {MessageStatus.SENT, MessageStatus.DELIVERED}
+    assert [a - b for a, b in zip(after, before, strict=True)] == [500, 500]
+
+
+def claim_of(bulk: Extent, ids: list[UUID]) -> ClaimOfMany:
+    count = len(ids)
+    return ClaimOfMany(
+        bulk_id=bulk.bulk_id,
+        owner=OWNER,
+        provider="p",
+        part_method="udh",
+        at=NOW,
+        answer_by=NOW,
+        config_version=None,
+        ids=ids,
+        epochs=[1] * count,
+        numbers=[1] * count,
+        parts=[1] * count,
+        refs=[1] * count,
+        receipt_bys=[NOW] * count,
+        kinds=[1] * count,
+        details=[{}],
+    )
+
+
+async def moved_and_in_place(connection: Connection) -> tuple[int, int]:
+    """Messages that this session has changed and not reported yet, and how many in their pages."""
+    row = await connection.row(
+        sql(
+            "SELECT n_tup_upd AS moved, n_tup_hot_upd AS in_place"
+            " FROM pg_stat_xact_user_tables WHERE relname = 'messages'"
+        )
+    )
+    return (int(row["moved"]), int(row["in_place"])) if row is not None else (0, 0)

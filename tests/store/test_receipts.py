@@ -208,11 +208,11 @@ async def in_a_bulk(database: Database, messages, *, final_only=False):
         )
         connection.send(
             sql(
-                "UPDATE messages SET bulk_id = :bulk, owner = 'bulk/bat_1', check_by = :now,"
+                "UPDATE messages SET bulk_id = :bulk, owner = 'bulk/bat_1', check_by = NULL,"
                 " callback_lane_id = :lane, callback_url = 'https://example.com/',"
                 " callback_final_only = :final WHERE id = ANY(:ids)"
             ),
-            {"bulk": bulk, "now": NOW, "lane": lane, "final": final_only, "ids": messages},
+            {"bulk": bulk, "lane": lane, "final": final_only, "ids": messages},
         )
 
 

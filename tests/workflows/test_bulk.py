@@ -24,6 +24,7 @@ from tests.gateway import CONFIGURATION, Gateway, gateway, running_gateway
 from tests.workflows.test_upkeep import Away
 from worker import Role
 from workflows.ports.bulk import bulk_workflow_id
+from workflows.ports.send import send_workflow_id
 
 __all__ = ["gateway"]
 
@@ -395,9 +396,9 @@ async def test_a_batch_by_a_carrier_that_gives_no_receipts_ends_as_sent(
         await batch.ended()
         assert (await batch.view()).status == "finished"
         await gateway.until(single, "sent")
-        await asyncio.sleep(0.2)
-        open_rows = await gateway.fetch("SELECT id FROM messages WHERE check_by IS NOT NULL")
-        assert not open_rows, "nobody needs to ask after them"
+        for table in ("messages", "bulks"):
+            asked_after = await gateway.fetch(f"SELECT id FROM {table} WHERE check_by IS NOT NULL")
+            assert not asked_after, "nobody needs to ask after them"
 
 
 @pytest.mark.parametrize(
@@ -480,6 +481,8 @@ async def test_a_dead_letter_of_a_batch_is_replayed_as_a_message_of_its_own(
         )
         assert len(done.replayed) == 15
         await batch.until_all("delivered")
+        owners = await gateway.fetch("SELECT owner FROM messages ORDER BY id")
+        assert [row["owner"] for row in owners] == [send_workflow_id(m) for m in batch.messages]
 
 
 async def test_a_batch_that_was_accepted_while_temporal_was_away_is_taken_up(
@@ -503,11 +506,57 @@ async def test_a_batch_whose_runner_is_gone_is_taken_up(database_url, temporal_c
         await batch.until(lambda counts: counts.get("delivered", 0) > 5)
         handle = gateway.client.get_workflow_handle(bulk_workflow_id(batch.id))
         await handle.terminate()
+        await gateway.execute("UPDATE bulks SET check_by = now() WHERE check_by IS NOT NULL")
+        await batch.until_all("delivered", within=60)
+        assert carried(gateway) == batch.texts
+
+
+async def test_a_reconciler_that_none_precedes_asks_after_every_batch(
+    database_url, temporal_client
+):
+    async with running_gateway(
+        database_url, temporal_client, configuration=SMALL_WINDOWS
+    ) as gateway:
+        gateway.primary.set_default(Behaviour(latency=0.2))
+        batch = await Batch(gateway, 60).send()
+        await batch.until(lambda counts: counts.get("delivered", 0) > 5)
+        await gateway.client.get_workflow_handle(bulk_workflow_id(batch.id)).terminate()
+        await gateway.services.upkeep.doubt_everything()
+        await batch.until_all("delivered", within=60)
+        assert carried(gateway) == batch.texts
+
+
+async def test_a_batch_of_the_version_before_is_asked_after_by_its_messages(
+    database_url, temporal_client
+):
+    async with running_gateway(
+        database_url, temporal_client, configuration=SMALL_WINDOWS
+    ) as gateway:
+        gateway.primary.set_default(Behaviour(latency=0.2))
+        batch = await Batch(gateway, 60).send()
+        await batch.until(lambda counts: counts.get("delivered", 0) > 5)
+        await gateway.client.get_workflow_handle(bulk_workflow_id(batch.id)).terminate()
+        await gateway.execute("UPDATE bulks SET check_by = NULL")
         await gateway.execute(
-            "UPDATE messages SET check_by = now() WHERE check_by IS NOT NULL AND bulk_id IS NOT NULL"
+            "UPDATE messages SET check_by = now() + interval '1 second' WHERE status = 'queued'"
         )
         await batch.until_all("delivered", within=60)
         assert carried(gateway) == batch.texts
+        (row,) = await gateway.fetch("SELECT count(check_by) AS times FROM messages")
+        assert row["times"] == 0
+
+
+async def test_a_runner_that_lives_says_so_by_when_its_batch_is_asked_after(gateway: Gateway):
+    gateway.primary.set_default(Behaviour(hold=True))
+    batch = await Batch(gateway, 5).send()
+    await batch.until_all("sent")
+    in_nine_minutes = datetime.now(UTC) + timedelta(minutes=9)
+    asked_after = "SELECT check_by FROM bulks"
+    while (await gateway.fetch(asked_after))[0]["check_by"] < in_nine_minutes:
+        await asyncio.sleep(0.05)
+    await gateway.release_receipts(5)
+    await batch.ended()
+    assert (await gateway.fetch(asked_after))[0]["check_by"] is None
 
 
 async def test_what_a_workflow_remembers_names_nobody(gateway: Gateway):
