@@ -11,10 +11,8 @@ SQLAlchemy keeps the pool; statements run on psycopg directly (docs/decisions/00
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from operator import attrgetter
+from datetime import timedelta
 from typing import Any, Final, Generic, NewType, Self, TypeVar
-from uuid import UUID
 
 import psycopg
 import sqlalchemy.exc
@@ -24,6 +22,8 @@ from sqlalchemy import make_url, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from store.arrays import as_array
 
 Row = Mapping[str, Any]
 Parameters = Mapping[str, Any]
@@ -307,60 +307,9 @@ async def _run(driver: psycopg.AsyncConnection[Any], sent: Sequence[_Sent]) -> N
 
 
 async def _execute(driver: psycopg.AsyncConnection[Any], sent: _Sent) -> psycopg.AsyncCursor[Row]:
-    cursor = driver.cursor(row_factory=dict_row)
-    parameters = {name: _as_array(value) for name, value in sent.parameters.items()}
+    cursor = driver.cursor(row_factory=dict_row, binary=True)
+    parameters = {name: as_array(value) for name, value in sent.parameters.items()}
     return await cursor.execute(sent.statement, parameters)
-
-
-def _as_array(value: object) -> object:
-    """A list as Postgres writes it (manual, 8.15.2); everything else as it is.
-
-    The driver's own way takes three times as long, which was an eighth of a worker's time. Lists of
-    one value, which are half of all, are written once, and the others as far as can be in one go.
-    """
-    if not isinstance(value, list | tuple):
-        return value
-    first = next((each for each in value if each is not None), None)
-    write = _WRITTEN.get(type(first))
-    if first is not None and write is None:
-        return value
-    count = len(value)
-    if count > 1 and value[0] == value[-1] and value.count(value[0]) == count:
-        written = "NULL" if write is None else write(value[:1])
-        return "{" + ",".join([written] * count) + "}"
-    if write is None:
-        return "{NULL}" if count else "{}"
-    try:
-        return "{" + write(value) + "}"
-    except (AttributeError, TypeError):  # there is a None in it
-        each = ("NULL" if one is None else write((one,)) for one in value)
-        return "{" + ",".join(each) + "}"
-
-
-def _texts(texts: Sequence[str]) -> str:
-    together = '","'.join(texts)
-    if "\\" in together or together.count('"') != 2 * (len(texts) - 1):
-        together = '","'.join([t.replace("\\", "\\\\").replace('"', '\\"') for t in texts])
-    return f'"{together}"'
-
-
-def _octets(octets: Sequence[bytes]) -> str:
-    return '"\\\\x' + '","\\\\x'.join(map(bytes.hex, octets)) + '"'
-
-
-def _moments(moments: Sequence[datetime]) -> str:
-    return '"' + '","'.join(map(datetime.isoformat, moments)) + '"'
-
-
-_HEX: Final = attrgetter("hex")  # half of the time that hyphens take
-_WRITTEN: Final[Mapping[type, Callable[[Sequence[Any]], str]]] = {
-    UUID: lambda ids: ",".join(map(_HEX, ids)),
-    int: lambda numbers: ",".join(map(int.__repr__, numbers)),
-    str: _texts,
-    bytes: _octets,
-    datetime: _moments,
-    date: lambda days: ",".join(map(date.isoformat, days)),
-}
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Transactions whose statements travel together."""
 
 import asyncio
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from uuid import UUID
 
 import psycopg
@@ -177,12 +177,18 @@ _AWKWARD = ["", "NULL", "a,b", "{a}", 'a "quoted" one', "back\\slash", '","', "'
 _LISTS = {
     "text": [_AWKWARD, ["same", "same"], ["a", None, 'b"'], [None, "a"], ['"', '"']],
     "integer": [[1, -2, 3], [7, 7, 7], [0, None]],
-    "uuid": [[UUID(int=1), UUID(int=2)], [UUID(int=1)] * 2, [None, UUID(int=2)]],
+    "uuid": [
+        [UUID(int=1), UUID(int=2)],
+        [UUID(int=1)] * 2,
+        [None, UUID(int=2)],
+        [UUID(int=3), None, UUID(int=3)],
+    ],
     "bytea": [[b"\x00\xff", b"a"], [b"", b""], [b"a", None]],
     "timestamptz": [
         [datetime(2026, 11, 23, 1, 2, 3, 4, tzinfo=UTC), datetime(1999, 1, 1, tzinfo=UTC)],
         [datetime(2026, 11, 23, tzinfo=UTC)] * 3,
         [None, datetime(2026, 11, 23, tzinfo=UTC)],
+        [datetime(2026, 11, 23, 1, tzinfo=timezone(timedelta(hours=-3)))],
     ],
     "date": [[date(2026, 1, 1), date(2026, 1, 2)], [date(2026, 1, 1), None]],
     "boolean": [[True, False], [True, True]],
