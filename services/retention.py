@@ -1,10 +1,18 @@
-"""Retention: messages that are over are kept for as long as the installation wants, and deleted then."""
+"""Retention: messages that are over are kept for as long as the installation wants, and deleted then.
 
-from datetime import datetime, timedelta
+Their events go by the month, with a partition whose messages are all deleted; partitions for the months
+to come are made here, too.
+"""
+
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from store import retention
-from store.database import Database
+from psycopg.errors import CheckViolation
+
+from store import partitions, retention
+from store.database import DATABASE_ERRORS, Database
+from store.partitions import Partition, Table
 from telemetry import metrics
 from telemetry.logs import get_logger
 
@@ -15,6 +23,10 @@ _AT_ONCE: Final = 500
 _SLICES: Final = 20
 """Transactions of one round: with one round in five seconds, some 2,000 messages a second."""
 
+_MONTHS_AHEAD: Final = 2
+_LOOK_AGAIN: Final = 3600.0
+"""Seconds between two looks at the partitions."""
+
 
 class Retention:
     """What `UpkeepWorkflow` has deleted in each of its rounds; `keep` is None for ever."""
@@ -22,6 +34,7 @@ class Retention:
     def __init__(self, database: Database, keep: timedelta | None) -> None:
         self._database = database
         self._keep = keep
+        self._look_at = 0.0
 
     async def delete(self, now: datetime) -> int:
         """Delete some of what is older than it is kept; how many messages those were."""
@@ -38,3 +51,54 @@ class Retention:
             metrics.messages_deleted(deleted)
             _log.info("old_messages_deleted", count=deleted)
         return deleted
+
+    async def turn_partitions(self, now: datetime) -> None:
+        """Once an hour, make the partitions of the months to come, and drop those that are over.
+
+        What cannot be done just now is done an hour later: until then the last partition takes what
+        no other does.
+        """
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_AGAIN
+        for table in partitions.TABLES:
+            async with self._database.begin() as connection:
+                known = await partitions.stored(connection, table)
+            try:
+                await self._make(table, known, now)
+                await self._drop(known, now)
+            except DATABASE_ERRORS as error:
+                _log.warning("partitions_not_turned", table=table, error_type=type(error).__name__)
+
+    async def _make(self, table: Table, known: list[Partition], now: datetime) -> None:
+        ahead = _month(now, _MONTHS_AHEAD + 1)
+        since = partitions.moment_of(known[-1].until) if known else _month(now, 0)
+        while since < ahead:
+            until = _month(since, 1)
+            try:
+                async with self._database.begin() as connection:
+                    await partitions.make(connection, table, since, until)
+                _log.info("partition_made", table=table, until=until)
+            except CheckViolation:
+                # It stays in the last partition, and is deleted there row by row.
+                _log.warning("month_is_in_the_last_partition", table=table, until=until)
+            since = until
+
+    async def _drop(self, known: list[Partition], now: datetime) -> None:
+        if self._keep is None:
+            return
+        for partition in known:
+            if partition.until > partitions.first_id(now - self._keep):
+                break
+            async with self._database.begin() as connection:
+                if await partitions.is_needed(connection, partition):
+                    break
+                await partitions.drop(connection, partition)
+            until = partitions.moment_of(partition.until)
+            _log.info("partition_dropped", table=partition.table, until=until)
+
+
+def _month(moment: datetime, later: int) -> datetime:
+    """The beginning of a month, so many after that of a moment."""
+    months = moment.month - 1 + later
+    return datetime(moment.year + months // 12, months % 12 + 1, 1, tzinfo=UTC)

@@ -106,6 +106,7 @@ class Upkeep:
         matched = await self._receipts.match_late(now - UNMATCHED_SINCE, now - UNMATCHED_UNTIL)
         await self._callbacks.sweep(now)
         await self._retention.delete(now)
+        await self._retention.turn_partitions(now)
         async with self._database.begin() as connection:
             idempotency.expire(connection, now)
             alone = await receipts.count_unmatched(

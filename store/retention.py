@@ -1,7 +1,8 @@
 """Retention: what is over, and older than it is kept, is deleted in the order of ids.
 
 Ids are UUIDv7 (RFC 9562, 5.7), so an age is a range of them. What is not over stays, however old.
-Recipients stay: a request may be about to write to one.
+Recipients stay: a request may be about to write to one. Events go with their partition
+(`store.partitions`); only what the last one has is deleted here.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from store.database import Connection, Row, Statement, sql
+from store.partitions import first_id
 from store.transitions import OPEN
 
 
@@ -20,9 +22,6 @@ def _deletes(**columns: str) -> tuple[Statement, ...]:
     )
 
 
-# What has happened is deleted by nobody else: a trigger looks for this.
-_ALLOWED = sql("SET LOCAL smsgateway.retention = 'on'")
-
 # One that is taken up again at this moment, by a replay, is passed over.
 _OLD_MESSAGES = sql(f"""
 SELECT m.id FROM messages m WHERE m.id < :before AND NOT ({OPEN})
@@ -32,7 +31,7 @@ _OF_MESSAGES: Final = _deletes(
     receipts="message_id",
     parts="message_id",
     attempts="message_id",
-    events="message_id",
+    events_last="message_id",
     messages="id",
 )
 
@@ -44,7 +43,7 @@ WHERE b.id < :before AND NOT EXISTS (
 ORDER BY b.id LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
 _OF_BULKS: Final = _deletes(
-    events_of_many="bulk_id",
+    events_of_many_last="bulk_id",
     batch_refusals="batch_id",
     batches="id",
     bulks="id",
@@ -65,14 +64,13 @@ DELETE FROM receipts WHERE (day, id) IN (
 
 
 async def delete(connection: Connection, before: datetime, limit: int) -> int:
-    """Delete messages that were accepted before, at most `limit`, with all that is known of them.
+    """Delete messages that were accepted before, at most `limit`, with all but their events.
 
     Returns how many messages those were. A batch goes with the last of its messages; callbacks, and
     receipts that met no message, go by their own age.
     """
-    first = {"before": _first_id(before), "limit": limit}
+    first = {"before": first_id(before), "limit": limit}
     messages = await connection.rows(_OLD_MESSAGES, first)
-    connection.send(_ALLOWED)
     for statement in _OF_MESSAGES if messages else ():
         connection.send(statement, {"ids": _ids(messages)})
     bulks = await connection.rows(_OLD_BULKS, first)
@@ -81,11 +79,6 @@ async def delete(connection: Connection, before: datetime, limit: int) -> int:
     connection.send(_CALLBACKS, first)
     connection.send(_RECEIPTS_ALONE, {"day": before.date(), "limit": limit})
     return len(messages)
-
-
-def _first_id(moment: datetime) -> UUID:
-    """No id that was made at this moment, or later, is smaller."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 def _ids(rows: Sequence[Row]) -> list[UUID]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from psycopg import IntegrityError
 from sqlalchemy.exc import ProgrammingError
+from uuid_utils.compat import uuid7
 
 from store.database import Database, sql
 from store.schema import migrate, newest_version
@@ -58,6 +59,37 @@ async def test_messages_of_the_first_schema_go_on_with_the_newest(database):
     with pytest.raises(IntegrityError, match="make it queued"):
         async with database.begin() as connection:
             connection.send(sql("UPDATE messages SET status = 'sent' WHERE id = :m"), {"m": queued})
+
+
+async def test_events_of_whole_tables_go_on_in_partitions(database):
+    await migrate(database, "0014")
+    add = sql(
+        "INSERT INTO events (message_id, at, kind, actor) VALUES (:id, now(), :kind, 'x')"
+        " RETURNING seq"
+    )
+    add_to_many = sql(
+        "INSERT INTO events_of_many (bulk_id, message_ids, at, kind, actor)"
+        " VALUES (:id, '{}', now(), :kind, 'x') RETURNING seq"
+    )
+    ids = [uuid7() for _ in range(3)]
+    numbers = []
+    for number, message_id in enumerate([*ids, *ids]):
+        if number == 3:
+            assert await migrate(database) == newest_version()
+        for statement in (add, add_to_many):
+            found = await database.rows(statement, {"id": message_id, "kind": f"no {number}"})
+            numbers.append(found[0]["seq"])
+    assert numbers == sorted(set(numbers))
+    of_one = sql("SELECT kind FROM events WHERE message_id = :id ORDER BY seq")
+    for number, message_id in enumerate(ids):
+        kinds = [row["kind"] for row in await database.rows(of_one, {"id": message_id})]
+        assert kinds == [f"no {number}", f"no {number + 3}"]
+
+
+async def test_a_migration_of_events_that_was_interrupted_goes_on_where_it_was(database):
+    await migrate(database)
+    await database.rows(sql("UPDATE alembic_version SET version_num = '0014'"))
+    assert await migrate(database) == newest_version()
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(database):
