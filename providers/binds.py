@@ -87,7 +87,7 @@ class Binds:
 
     def open_windows(self) -> int:
         """How many submits may be unanswered at once, over all sessions."""
-        return sum([session.window for session in self.transmitting()])
+        return sum([session.window for session in self._senders if session.is_open])
 
     def freest(self, *, but: Collection[Session] = ()) -> Session | None:
         """The session with the most room in its window; those of `but` are spared."""

@@ -409,8 +409,12 @@ def _unknown(number: int, session: Session) -> Answered:
 
 
 def _source(configuration: SmppConfiguration, sender: str) -> Fields:
+    return _source_of(sender, configuration.source_ton, configuration.source_npi)
+
+
+@functools.lru_cache(maxsize=1024)  # an account has few, and thousands of messages have the same
+def _source_of(sender: str, ton: int | None, npi: int | None) -> Fields:
     source = parse_sender(sender)
-    ton, npi = configuration.source_ton, configuration.source_npi
     return {
         "source_addr_ton": source.ton if ton is None else ton,
         "source_addr_npi": source.npi if npi is None else npi,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,10 @@ _MOST_AT_ONCE = 50
 _GATHERED_FOR = 5.0
 """Seconds between news of many messages to the runner of a bulk, who then looks at all its rows."""
 _BETWEEN_WAKES = 0.1
-"""Seconds for which lanes of callbacks are gathered after some were woken: a busy one is awake."""
+"""Seconds for which lanes of callbacks are gathered after some were woken."""
+_WHILE_BUSY = 0.5
+_MANY = 20
+"""The same seconds where all were awake, and each had so much to tell: such a lane stays awake."""
 
 _NEEDS_A_DECISION = frozenset({MessageStatus.RETRIED, MessageStatus.UNKNOWN})
 
@@ -34,7 +38,7 @@ class Announcements:
         self._orchestration = orchestration
         self._callbacks = callbacks
         self._roused: set[str] = set()
-        self._asleep: set[UUID] = set()
+        self._to_tell: Counter[UUID] = Counter()
         self._is_waking = False
         self._ending = asyncio.Event()
         self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
@@ -62,8 +66,10 @@ class Announcements:
             elif move.status in _NEEDS_A_DECISION and move.owner not in self._roused:
                 self._roused.add(move.owner)
                 self._spawn(self._rouse(move.owner, MessageChanged(move.status.value, final=False)))
-        self._asleep.update(m.callback_lane_id for m in moves if m.callback_lane_id is not None)
-        if self._asleep and not self._is_waking:
+        for move in moves:
+            if move.callback_lane_id is not None:
+                self._to_tell[move.callback_lane_id] += move.messages
+        if self._to_tell and not self._is_waking:
             self._is_waking = True
             self._spawn(self._wake())
 
@@ -99,11 +105,12 @@ class Announcements:
     async def _wake(self) -> None:
         """Wake the lanes that something was added to, at once, and then in turns."""
         try:
-            while self._asleep:
-                lanes, self._asleep = sorted(self._asleep), set()
+            while self._to_tell:
+                lanes, self._to_tell = self._to_tell, Counter()
                 async with self._turns:
-                    await self._callbacks.wake(lanes)
-                await self._rest(_BETWEEN_WAKES)
+                    were_asleep = await self._callbacks.wake(sorted(lanes))
+                are_busy = not were_asleep and min(lanes.values()) >= _MANY
+                await self._rest(_WHILE_BUSY if are_busy else _BETWEEN_WAKES)
         finally:
             self._is_waking = False
 

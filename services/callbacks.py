@@ -128,20 +128,22 @@ class Callbacks:
         self._configuration = configuration
         self._roused: dict[UUID, datetime] = {}
 
-    async def wake(self, lane_ids: Collection[UUID]) -> None:
+    async def wake(self, lane_ids: Collection[UUID]) -> bool:
         """See to it that lanes are drained, after the commit of what was added to them.
 
-        Never raises: what cannot be woken now is found by the sweep.
+        Whether any was asleep, as far as is known. Never raises: what cannot be woken now is found by
+        the sweep.
         """
         if not lane_ids:
-            return
+            return False
         try:
             async with self._database.begin() as connection:
                 woken = await store.wake(connection, lane_ids)
         except DATABASE_ERRORS as error:
             _log.warning("lanes_not_woken", error_type=type(error).__name__)
-            return
+            return True
         await self._start(woken)
+        return bool(woken)
 
     async def sweep(self, now: datetime) -> int:
         """Start the workflows of lanes that have been due for a while; how many there were.

@@ -12,7 +12,7 @@ from store.transitions import Transition
 LANE, ANOTHER = UUID(int=1), UUID(int=2)
 
 
-def move(lane: UUID) -> Transition:
+def move(lane: UUID, messages: int = 1) -> Transition:
     return Transition(
         message_id=None,
         bulk_id=uuid4(),
@@ -27,7 +27,7 @@ def move(lane: UUID) -> Transition:
         epoch=1,
         callback_lane_id=lane,
         traceparent=None,
-        ids=(uuid4(),),
+        ids=tuple(uuid4() for _ in range(messages)),
     )
 
 
@@ -37,11 +37,13 @@ class Lanes:
     def __init__(self) -> None:
         self.woken: list[tuple[float, list[UUID]]] = []
         self.fails = False
+        self.asleep = True
 
-    async def wake(self, lanes: list[UUID]) -> None:
+    async def wake(self, lanes: list[UUID]) -> bool:
         self.woken.append((time.monotonic(), list(lanes)))
         if self.fails:
             raise RuntimeError
+        return self.asleep
 
     @property
     def which(self) -> list[list[UUID]]:
@@ -69,6 +71,21 @@ async def test_a_lane_is_woken_at_once_and_what_follows_soon_is_gathered(announc
     await asyncio.sleep(0.2)
     assert lanes.which == [[LANE], [LANE, ANOTHER]]
     assert lanes.woken[1][0] - lanes.woken[0][0] >= 0.09
+
+
+async def test_lanes_that_are_awake_and_have_much_to_tell_are_looked_after_less_often(
+    announcements, lanes
+):
+    lanes.asleep = False
+    for count in (20, 19):
+        lanes.woken.clear()
+        announcements.tell([move(LANE, count), move(ANOTHER, 20)])
+        await asyncio.sleep(0.01)
+        announcements.tell([move(LANE)])
+        await asyncio.sleep(0.3)
+        assert len(lanes.woken) == (1 if count == 20 else 2)
+        await announcements.drained()
+        announcements._ending.clear()
 
 
 async def test_what_is_gathered_at_the_end_is_told_before_it(
