@@ -45,10 +45,8 @@ MEASUREMENTS: Final = (
     Measurement(("bulk_callbacks_per_s",), callbacks.bulk_callbacks),
     Measurement(("receipts_in_per_s",), bulk.receipts_in),
     Measurement(("accept_p99_under_bulk_ms", "alert_under_bulk_ms"), under_load.under_bulk),
-    # Ten runs in turns; what is ours of them is bulk_callbacks_per_s.
-    Measurement(("kannel_ratio",), lambda _: callbacks.kannel_ratio(), twice=False),
-    # A quarter of an hour, of which Temporal has as large a share as of bulk_100k_per_s.
-    Measurement(("bulk_1m_over_10k", "bulk_1m_rss_mb"), lambda _: bulk.bulk_1m(), twice=False),
+    Measurement(("kannel_ratio",), callbacks.kannel_ratio),
+    Measurement(("bulk_1m_over_10k", "bulk_1m_rss_mb"), bulk.bulk_1m),
 )
 
 

@@ -48,9 +48,9 @@ def bulk_100k(temporal: MakeTemporal | None = None) -> list[Figure]:
     ]
 
 
-def bulk_1m() -> list[Figure]:
+def bulk_1m(temporal: MakeTemporal | None = None) -> list[Figure]:
     """A million messages against ten thousand, one after the other in the same database."""
-    with gateway() as peers:
+    with gateway(temporal=temporal) as peers:
         few = max(_measured(peers, 10_000)[0] for _ in range(3))
         many, memory = _measured(peers, 1_000_000)
     return [

@@ -55,14 +55,14 @@ def bulk_callbacks(temporal: MakeTemporal | None = None, messages: int = 100_000
     return [figure]
 
 
-def kannel_ratio(messages: int = 100_000) -> list[Figure]:
+def kannel_ratio(temporal: MakeTemporal | None = None, messages: int = 100_000) -> list[Figure]:
     """Ours against Kannel, each with a callback for each delivery, one after the other, five times."""
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(5):
         with temporary_folder() as folder, running_smsc(folder) as smsc:
             theirs.append(kannel_per_s(smsc.port, folder, messages))
-        ours.append(bulk_callbacks(messages=messages)[0].value)
+        ours.append(bulk_callbacks(temporal, messages)[0].value)
     return [
         Figure(
             "kannel_ratio",
