@@ -16,19 +16,20 @@ from bench.peers.smsc import PeerSmsc, running_smsc
 from bench.single import BODY, MakeTemporal, configuration_for, memory_mb, running
 from local.folders import temporary_folder
 from local.stack import WORKERS, Stack
+from store.transitions import OPEN as IS_OPEN
 
 BATCH = 10_000
-_OPEN_IN_BULKS = """
+_OPEN_MESSAGES = f"""
 SELECT FROM bulks b CROSS JOIN LATERAL (
     SELECT FROM messages m WHERE m.id BETWEEN b.first_id AND b.last_id AND m.bulk_id = b.id
-      AND m.status NOT IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled') LIMIT 1
+      AND {IS_OPEN} LIMIT 1
 ) m
 WHERE b.check_by IS NOT NULL
 UNION ALL SELECT FROM messages WHERE check_by IS NOT NULL
-"""
-OPEN = f"{_OPEN_IN_BULKS} LIMIT 1"
+"""  # noqa: S608 - constants of ours
+OPEN = f"{_OPEN_MESSAGES} LIMIT 1"
 """Finds something for as long as a message is not at its end."""
-OPEN_OF_BATCHES = f"{_OPEN_IN_BULKS} AND bulk_id IS NOT NULL LIMIT 1"
+OPEN_OF_BATCHES = f"{_OPEN_MESSAGES} AND bulk_id IS NOT NULL LIMIT 1"
 """The same for messages that came in batches or groups."""
 _WINDOWS = "binds = {binds}\nwindow = 500\n"
 

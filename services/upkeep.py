@@ -147,8 +147,7 @@ class Upkeep:
                 break
             async with self._database.begin() as connection:
                 bulks.check_again(connection, bulk_id, now, now + LOOK_AGAIN)
-                bulk = await bulks.stored(connection, bulk_id)
-                if bulk is not None and bulk_id in by_messages:
+                if bulk_id in by_messages and (bulk := await bulks.stored(connection, bulk_id)):
                     bulks.check(connection, bulk_id, now + LOOK_AGAIN)
                     bulks.take_checks(connection, extent_of(bulk))
         return taken_up

@@ -63,11 +63,10 @@ FINAL = frozenset(
     }
 )
 
+_ENDS = ", ".join(f"'{status.value}'" for status in sorted(FINAL))
+
 # A message `m` that somebody still takes care of.
-OPEN = """
-    m.status NOT IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled')
-    AND m.verdict IS DISTINCT FROM 'sent'
-"""
+OPEN = f"m.status NOT IN ({_ENDS}) AND m.verdict IS DISTINCT FROM 'sent'"
 
 _TOLD = [status.value for status in TOLD]
 
@@ -173,14 +172,11 @@ WITH folded AS (
         moved_at = :at,
         reason = CASE WHEN f.status = 'delivered' THEN 'delivered' ELSE m.reason END,
         check_by = CASE
-            WHEN f.status IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled')
-                 OR m.verdict = 'sent' THEN NULL
+            WHEN f.status IN ({_ENDS}) OR m.verdict = 'sent' THEN NULL
             WHEN CAST(:check_by AS timestamptz) IS NULL OR starts_with(m.owner, 'bulk/')
             THEN m.check_by
             ELSE :check_by END,
-        waiting_for = CASE
-            WHEN f.status IN ('delivered', 'failed', 'dead_letter', 'expired', 'canceled')
-            THEN NULL ELSE m.waiting_for END
+        waiting_for = CASE WHEN f.status IN ({_ENDS}) THEN NULL ELSE m.waiting_for END
     FROM folded f
     WHERE m.id = f.id AND m.id = ANY(:ids)
     RETURNING {MOVED}, f.previous, f.attempt, f.provider, f.code

@@ -59,13 +59,22 @@ async def bulk(database: Database) -> Extent:
     return Extent(UUID(int=1), UUID(int=1), UUID(int=MANY), OWNER)
 
 
-async def fetched(connection: Connection, table: str) -> int:
-    """Rows of a table that this session has read by its indexes, and not reported yet."""
+async def counted(connection: Connection, table: str, *counters: str) -> list[int]:
+    """What this session has done with the rows of a table and not reported yet."""
     row = await connection.row(
-        sql("SELECT idx_tup_fetch AS rows FROM pg_stat_xact_user_tables WHERE relname = :table"),
-        {"table": table},
+        sql("SELECT * FROM pg_stat_xact_user_tables WHERE relname = :table"), {"table": table}
     )
-    return int(row["rows"]) if row is not None else 0
+    return [int(row[counter]) if row is not None else 0 for counter in counters]
+
+
+async def fetched(connection: Connection, table: str) -> int:
+    """Rows read by indexes."""
+    return (await counted(connection, table, "idx_tup_fetch"))[0]
+
+
+async def moved_and_in_place(connection: Connection) -> list[int]:
+    """Messages that were changed, and how many of them in their pages."""
+    return await counted(connection, "messages", "n_tup_upd", "n_tup_hot_upd")
 
 
 async def test_a_page_of_a_bulk_reads_no_more_than_the_page(database, bulk):
@@ -155,14 +164,3 @@ def claim_of(bulk: Extent, ids: list[UUID]) -> ClaimOfMany:
         kinds=[1] * count,
         details=[{}],
     )
-
-
-async def moved_and_in_place(connection: Connection) -> tuple[int, int]:
-    """Messages that this session has changed and not reported yet, and how many in their pages."""
-    row = await connection.row(
-        sql(
-            "SELECT n_tup_upd AS moved, n_tup_hot_upd AS in_place"
-            " FROM pg_stat_xact_user_tables WHERE relname = 'messages'"
-        )
-    )
-    return (int(row["moved"]), int(row["in_place"])) if row is not None else (0, 0)

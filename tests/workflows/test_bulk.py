@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -497,51 +498,44 @@ async def test_a_batch_that_was_accepted_while_temporal_was_away_is_taken_up(
         assert carried(gateway) == batch.texts
 
 
-async def test_a_batch_whose_runner_is_gone_is_taken_up(database_url, temporal_client):
+@asynccontextmanager
+async def without_its_runner(
+    database_url: str, temporal_client: Client
+) -> AsyncIterator[tuple[Gateway, Batch]]:
+    """A batch under way whose runner is gone; behind the block all of it is delivered, each once."""
     async with running_gateway(
         database_url, temporal_client, configuration=SMALL_WINDOWS
     ) as gateway:
         gateway.primary.set_default(Behaviour(latency=0.2))
         batch = await Batch(gateway, 100).send()
         await batch.until(lambda counts: counts.get("delivered", 0) > 5)
-        handle = gateway.client.get_workflow_handle(bulk_workflow_id(batch.id))
-        await handle.terminate()
-        await gateway.execute("UPDATE bulks SET check_by = now() WHERE check_by IS NOT NULL")
+        await gateway.client.get_workflow_handle(bulk_workflow_id(batch.id)).terminate()
+        yield gateway, batch
         await batch.until_all("delivered", within=60)
         assert carried(gateway) == batch.texts
+
+
+async def test_a_batch_whose_runner_is_gone_is_taken_up(database_url, temporal_client):
+    async with without_its_runner(database_url, temporal_client) as (gateway, _):
+        await gateway.execute("UPDATE bulks SET check_by = now() WHERE check_by IS NOT NULL")
 
 
 async def test_a_reconciler_that_none_precedes_asks_after_every_batch(
     database_url, temporal_client
 ):
-    async with running_gateway(
-        database_url, temporal_client, configuration=SMALL_WINDOWS
-    ) as gateway:
-        gateway.primary.set_default(Behaviour(latency=0.2))
-        batch = await Batch(gateway, 60).send()
-        await batch.until(lambda counts: counts.get("delivered", 0) > 5)
-        await gateway.client.get_workflow_handle(bulk_workflow_id(batch.id)).terminate()
+    async with without_its_runner(database_url, temporal_client) as (gateway, _):
         await gateway.services.upkeep.doubt_everything()
-        await batch.until_all("delivered", within=60)
-        assert carried(gateway) == batch.texts
 
 
 async def test_a_batch_of_the_version_before_is_asked_after_by_its_messages(
     database_url, temporal_client
 ):
-    async with running_gateway(
-        database_url, temporal_client, configuration=SMALL_WINDOWS
-    ) as gateway:
-        gateway.primary.set_default(Behaviour(latency=0.2))
-        batch = await Batch(gateway, 60).send()
-        await batch.until(lambda counts: counts.get("delivered", 0) > 5)
-        await gateway.client.get_workflow_handle(bulk_workflow_id(batch.id)).terminate()
+    async with without_its_runner(database_url, temporal_client) as (gateway, batch):
         await gateway.execute("UPDATE bulks SET check_by = NULL")
         await gateway.execute(
             "UPDATE messages SET check_by = now() + interval '1 second' WHERE status = 'queued'"
         )
         await batch.until_all("delivered", within=60)
-        assert carried(gateway) == batch.texts
         (row,) = await gateway.fetch("SELECT count(check_by) AS times FROM messages")
         assert row["times"] == 0
 
