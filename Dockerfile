@@ -1,4 +1,4 @@
-# One image for every process of the server: API, workers, preparation, and the simulator.
+# One image for every process of the server (API, workers, bootstrap, simulator), and for smsctl.
 #   docker build -t smsgateway:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .
 ARG PYTHON=3.11.15-slim-bookworm
 
@@ -25,8 +25,11 @@ COPY simulator simulator
 COPY smpp smpp
 COPY store store
 COPY telemetry telemetry
+COPY workers workers
 COPY workflows workflows
 COPY worker.py .
+COPY sdks/python/src/smsgateway smsgateway
+COPY smsctl/src/smsctl smsctl
 # The image's file system is read-only when it runs, so bytecode has to be there before.
 RUN python -m compileall -q --invalidation-mode unchecked-hash .
 
@@ -45,13 +48,16 @@ LABEL org.opencontainers.image.title="SMS gateway" \
 RUN groupadd --gid 10001 smsgateway \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent \
         --shell /usr/sbin/nologin smsgateway \
-    && python -m pip uninstall --yes --root-user-action ignore setuptools wheel pip
+    && python -m pip uninstall --yes --root-user-action ignore setuptools wheel pip \
+    && printf '#!/bin/sh\nPYTHONPATH=/app exec python -m smsctl "$@"\n' >/usr/local/bin/smsctl \
+    && chmod 0755 /usr/local/bin/smsctl
 
 COPY --from=packages /opt/smsgateway /opt/smsgateway
 COPY --from=rooms /app /app
 WORKDIR /app
 
-# A container is reached from outside of it, so the processes listen on all of its addresses.
+# A container is reached from outside of it, so the processes listen on all of its addresses. In the
+# container of the API, smsctl needs only SMSCTL_KEY.
 ENV PATH=/opt/smsgateway/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -60,7 +66,8 @@ ENV PATH=/opt/smsgateway/bin:$PATH \
     SMSGATEWAY_API_PORT=8080 \
     SMSGATEWAY_METRICS_HOST=0.0.0.0 \
     SMSGATEWAY_METRICS_PORT=9464 \
-    SMSGATEWAY_TEMPORAL_METRICS_PORT=9465
+    SMSGATEWAY_TEMPORAL_METRICS_PORT=9465 \
+    SMSCTL_API=http://127.0.0.1:8080
 
 USER 10001:10001
 EXPOSE 8080 9464 9465

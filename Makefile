@@ -13,10 +13,13 @@ PACKAGES := sdks/python smsctl
 # `make PYTHON=/path/to/python3.12 …` names another one.
 PYTHON ?= $(eval PYTHON := $$(FOUND))$(PYTHON)
 FOUND = $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do \
-	$$python local/candidate.py 2>/dev/null; \
+	$$python local/python_speed.py 2>/dev/null; \
 	done | awk 'NR == 1 || $$1 < 0.9 * best { best = $$1; path = $$2 } END { print path }')
 
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+# Runs a step that may take minutes, and says how long it took.
+TIMED = started=$$(date +%s); $(1) || exit; echo "  took $$(($$(date +%s) - started)) s"
 
 .PHONY: help
 help: ## list all targets
@@ -41,18 +44,18 @@ $(READY): requirements-dev.lock $(wildcard $(addsuffix /pyproject.toml,$(PACKAGE
 			exit 1; \
 		}; \
 	}
-	@echo "· installing $$(grep -c '^[a-z]' requirements-dev.lock) packages, each checked by its hash"
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@echo "· installing $$(grep -c '^[a-z]' requirements-dev.lock) packages, each checked by its hash; a minute or more"
+	@$(call TIMED,$(PIP) install --require-hashes -r requirements-dev.lock)
 	@set -e; for package in $(PACKAGES); do \
 		if [ -f $$package/pyproject.toml ]; then \
 			echo "· installing $$package, editable"; \
-			$(PIP) install -q --no-deps --no-build-isolation -e ./$$package; \
+			$(call TIMED,$(PIP) install --no-deps --no-build-isolation -e ./$$package); \
 		fi; \
 	done
 	@touch $@
 
 .PHONY: demo
-demo: setup ## the main job through the REST API, on the embedded stack; at most a minute
+demo: setup ## the main job through the REST API, on the embedded stack; about two minutes
 	@$(BIN)/python -m local demo
 
 .PHONY: run
@@ -60,13 +63,14 @@ run: setup ## the embedded stack, left running until Ctrl-C
 	@$(BIN)/python -m local run
 
 .PHONY: test
-test: setup ## every test; ARGS="-n 0 tests/smpp -k bind" runs some, in one process
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+test: setup ## every test, some 15 minutes on two cores; ARGS="-n 0 tests/smpp -k bind" runs some, in one process
+	@$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 .PHONY: lint
-lint: setup ## style: ruff
+lint: setup ## style: ruff; identifiers that standard terms have replaced
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m local.retired_terms
 
 .PHONY: types
 types: setup ## types: mypy, strict
@@ -75,7 +79,7 @@ types: setup ## types: mypy, strict
 	@MYPYPATH=sdks/python/src:smsctl/src $(BIN)/mypy -p smsgateway -p smsctl
 
 .PHONY: contracts
-contracts: setup ## which room may import which: import-linter
+contracts: setup ## check which package may import which, with import-linter
 	@$(BIN)/lint-imports
 
 .PHONY: bench
@@ -87,8 +91,16 @@ COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-
 
 .PHONY: lock
 lock: setup ## write the lock files anew from pyproject.toml; UPGRADE=1 takes newer versions
-	@$(COMPILE) -o requirements.lock
+	@$(COMPILE) --extra smsctl -o requirements.lock
 	@$(COMPILE) --extra dev -o requirements-dev.lock
+
+.PHONY: pin-images
+pin-images: ## pin the images of Docker to their digests; needs Docker and its registry
+	@sh deploy/pin-images.sh
+
+.PHONY: compose-test
+compose-test: setup ## docs/deployment.md on a real Docker, as root on Debian; some 12 minutes, the first time 30
+	@bash tests/deploy/compose_test.sh
 
 .PHONY: reset
 reset: setup ## forget all messages, keys and workflows of `make run`

@@ -1,4 +1,4 @@
-"""What `BulkSendWorkflow` asks for: plans from the database, shares sent by a provider."""
+"""What `BulkSendWorkflow` asks for: plans from the database, chunks sent by a provider."""
 
 import asyncio
 import contextlib
@@ -9,64 +9,67 @@ from typing import Any, Final
 from temporalio import activity
 
 from providers.base import Provider
-from services.bulk import Bulks
+from services.bulk.planner import BulkPlanner
+from services.bulk.sender import BulkSender
 from telemetry.logs import log_context
 from workflows.ports.bulk import (
     BulkProviderActivities,
+    ChunkDone,
     Plan,
     PlanActivities,
     PlanTask,
-    ShareDone,
-    SubmitShareTask,
+    SubmitChunkTask,
 )
 
-_BEAT_EVERY: Final = 2.0
+_HEARTBEAT_SECONDS: Final = 2.0
 """Seconds."""
 
 
 class Planning(PlanActivities):
     """The part of the work that needs only the database; polled for on `sends`."""
 
-    def __init__(self, bulks: Bulks) -> None:
-        self._bulks = bulks
+    def __init__(self, planner: BulkPlanner) -> None:
+        self._planner = planner
 
     @activity.defn
     async def plan(self, task: PlanTask) -> Plan:
         """Look at the rows, write what time has made of them, and say what can be sent."""
         with log_context(bulk_id=task.bulk.bulk_id):
-            return await self._bulks.plan(task)
+            return await self._planner.plan(task)
 
 
-class SubmittingShares(BulkProviderActivities):
+class SubmittingChunks(BulkProviderActivities):
     """The part that holds the binds of a provider; polled for on `provider/<name>`."""
 
-    def __init__(self, bulks: Bulks, provider: Provider) -> None:
-        self._bulks = bulks
+    def __init__(self, sender: BulkSender, provider: Provider) -> None:
+        self._sender = sender
         self._provider = provider
 
     @activity.defn
-    async def submit_share(self, task: SubmitShareTask) -> ShareDone:
+    async def submit_chunk(self, task: SubmitChunkTask) -> ChunkDone:
         """Claim, send and record until nothing of the bulk is left for this provider.
 
         What was claimed is sent and recorded, whoever stops waiting: only the claims end.
         """
         with log_context(bulk_id=task.bulk.bulk_id, provider=task.provider):
             stop = asyncio.Event()
-            sending = asyncio.ensure_future(self._bulks.send_share(task.bulk, self._provider, stop))
-            async with _meanwhile(_beat()), _meanwhile(_until_shutdown(stop)):
+            sending = asyncio.ensure_future(
+                self._sender.send_chunk(task.bulk, self._provider, stop)
+            )
+            async with _meanwhile(_heartbeat()), _meanwhile(_until_shutdown(stop)):
                 try:
-                    return ShareDone(await asyncio.shield(sending))
+                    return ChunkDone(await asyncio.shield(sending))
                 except asyncio.CancelledError:
                     stop.set()
                     await sending
                     raise
 
 
-async def _beat() -> None:
+async def _heartbeat() -> None:
     """Tell Temporal that this worker lives."""
     while True:
         activity.heartbeat()
-        await asyncio.sleep(_BEAT_EVERY)
+        await asyncio.sleep(_HEARTBEAT_SECONDS)
 
 
 async def _until_shutdown(stop: asyncio.Event) -> None:

@@ -4,12 +4,12 @@ from uuid import UUID
 
 from temporalio import activity
 
-from services.callbacks import LaneDrain
+from services.callbacks.drain import LaneDrain
 from workflows.callbacks import CallbackActivities, CallbackLane, DrainResult
 
 
 class CallbackDelivery(CallbackActivities):
-    """The activities of the task queue `callbacks`."""
+    """The activities of the task queues `callbacks` and `callbacks/hanging`."""
 
     def __init__(self, drain: LaneDrain) -> None:
         self._drain = drain
@@ -21,7 +21,8 @@ class CallbackDelivery(CallbackActivities):
         return await self._drain.drain(
             UUID(lane.lane_id),
             now=activity.info().started_time,
-            beat=activity.heartbeat,
+            heartbeat=activity.heartbeat,
             stopping=activity.is_worker_shutdown,
             was_down=lane.failing_slices > 0,
+            was_hanging=lane.hanging,
         )

@@ -1,4 +1,4 @@
-"""What `SendWorkflow` asks for: decisions from the database, submits and recalls to a provider."""
+"""What `SendWorkflow` asks for: decisions from the database, submits and cancels to a provider."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -9,16 +9,16 @@ from temporalio import activity
 from domain.delivery import Submit, Wait, WaitFor
 from domain.ids import IdPrefix, public_id
 from providers.base import NoSlot, Provider
-from services.delivery import Delivery, Loaded
+from services.delivery import Cancellation, Delivery, Loaded
 from telemetry import metrics
 from telemetry.logs import get_logger, log_context
 from telemetry.tracing import SpanKind, span
 from workflows.ports.send import (
+    CancelAtProviderTask,
     DecideActivities,
     DecideTask,
     MessageRef,
     ProviderActivities,
-    RecallTask,
     Step,
     SubmitTask,
 )
@@ -80,29 +80,28 @@ class Submitting(ProviderActivities):
                 attempt=wanted.number,
             ):
                 try:
-                    async with provider.slot(loaded.outbound.priority):
+                    async with provider.acquire(loaded.outbound.priority):
                         return await self._submit_now(message, wanted, loaded, provider)
                 except NoSlot as full:
                     # Nothing was written: the message waits without an attempt, then looks anew.
                     return Step(Wait(self._now() + full.after, WaitFor.BACKOFF))
 
     @activity.defn
-    async def recall(self, task: RecallTask) -> Step:
-        """Ask the provider to forget an attempt, record whether it did, and decide anew."""
-        message, recall = task.message, task.recall
-        with log_context(message_id=message.message_id, provider=recall.provider):
-            content, ids = await self._delivery.sent_parts(message, recall)
-            provider = self._providers.get(recall.provider)
-            done = False
-            if content is not None and provider is not None and ids:
-                forgotten = [
-                    await provider.recall(
-                        part, sender=content["sender"], recipient=content["recipient"]
-                    )
-                    for part in ids
-                ]
-                done = all(forgotten)
-            return await self._delivery.recalled(message, recall, done=done, now=self._now())
+    async def cancel_at_provider(self, task: CancelAtProviderTask) -> Step:
+        """Ask the provider to forget an attempt, record whether it did, and decide anew.
+
+        It is asked once, also where the result could not be recorded.
+        """
+        message, cancel_at_provider = task.message, task.cancel_at_provider
+        with log_context(message_id=message.message_id, provider=cancel_at_provider.provider):
+            provider = self._providers.get(cancel_at_provider.provider)
+            cancellation = await self._delivery.begin_cancel(message, cancel_at_provider)
+            if cancellation is None:
+                return await self._delivery.decide(message, self._now())
+            done = provider is not None and await _cancel(provider, cancellation)
+            return await self._delivery.cancelled_at_provider(
+                message, cancel_at_provider, done=done, now=self._now()
+            )
 
     async def _submit_now(
         self, message: MessageRef, wanted: Submit, loaded: Loaded, provider: Provider
@@ -115,19 +114,48 @@ class Submitting(ProviderActivities):
     async def _claim_and_send(
         self, message: MessageRef, wanted: Submit, loaded: Loaded, provider: Provider
     ) -> Step:
-        numbers = await self._delivery.claim(
+        claimed = await self._delivery.claim(
             message,
             wanted,
             loaded,
             parts=provider.count_parts(loaded.outbound),
             now=self._now(),
         )
-        if not numbers:
-            return await self._delivery.decide(message, self._now())
+        if claimed is None:
+            return await self._after_refusal(message)
         if loaded.first:
             metrics.message_reached_wire(
                 mode=loaded.mode,
                 seconds=(self._now() - loaded.accepted_at).total_seconds(),
             )
-        outcomes = await provider.submit(loaded.outbound, numbers)
+        outcomes = await provider.submit(
+            claimed.outbound, claimed.parts, start_within=claimed.start_within
+        )
         return await self._delivery.record(message, wanted, outcomes, self._now)
+
+    async def _after_refusal(self, message: MessageRef) -> Step:
+        """Decide anew; where the decision is to submit again, after a rest, and not at once."""
+        step = await self._delivery.decide(message, self._now())
+        if isinstance(step.decision, Submit):
+            return Step(Wait(self._now() + _REST, WaitFor.BACKOFF))
+        return step
+
+
+async def _cancel(provider: Provider, cancellation: Cancellation) -> bool:
+    """Cancel all parts of an attempt at once; whether the provider confirmed each of them in time.
+
+    A part without an id cannot be cancelled, and then the message is not.
+    """
+    ids = [each for each in cancellation.ids if each is not None]
+    cancelling = [
+        provider.cancel_at_provider(
+            each, sender=cancellation.sender, recipient=cancellation.recipient
+        )
+        for each in ids
+    ]
+    try:
+        async with asyncio.timeout(cancellation.within.total_seconds()):
+            confirmed = await asyncio.gather(*cancelling)
+    except TimeoutError:
+        return False
+    return bool(ids) and len(ids) == len(cancellation.ids) and all(confirmed)

@@ -11,6 +11,8 @@ import uvicorn
 
 from api.app import create_app
 from api.health import DatabaseState, database_state
+from api.protocol import HttpLimits, protocol_class
+from providers.registry import ProviderTypes
 from services.assembly import Services, assemble
 from settings.configuration_file import ConfigurationMistakes, read_configuration
 from settings.settings import Settings
@@ -18,6 +20,7 @@ from store.database import DATABASE_ERRORS
 from store.schema import newest_version
 from telemetry.logs import get_logger
 from telemetry.process import EXIT_FAILED, EXIT_MISCONFIGURED, exit_cleanly, run, settings_or_exit
+from telemetry.supervision import supervised
 
 _log = get_logger("api")
 
@@ -48,6 +51,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     server = _Server(
         uvicorn.Config(
             create_app(gateway),
+            http=protocol_class(
+                HttpLimits(
+                    header_bytes=settings.max_header_bytes,
+                    request_timeout=settings.request_timeout,
+                    connections=settings.max_connections,
+                )
+            ),
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -58,7 +68,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
             timeout_graceful_shutdown=int(settings.shutdown_grace.total_seconds()),
         )
     )
-    following = asyncio.create_task(follow_configuration(gateway))
+    following = asyncio.create_task(
+        supervised(partial(follow_configuration, gateway), "load_configuration")
+    )
     stopping = asyncio.create_task(_end(server, stop))
     try:
         _log.info("api_listening", host=settings.api_host, port=settings.api_port)
@@ -120,7 +132,8 @@ def main() -> None:
     settings = settings_or_exit()
     if settings.config is not None:
         try:
-            read_configuration(settings.config)
+            types = ProviderTypes.installed().configurations
+            read_configuration(settings.config, settings.allowed_secrets, types)
         except ConfigurationMistakes as mistakes:
             print(  # noqa: T201 - to the person who started it, before there is a log
                 f"{settings.config} cannot be used:", mistakes, sep="\n", file=sys.stderr

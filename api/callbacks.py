@@ -8,21 +8,22 @@ from fastapi import APIRouter, Body, Path, Query
 from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema
 
 from api.dependencies import CallbackReader, CallbackReplayer, Gateway, KeyKeeper
-from api.fields import Asked, Page, PageAsked, Told
+from api.fields import Page, PageRequest, RequestModel, ResponseModel
 from api.problems import NOT_FOUND, Problem, raises, refusal
 from api.routing import Endpoint
-from domain.callbacks import CallbackState
+from domain.callbacks.events import CallbackState
 from domain.ids import IdPrefix, parse_id, public_id
 from domain.states import MessageStatus
+from services.callbacks.management import SecretConfigured
 from services.configuration import NoConfiguration
-from settings.secrets import SecretMissing
-from store.database import Row
+from services.reads import QueryTooWide
+from store.callbacks import StoredCallback
 
 router = APIRouter(prefix="/api/v1/callbacks", tags=["callbacks"], route_class=Endpoint)
 
 MOST_REPLAYED = 1000
 
-# --- what is asked -----------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------
 
 CallbackId = Annotated[
     str,
@@ -40,7 +41,7 @@ def _message_uuid(text: object) -> UUID:
     return found
 
 
-class CallbacksAsked(PageAsked):
+class CallbacksQuery(PageRequest):
     """Which callbacks to list; what is left out matches all."""
 
     state: CallbackState | None = Field(
@@ -60,8 +61,8 @@ class CallbacksAsked(PageAsked):
     )
 
 
-class CallbackReplay(Asked):
-    """Which callbacks to tell again: the oldest first."""
+class CallbackReplay(RequestModel):
+    """Which callbacks to send again: the oldest first."""
 
     state: Literal[CallbackState.FAILED] = Field(
         CallbackState.FAILED, description="Those that were given up."
@@ -76,41 +77,43 @@ AGAIN_EXAMPLES: dict[str, Any] = {
     "too-many": {"summary": "Refused: too many at once", "value": {"limit": 5000}},
 }
 
-# --- what is told ------------------------------------------------------------------------------
+# --- responses ----------------------------------------------------------------------------------
 
 
-class Callback(Told):
-    """One thing that the customer's server is told, and how that went."""
+class Callback(ResponseModel):
+    """One callback to the customer's server, and its outcome."""
 
     id: str
     message_id: str
     url: str
-    status: MessageStatus = Field(description="What is told; in the callback in capitals.")
+    status: MessageStatus = Field(
+        description="The status that the callback reports, there in capitals."
+    )
     provider_code: str
     occurred_at: datetime
     state: CallbackState
     tries: int
     next_at: datetime | None = Field(description="Of the next try; null when there is none.")
-    answered_at: datetime | None
+    responded_at: datetime | None
     last_status: int | None = Field(description="The last HTTP status that came.")
     last_error: str | None = Field(description="Why the last try did not deliver.")
 
     @classmethod
-    def of(cls, row: Row) -> Self:
+    def of(cls, row: StoredCallback) -> Self:
         """A stored callback, as it is shown."""
         return cls(
-            id=public_id(IdPrefix.CALLBACK, row["id"]),
-            message_id=public_id(IdPrefix.MESSAGE, row["message_id"]),
-            url=row["url"],
-            status=row["status"],
-            provider_code=row["provider_code"],
-            occurred_at=row["occurred_at"],
-            state=row["state"],
-            tries=row["tries"],
-            next_at=row["next_at"] if row["state"] == CallbackState.PENDING else None,
-            answered_at=row["answered_at"],
-            last_status=row["last_status"],
-            last_error=row["last_error"],
+            id=public_id(IdPrefix.CALLBACK, row.id),
+            message_id=public_id(IdPrefix.MESSAGE, row.message_id),
+            url=row.url,
+            status=row.status,
+            provider_code=row.provider_code,
+            occurred_at=row.occurred_at,
+            state=row.state,
+            tries=row.tries,
+            next_at=row.next_at if row.state is CallbackState.PENDING else None,
+            responded_at=row.responded_at,
+            last_status=row.last_status,
+            last_error=row.last_error,
         )
 
 
@@ -118,14 +121,14 @@ class CallbackPage(Page[Callback]):
     """Some callbacks, the newest first."""
 
 
-class ReplayedCallbacks(Told):
-    """How many callbacks are told again."""
+class ReplayedCallbacks(ResponseModel):
+    """How many callbacks are sent again."""
 
     replayed: int
 
 
-class CallbackSecret(Told):
-    """What the callbacks of this account are signed with (Standard Webhooks)."""
+class CallbackSecret(ResponseModel):
+    """What callbacks of this account and environment are signed with (Standard Webhooks)."""
 
     secret: str = Field(description="`whsec_` and base64; keep it where you verify.", repr=False)
 
@@ -133,18 +136,23 @@ class CallbackSecret(Told):
 # --- endpoints ---------------------------------------------------------------------------------
 
 
-@router.get("", operation_id="list_callbacks", summary="List callbacks")
+@router.get(
+    "",
+    operation_id="list_callbacks",
+    summary="List callbacks",
+    responses=raises(QueryTooWide),
+)
 async def listed(
-    asked: Annotated[CallbacksAsked, Query()], caller: CallbackReader, gateway: Gateway
+    query: Annotated[CallbacksQuery, Query()], caller: CallbackReader, gateway: Gateway
 ) -> CallbackPage:
     """What the account's servers were told, or are to be told, the newest first."""
     page = await gateway.callbacks.page(
         caller.account_id,
         caller.environment,
-        state=asked.state,
-        message_id=asked.message_id,
-        before=asked.cursor,
-        limit=asked.limit,
+        state=query.state,
+        message_id=query.message_id,
+        before=query.cursor,
+        limit=query.limit,
     )
     return CallbackPage.ending(page.next_before, [Callback.of(row) for row in page.items])
 
@@ -179,11 +187,11 @@ async def replay_many(
     "/secret",
     operation_id="get_callback_secret",
     summary="Read the secret that signs callbacks",
-    responses=raises(NOT_FOUND, SecretMissing, NoConfiguration),
+    responses=raises(NOT_FOUND, SecretConfigured, NoConfiguration),
 )
 async def secret(caller: KeyKeeper, gateway: Gateway) -> CallbackSecret:
-    """The secret with which your server verifies what it is told."""
-    found = await gateway.callbacks.secret(caller.account_id)
+    """The secret with which your server verifies callbacks of the key's environment."""
+    found = await gateway.callbacks.secret(caller.account_id, caller.environment)
     if found is None:
         raise Problem(NOT_FOUND, "This account has no secret.")
     return CallbackSecret(secret=found)

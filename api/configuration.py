@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 
 from api.dependencies import Configurer, Gateway
-from api.fields import Told
+from api.fields import ResponseModel
 from api.problems import (
     INVALID_CONFIGURATION,
     MALFORMED,
@@ -17,8 +17,8 @@ from api.problems import (
     raises,
 )
 from api.routing import Endpoint, has_body, media_type
-from services.configuration import NoConfiguration, Stored, check
-from settings.configuration_file import ConfigurationMistakes
+from services.configuration import NoConfiguration, Stored
+from settings.configuration_file import MOST_MISTAKES, ConfigurationMistakes
 from settings.configuration_file import Mistake as FoundMistake
 
 router = APIRouter(prefix="/api/v1/config", tags=["configuration"], route_class=Endpoint)
@@ -30,7 +30,8 @@ async def _toml(request: Request) -> str:
     if has_body(request) and media_type(request) not in MEDIA_TYPES:
         raise Problem(
             UNSUPPORTED_MEDIA_TYPE,
-            "Send the configuration as application/toml, and say so in the header Content-Type.",
+            "The configuration is of a type that is not taken here: send it as application/toml, and "
+            "say so in the header Content-Type.",
         )
     try:
         return (await request.body()).decode()
@@ -47,7 +48,7 @@ EXAMPLE = """\
 type = "smpp"
 host = "smsc.example.net"
 system_id = "acme"
-password = "env:PRIMARY_PASSWORD"
+password = "env:SMSGATEWAY_SECRET_PRIMARY"
 
 [[routes]]
 providers = ["primary"]
@@ -64,7 +65,7 @@ def _body(*, refused: bool) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": dict.fromkeys(MEDIA_TYPES, content)}}
 
 
-class Mistake(Told):
+class Mistake(ResponseModel):
     """Something wrong in a configuration: where, and what to do."""
 
     line: int | None = Field(description="From 1; null where the whole is meant.")
@@ -83,21 +84,30 @@ class Mistake(Told):
         )
 
 
-class ConfigurationCheck(Told):
+_WARNINGS = (
+    "Secrets that the API process cannot read (it needs none: `GET /providers` shows what the workers "
+    "cannot read), and ids of accounts that do not exist."
+)
+
+
+class ConfigurationCheck(ResponseModel):
     """Whether a configuration could be applied."""
 
     ok: bool
-    mistakes: list[Mistake]
+    mistakes: list[Mistake] = Field(description=f"The first {MOST_MISTAKES}.")
+    more_mistakes: int = Field(0, description="How many there are beside these.")
+    warnings: list[Mistake] = Field(description=_WARNINGS)
 
 
-class AppliedConfiguration(Told):
+class AppliedConfiguration(ResponseModel):
     """The version in force; `changed` is false if it already was."""
 
     version: int
     changed: bool
+    warnings: list[Mistake] = Field(description=_WARNINGS)
 
 
-class Configuration(Told):
+class Configuration(ResponseModel):
     """The configuration in force, in TOML; secrets are references."""
 
     version: int
@@ -122,11 +132,17 @@ class Configuration(Told):
     summary="Check a configuration",
     openapi_extra=_body(refused=False),
 )
-async def checked(_: Configurer, content: Toml) -> ConfigurationCheck:
+async def checked(_: Configurer, content: Toml, gateway: Gateway) -> ConfigurationCheck:
     """Say what is wrong with a configuration, if anything; nothing is changed."""
-    mistakes = check(content)
+    found = await gateway.configurations.check(content)
+    warnings = [Mistake.of(warning) for warning in found.warnings]
+    if found.mistakes is None:
+        return ConfigurationCheck(ok=True, mistakes=[], warnings=warnings)
     return ConfigurationCheck(
-        ok=not mistakes, mistakes=[Mistake.of(mistake) for mistake in mistakes]
+        ok=False,
+        mistakes=[Mistake.of(mistake) for mistake in found.mistakes.mistakes],
+        more_mistakes=found.mistakes.more,
+        warnings=warnings,
     )
 
 
@@ -155,7 +171,11 @@ async def checked(_: Configurer, content: Toml) -> ConfigurationCheck:
 async def apply(caller: Configurer, content: Toml, gateway: Gateway) -> AppliedConfiguration:
     """Put a configuration into force in every process, or nothing of it."""
     applied = await gateway.configurations.apply(content, applied_by=caller.key_id)
-    return AppliedConfiguration(version=applied.version, changed=applied.changed)
+    return AppliedConfiguration(
+        version=applied.version,
+        changed=applied.changed,
+        warnings=[Mistake.of(warning) for warning in applied.warnings],
+    )
 
 
 @router.get(

@@ -6,35 +6,39 @@ from fastapi import APIRouter, Body, Query
 from pydantic import Field, StrictInt
 
 from api.dependencies import DeadLetterReplayer, Gateway, MessageReader
-from api.fields import Asked, PageAsked, Told, Word
+from api.fields import PageRequest, RequestModel, ResponseModel, Word
 from api.messages import Message, MessageId, MessagePage
-from api.problems import NOT_A_DEAD_LETTER, Problem, raises, refusal
+from api.problems import ACCOUNT_SUSPENDED, NOT_A_DEAD_LETTER, Problem, raises, refusal
 from api.routing import Endpoint
 from services import dead_letters as service
 from services.messages import UnknownMessage
+from services.reads import QueryTooWide
+from services.submission import Refused
 
 router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"], route_class=Endpoint)
 
 MOST_REPLAYED = 1000
 
-# --- what is asked -----------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------
 
 
-class DeadLettersAsked(PageAsked):
+class DeadLettersQuery(PageRequest):
     """Which dead letters to list."""
 
     provider: Word | None = Field(
-        None, description="Those that this provider had last.", examples=["primary"]
+        None, description="Those that this provider had or was offered.", examples=["primary"]
     )
 
 
-class DeadLetterReplay(Asked):
+class DeadLetterReplay(RequestModel):
     """Which dead letters to send again: those named, or as many as there are, the oldest first."""
 
     message_ids: Annotated[list[Word], Field(min_length=1, max_length=MOST_REPLAYED)] | None = (
         Field(None, description="These only.")
     )
-    provider: Word | None = Field(None, description="Only those that this provider had last.")
+    provider: Word | None = Field(
+        None, description="Only those that this provider had or was offered."
+    )
     limit: Annotated[StrictInt, Field(ge=1, le=MOST_REPLAYED)] = Field(
         100, description="How many, at most; those that are named are all taken."
     )
@@ -62,21 +66,31 @@ EXAMPLES: dict[str, Any] = {
     "none-at-all": {"summary": "Refused: none", "value": {"limit": 0}},
 }
 
-# --- what is told ------------------------------------------------------------------------------
+# --- responses ----------------------------------------------------------------------------------
 
 
-class Skipped(Told):
+class Skipped(ResponseModel):
     """A message that was not replayed, and why."""
 
     message_id: str
     detail: str
 
 
-class ReplayedDeadLetters(Told):
-    """Which dead letters go round again."""
+class Remaining(ResponseModel):
+    """Dead letters that a provider had or was offered."""
+
+    provider: str | None = Field(description="None: no route takes them.")
+    messages: int
+
+
+class ReplayedDeadLetters(ResponseModel):
+    """Which dead letters are sent again."""
 
     replayed: list[str]
     skipped: list[Skipped]
+    remaining: list[Remaining] = Field(
+        description="Where none was replayed: how many there are, by provider, of the newest 10,000."
+    )
 
     @classmethod
     def of(cls, done: service.Replayed) -> Self:
@@ -84,21 +98,27 @@ class ReplayedDeadLetters(Told):
         return cls(
             replayed=list(done.replayed),
             skipped=[Skipped(message_id=s.message_id, detail=s.sentence) for s in done.skipped],
+            remaining=[Remaining(provider=r.provider, messages=r.messages) for r in done.remaining],
         )
 
 
 # --- endpoints ---------------------------------------------------------------------------------
 
 
-@router.get("", operation_id="list_dead_letters", summary="List dead letters")
+@router.get(
+    "",
+    operation_id="list_dead_letters",
+    summary="List dead letters",
+    responses=raises(Refused, QueryTooWide),
+)
 async def listed(
-    asked: Annotated[DeadLettersAsked, Query()], caller: MessageReader, gateway: Gateway
+    query: Annotated[DeadLettersQuery, Query()], caller: MessageReader, gateway: Gateway
 ) -> MessagePage:
     """Messages that were set aside because nothing was left to try, the newest first."""
     found = await gateway.dead_letters.listed(
-        caller, provider=asked.provider, before=asked.cursor, limit=asked.limit + 1
+        caller, provider=query.provider, before=query.cursor, limit=query.limit + 1
     )
-    return MessagePage.of(found, asked.limit, [Message.of(row) for row in found])
+    return MessagePage.of(found, query.limit, [Message.of(row) for row in found])
 
 
 @router.post(
@@ -106,9 +126,11 @@ async def listed(
     operation_id="replay_dead_letters",
     summary="Replay dead letters",
     responses=raises(
+        Refused,
+        ACCOUNT_SUSPENDED,
         examples={
             "none-at-all": refusal("limit", "out_of_range", "It is too small: it is at least 1.")
-        }
+        },
     ),
 )
 async def replay(
@@ -128,7 +150,7 @@ async def replay(
     operation_id="replay_dead_letter",
     status_code=202,
     summary="Replay one dead letter",
-    responses=raises(UnknownMessage, NOT_A_DEAD_LETTER),
+    responses=raises(UnknownMessage, NOT_A_DEAD_LETTER, ACCOUNT_SUSPENDED),
 )
 async def replay_one(
     message_id: MessageId, caller: DeadLetterReplayer, gateway: Gateway

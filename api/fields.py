@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Annotated, Generic, Self, TypeVar
+from typing import Annotated, Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -17,18 +17,18 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from store.database import Row
+from domain.times import in_range, nearest_in_range
 
 Item = TypeVar("Item")
 
 
-class Asked(BaseModel):
+class RequestModel(BaseModel):
     """What is sent to the gateway: a field that it does not know is refused, not passed over."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Told(BaseModel):
+class ResponseModel(BaseModel):
     """What the gateway answers."""
 
     model_config = ConfigDict(frozen=True)
@@ -68,12 +68,28 @@ _MOMENT = re.compile(
 
 def _written_as_moment(value: object) -> object:
     if not (isinstance(value, str) and _MOMENT.fullmatch(value)):
+        if isinstance(value, str) and _MOMENT.fullmatch(value.replace(" ", "+")):
+            raise ValueError(
+                "The + before the offset came as a blank: write it as %2B in an address."
+            )
         raise ValueError("It is a time with its offset, such as 2026-11-30T09:30:00Z (RFC 3339).")
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_as_moment)]
-"""A time with its offset."""
+_DATE_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
+
+Moment = Annotated[
+    AwareDatetime, BeforeValidator(_written_as_moment), AfterValidator(in_range), _DATE_TIME
+]
+"""A time with its offset, from 2000 to 2099; in UTC once it was read."""
+
+TimeBound = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_as_moment),
+    AfterValidator(nearest_in_range),
+    _DATE_TIME,
+]
+"""A time with its offset at which a list begins or ends; what is out of range limits nothing."""
 
 # --- pages -------------------------------------------------------------------------------------
 
@@ -118,7 +134,7 @@ Cursor = Annotated[
 ]
 
 
-class PageAsked(Asked):
+class PageRequest(RequestModel):
     """Which page of a list."""
 
     limit: Annotated[int, Field(ge=1, le=LARGEST_PAGE)] = Field(
@@ -131,17 +147,24 @@ class PageAsked(Asked):
     )
 
 
-class Page(Told, Generic[Item]):
+class Identified(Protocol):
+    """A row of a list that is in the order of ids."""
+
+    @property
+    def id(self) -> UUID: ...
+
+
+class Page(ResponseModel, Generic[Item]):
     """Some of what there is; `next_cursor` asks for what follows, and is null at the end."""
 
     items: list[Item]
     next_cursor: str | None = Field(description="For the next page; null at the end of the list.")
 
     @classmethod
-    def of(cls, found: Sequence[Row], limit: int, items: Sequence[Item]) -> Self:
+    def of(cls, found: Sequence[Identified], limit: int, items: Sequence[Item]) -> Self:
         """A page of at most `limit` items, where one row more was looked for."""
         more = len(found) > limit
-        return cls.ending(found[limit - 1]["id"] if more else None, items[:limit])
+        return cls.ending(found[limit - 1].id if more else None, items[:limit])
 
     @classmethod
     def ending(cls, last: UUID | None, items: Sequence[Item]) -> Self:
@@ -149,7 +172,7 @@ class Page(Told, Generic[Item]):
         return cls(items=list(items), next_cursor=None if last is None else cursor_after(last))
 
 
-class Items(Told, Generic[Item]):
+class Items(ResponseModel, Generic[Item]):
     """All that there is."""
 
     items: list[Item]

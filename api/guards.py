@@ -1,9 +1,11 @@
-"""What stands before all endpoints: a limit to bodies, and an answer to what nobody foresaw."""
+"""What stands before all endpoints: what holds for all requests and responses."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from api.problems import BODY_TOO_LARGE, Problem, unexpected
+from starlette.requests import ClientDisconnect
+
+from api.problems import unexpected
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -12,75 +14,72 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class BodyLimit:
-    """Refuses a body that is too large as soon as that shows: by its length, or while reading.
-
-    `most` is in bytes; `more` are the paths that take larger ones. A body that no endpoint reads
-    is nobody's concern.
-    """
-
-    def __init__(self, app: App, most: int, more: Mapping[str, int]) -> None:
-        self._app = app
-        self._most = most
-        self._more = more
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, with its body counted."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        announced = _announced(scope)
-        most = self._more.get(scope["path"], self._most)
-        came = 0
-
-        async def counted() -> Message:
-            nonlocal came
-            if announced > most:
-                raise _too_large(most)
-            message = await receive()
-            if message["type"] == "http.request":
-                came += len(message.get("body", b""))
-            if came > most:
-                raise _too_large(most)
-            return message
-
-        await self._app(scope, counted, send)
-
-
-def _too_large(most: int) -> Problem:
-    return Problem(
-        BODY_TOO_LARGE, f"The gateway reads bodies of at most {most} bytes here: send less."
-    )
-
-
-def _announced(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return 0
-
-
-class Unforeseen:
-    """Answers with a problem document where an endpoint failed; only the log tells why."""
+class HeadAsGet:
+    """Answers HEAD as GET without the body (RFC 9110, 9.3.2)."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and answer for it if it fails before its answer began."""
+        """Pass a request on, as GET if it is HEAD."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            scope["method"] = "HEAD"  # the server looks at it again
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        # The scope itself, since those around this one look up the route in it.
+        scope["method"] = "GET"
+        await self._app(scope, receive, without_body)
+
+
+class NotStored:
+    """Forbids caches to keep what the API answers: some responses hold secrets, all hold data."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and forbid that its response is kept."""
+        if scope["type"] != "http" or not scope["path"].startswith("/api/"):
+            await self._app(scope, receive, send)
+            return
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"cache-control", b"no-store")]
+            await send(message)
+
+        await self._app(scope, receive, marked)
+
+
+class Unforeseen:
+    """Responses with a problem document where an endpoint failed; only the log tells why."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and answer for it if it fails before its response began."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answering = False
+        responding = False
 
         async def sending(message: Message) -> None:
-            nonlocal answering
-            answering = True
+            nonlocal responding
+            responding = True
             await send(message)
 
         try:
             await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            return  # nobody is there to take a response
         except Exception as error:
-            if answering:
+            if responding:
                 raise
             await unexpected(error)(scope, receive, send)

@@ -1,13 +1,14 @@
 """Whether the process lives, and whether it can accept messages."""
 
 import asyncio
+from datetime import timedelta
 from enum import StrEnum
 
 from fastapi import APIRouter, Response
 from pydantic import Field
 
 from api.dependencies import Gateway
-from api.fields import Told
+from api.fields import ResponseModel
 from api.routing import Endpoint
 from services.assembly import Services
 from store.database import DATABASE_ERRORS
@@ -15,7 +16,7 @@ from store.schema import current_version, serves
 
 router = APIRouter(tags=["health"], route_class=Endpoint)
 
-_PATIENCE_SECONDS = 3.0
+_PATIENCE = timedelta(seconds=1.5)
 _NOT_READY = 503
 
 
@@ -42,13 +43,13 @@ class ConfigurationState(StrEnum):
     MISSING = "missing"
 
 
-class Health(Told):
+class Health(ResponseModel):
     """The process lives."""
 
     status: str = Field(examples=["ok"])
 
 
-class Readiness(Told):
+class Readiness(ResponseModel):
     """Whether a message would be accepted now, and if not, what is to be done."""
 
     status: str = Field(description="`ok` or `unavailable`.", examples=["ok"])
@@ -106,7 +107,7 @@ async def readiness(gateway: Services) -> Readiness:
 async def database_state(gateway: Services) -> DatabaseState:
     """Whether the database answers, with the tables that this process needs."""
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_PATIENCE.total_seconds()):
             version = await current_version(gateway.database)
     except DATABASE_ERRORS:
         return DatabaseState.DOWN
@@ -115,8 +116,8 @@ async def database_state(gateway: Services) -> DatabaseState:
 
 async def _temporal(gateway: Services) -> TemporalState:
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            answers = await gateway.orchestration.answers()
+        async with asyncio.timeout(_PATIENCE.total_seconds()):
+            responses = await gateway.workflow_client.is_reachable()
     except TimeoutError:
-        answers = False
-    return TemporalState.UP if answers else TemporalState.DOWN
+        responses = False
+    return TemporalState.UP if responses else TemporalState.DOWN

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Path
 from pydantic import AfterValidator, Field
 
 from api.dependencies import Gateway, KeyKeeper
-from api.fields import Asked, Items, Moment, Told, Word
+from api.fields import Items, Moment, RequestModel, ResponseModel, Word
 from api.problems import NOT_FOUND, Problem, raises, refusal
 from api.routing import Endpoint
 from domain.configuration import Environment
@@ -23,16 +23,23 @@ def _to_come(moment: datetime) -> datetime:
     return moment
 
 
-class NewKey(Asked):
+Expiry = Annotated[Moment, AfterValidator(_to_come)] | None
+"""When a key ends by itself: a time in the future, or none."""
+
+
+class NewKey(RequestModel):
     """A key to be made."""
 
     name: Word = Field(description="What it is for, for whoever lists keys.", examples=["shop"])
     environment: Environment = Field(description="Which providers its messages reach.")
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(Scope))] = Field(
-        description="What it may do; `admin` stands for all.", examples=[["messages:send"]]
+        description="What it may do; `admin` stands for all of these.",
+        examples=[["messages:send"]],
     )
-    expires_at: Annotated[Moment, AfterValidator(_to_come)] | None = Field(
-        None, description="When it ends by itself."
+    expires_at: Expiry = Field(
+        None,
+        description="When it ends by itself: at the latest, and if it is left out, when the key "
+        "that creates it ends.",
     )
 
 
@@ -56,10 +63,26 @@ EXAMPLES: dict[str, Any] = {
 }
 
 
-class Key(Told):
+class ShownKey(ResponseModel):
+    """A key of an account or of an operator; `key`, where there is such a field, is the secret itself."""
+
+    @classmethod
+    def of(cls, key: service.Key) -> Self:
+        """The service's key, as it is shown."""
+        attributes = {name: "secret" if name == "key" else name for name in cls.model_fields}
+        return cls(**{name: getattr(key, attribute) for name, attribute in attributes.items()})
+
+
+class Key(ShownKey):
     """A key, without its secret."""
 
     id: str
+    account_id: str = Field(
+        description="The account that it belongs to: `[accounts.ID]` of the configuration."
+    )
+    parent_id: str | None = Field(
+        description="The key that created it, with which it ends; null for one that an operator made."
+    )
     name: str
     environment: Environment
     scopes: list[Scope]
@@ -67,11 +90,6 @@ class Key(Told):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None = Field(description="To the minute.")
-
-    @classmethod
-    def of(cls, key: service.Key) -> Self:
-        """The service's key, as it is shown."""
-        return cls(**_shown(key))
 
 
 class KeyList(Items[Key]):
@@ -82,15 +100,6 @@ class CreatedKey(Key):
     """A new key; `key` is the secret itself, which is shown this once."""
 
     key: str = Field(description="`sg_live_…` or `sg_test_…`.", repr=False)
-
-    @classmethod
-    def of(cls, key: service.Key) -> Self:
-        """The service's new key, secret included."""
-        return cls(**_shown(key), key=key.secret)
-
-
-def _shown(key: service.Key) -> dict[str, Any]:
-    return {name: getattr(key, name) for name in Key.model_fields}
 
 
 @router.get("", operation_id="list_keys", summary="List keys")
@@ -116,7 +125,11 @@ async def listed(caller: KeyKeeper, gateway: Gateway) -> KeyList:
 async def create(
     wanted: Annotated[NewKey, Body(openapi_examples=EXAMPLES)], caller: KeyKeeper, gateway: Gateway
 ) -> CreatedKey:
-    """Make a key for the same account; this answer is the only place where its secret stands."""
+    """Make a key for the same account; this response is the only place where its secret stands.
+
+    It has at most the scopes, the environment and the lifetime of the key that creates it, and is
+    revoked with it.
+    """
     made = await gateway.keys.create(
         caller,
         name=wanted.name,
@@ -132,13 +145,16 @@ async def create(
     operation_id="revoke_key",
     status_code=204,
     summary="Revoke a key",
-    responses=raises(NOT_FOUND),
+    responses=raises(NOT_FOUND, NotYours),
 )
 async def revoke(
     key_id: Annotated[str, Path(examples=["key_019aa5c0d1e27b3c8f4e5a6b7c8d9e20"])],
     caller: KeyKeeper,
     gateway: Gateway,
 ) -> None:
-    """Make a key worthless for good; other processes of the gateway follow within 2 seconds."""
+    """Make a key worthless for good, and with it every key that it created, and so on.
+
+    Other processes of the gateway follow within 2 seconds.
+    """
     if not await gateway.keys.revoke(caller, key_id):
         raise Problem(NOT_FOUND, "There is no key with this id among those that yours can see.")

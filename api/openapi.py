@@ -7,13 +7,15 @@ from fastapi import APIRouter, Body, FastAPI, Header
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.problems import (
+    ACCOUNT_KEY_NEEDED,
     BODY_TOO_LARGE,
     INTERNAL,
     INVALID_REQUEST,
-    LIVE_KEY_NEEDED,
     MALFORMED,
     MISSING_SCOPE,
+    OPERATOR_KEY_NEEDED,
     OUTDATED,
+    REQUEST_TIMEOUT,
     UNAUTHORIZED,
     UNAVAILABLE,
     UNSUPPORTED_MEDIA_TYPE,
@@ -22,42 +24,45 @@ from api.problems import (
     ProblemDocument,
     add_response,
 )
-from domain.callbacks import MOST_EVENTS, TOLD
-from services.keys import Scope
+from domain.callbacks.events import MOST_EVENTS, TOLD
+from services.keys import OperatorScope
 
 TITLE = "SMS gateway"
 DESCRIPTION = """\
 Sends SMS durably: what was answered with `202` is committed and will be brought to its end.
 
 **Keys** are sent as `Authorization: Bearer KEY`. A key belongs to one account and one environment,
-and sees nothing else; its scopes say what it may do.
+and sees nothing else; its scopes say what it may do. The keys of operators (`sg_operator_…`) belong
+to no account: they manage accounts and the configuration, and neither send nor read messages.
 
 **Problems** are documents of the type `application/problem+json` (RFC 9457). `type` names the kind,
 `errors` the fields. No document repeats what was sent.
 
 **Lists** come in pages, the newest first; `next_cursor` asks for the next one.
 
-**Examples** of a request that bear the name of an example of an answer are answered like that.
+**Examples**: the response to a request example is the response example of the same name.
 """
 TAGS = [
     {"name": "messages", "description": "Send messages, follow them, stop them."},
     {"name": "batches", "description": "Send to many at once, and see how far that is."},
     {"name": "dead letters", "description": "What could not be sent, and its second chance."},
     {"name": "providers", "description": "The carriers, and how they are."},
-    {"name": "callbacks", "description": "What your server is told, and how that went."},
+    {"name": "callbacks", "description": "Callbacks to your server, and their outcomes."},
     {"name": "receipts", "description": "What carriers tell the gateway over HTTP."},
     {"name": "keys", "description": "Who may do what."},
+    {"name": "accounts", "description": "Who the messages belong to; for operators."},
+    {"name": "operator keys", "description": "Who may manage the installation."},
     {"name": "configuration", "description": "Providers, routes and policies."},
     {"name": "health", "description": "For whoever watches the process; needs no key."},
 ]
 
-# --- what customers are told -------------------------------------------------------------------
+# --- webhooks ---------------------------------------------------------------------------------
 
 webhooks = APIRouter()
 
 
 class Notice(BaseModel):
-    """What your server is told when a message moves; these five members, and no others."""
+    """The callback for one transition of a message; these five members, and no others."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -81,14 +86,14 @@ class ListedNotice(Notice):
 
 
 class Notices(BaseModel):
-    """What your server is told where the account prefers many events in a request."""
+    """A callback with many events, for accounts that are configured for it."""
 
     model_config = ConfigDict(extra="forbid")
 
     events: list[ListedNotice] = Field(
         min_length=1,
         max_length=MOST_EVENTS,
-        description="Those of a message in the order of its moves.",
+        description="Those of a message in the order of its transitions.",
     )
 
 
@@ -103,17 +108,17 @@ _NOTICE = {
 
 @webhooks.post(
     "message-moved",
-    operation_id="message_moved",
+    operation_id="message_transitioned",
     tags=["callbacks"],
     summary="A message has moved",
     status_code=204,
-    response_description="Any 2xx: it was understood. What else is answered, it is told again, on "
+    response_description="Any 2xx: it was understood. After any other response it is sent again, on "
     "a schedule that runs over days.",
     responses={
-        "410": {"description": "It is not wanted any more: it is not told again."},
+        "410": {"description": "It is not wanted any more: it is not sent again."},
     },
 )
-def message_moved(
+def message_transitioned(
     notice: Annotated[
         Notice | Notices,
         Body(
@@ -147,15 +152,16 @@ def message_moved(
         ),
     ],
 ) -> None:
-    """Sent to a message's `callback_url` when it moves, in the order of its moves.
+    """Sent to a message's `callback_url` when it moves, in the order of its transitions.
 
-    Told are: sent, delivered, failed, expired, set aside as a dead letter, and cancelled. Where the
+    Sent for these: sent, delivered, failed, expired, set aside as a dead letter, and cancelled. Where the
     account prefers many events in a request, they come as a list.
     """
 
 
 # --- the document ------------------------------------------------------------------------------
 
+_OPERATOR_SCOPES = frozenset(scope.value for scope in OperatorScope)
 _FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
 
 
@@ -209,10 +215,11 @@ def _kinds(operation: dict[str, Any]) -> Iterator[Kind]:
     yield from (INTERNAL, UNAVAILABLE, OUTDATED)
     if "security" in operation:
         yield from (UNAUTHORIZED, MISSING_SCOPE)
-        if [Scope.MANAGE_CONFIG.value] in operation["security"][0].values():
-            yield LIVE_KEY_NEEDED
+        (scopes,) = operation["security"][0].values()
+        of_operator = bool(_OPERATOR_SCOPES.intersection(scopes))
+        yield OPERATOR_KEY_NEEDED if of_operator else ACCOUNT_KEY_NEEDED
     if "requestBody" in operation:
-        yield from (MALFORMED, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE)
+        yield from (MALFORMED, REQUEST_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE)
     if "application/json" in operation.get("requestBody", {}).get("content", {}) or any(
         parameter["in"] != "path" for parameter in operation.get("parameters", ())
     ):

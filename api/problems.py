@@ -18,18 +18,23 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
-from api.sentences import faults_of
-from domain.callbacks import SignatureRefused
+from api.sentences import field_errors_of
+from domain.callbacks.signatures import SignatureRefused
 from domain.numbers import InvalidNumber
-from services.asked import Fault, KeyInFlight, KeyReused, Refused
+from providers.base import ReceiptRefused
+from services import submission
+from services.accounts import AccountNameTaken, UnknownAccount
 from services.batches import BatchOver, UnknownBatch
+from services.callbacks.management import SecretConfigured
 from services.configuration import NoConfiguration
 from services.keys import NotYours, UnknownKey
 from services.messages import AlreadyOver, UnknownMessage
+from services.reads import QueryTooWide
 from services.receipts import ReceiptNotStored
+from services.submission import KeyInFlight, KeyReused, Refused
 from settings.configuration_file import ConfigurationMistakes
-from settings.secrets import SecretMissing
 from store.database import DatabaseAway
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -37,6 +42,8 @@ from telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 20
+"""That are told of one request; of the others, only how many they are."""
 _TYPE = "urn:smsgateway:problem:"
 _SOON = {"Retry-After": "2"}
 
@@ -68,7 +75,7 @@ MALFORMED = Kind(
 UNAUTHORIZED = Kind(
     "unauthorized",
     401,
-    "The key opens nothing",
+    "The key is not valid",
     "The key is wrong, expired or revoked: use another one.",
     {"WWW-Authenticate": "Bearer"},
 )
@@ -84,18 +91,33 @@ MISSING_SCOPE = Kind(
     "The key may not do this",
     "The key lacks a scope: use one that has it, or let one be made.",
 )
-LIVE_KEY_NEEDED = Kind(
-    "live-key-needed",
+OPERATOR_KEY_NEEDED = Kind(
+    "operator-key-needed",
     403,
-    "This is not for keys of the test environment",
-    "The configuration is that of live messages, too: use a key of the live environment.",
+    "Only an operator may do this",
+    "The key belongs to an account, and this concerns the whole installation: use an operator's key "
+    "(`sg_operator_…`).",
+)
+ACCOUNT_KEY_NEEDED = Kind(
+    "account-key-needed",
+    403,
+    "An operator's key may not do this",
+    "The key is an operator's, and this belongs to an account: use a key of the account "
+    "(`sg_live_…` or `sg_test_…`).",
+)
+ACCOUNT_SUSPENDED = Kind(
+    "account-suspended",
+    403,
+    "The account is suspended",
+    "The account is suspended. Its keys read and cancel, but send nothing until the operator resumes "
+    "the account: ask the operator for the reason.",
 )
 KEY_EXCEEDED = Kind(
     "key-exceeded",
     403,
-    "A key cannot give what it has not",
-    "The new key would have a scope that yours lacks, or be of the live environment while yours is "
-    "of the test environment: ask for less, or use another key.",
+    "The key has not the right to do this with keys",
+    "The key would give more than it has, or revoke a key that it descends from: ask for less, or "
+    "use another key.",
 )
 NOT_FOUND = Kind(
     "not-found",
@@ -107,7 +129,15 @@ METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed",
     405,
     "This address does not take that method",
-    "Use one of the methods in the header `Allow`.",
+    "This address does not take that method: use one of those in the header `Allow`.",
+)
+REQUEST_TIMEOUT = Kind(
+    "request-timeout",
+    408,
+    "The request did not arrive in time",
+    "Not all of the request arrived within the time that the gateway waits for one: send it again, "
+    "without pauses, or in smaller parts.",
+    {"Connection": "close"},
 )
 KEY_IN_FLIGHT = Kind(
     "idempotency-key-in-flight",
@@ -121,13 +151,27 @@ BATCH_CANCELED = Kind(
     "batch-canceled",
     409,
     "The batch was cancelled",
-    "There is nothing left of it to pause or resume: send what is missing in a new one.",
+    "The batch was cancelled, and nothing is left of it to pause or resume: send what is missing in a "
+    "new one.",
 )
 ALREADY_FINAL = Kind(
     "already-final",
     409,
     "The message is final",
-    "There is nothing left to cancel.",
+    "The message is final: there is nothing left to cancel.",
+)
+SECRET_CONFIGURED = Kind(
+    "secret-configured",
+    409,
+    "The secret is set in the configuration",
+    "The operator has set this account's secret in the configuration, and secrets of the "
+    "configuration are not shown: ask the operator for it.",
+)
+ACCOUNT_NAME_TAKEN = Kind(
+    "account-name-taken",
+    409,
+    "Another account has this name",
+    "Another account has this name, and names of accounts are unique: choose another one.",
 )
 NOT_A_DEAD_LETTER = Kind(
     "not-a-dead-letter",
@@ -145,13 +189,27 @@ UNSUPPORTED_MEDIA_TYPE = Kind(
     "unsupported-media-type",
     415,
     "The body is of a type that is not taken here",
-    "Send the body as application/json, and say so in the header Content-Type.",
+    "The body is of a type that is not taken here: send it as application/json, and say so in the "
+    "header Content-Type.",
 )
 INVALID_REQUEST = Kind(
     "invalid-request",
     422,
     "The request is not acceptable",
-    "Change what `errors` names, and send it again.",
+    "The request is not acceptable: change what `errors` names, and send it again.",
+)
+QUERY_TOO_WIDE = Kind(
+    "query-too-wide",
+    422,
+    "The query looks at too much",
+    "The list would take longer than reads may: narrow it, for example by `since` and `until`.",
+)
+HEADERS_TOO_LARGE = Kind(
+    "headers-too-large",
+    431,
+    "The headers are too large",
+    "The request line and the headers have more bytes than the gateway reads: send fewer or shorter "
+    "headers.",
 )
 KEY_REUSED = Kind(
     "idempotency-key-reused",
@@ -162,22 +220,23 @@ KEY_REUSED = Kind(
 INVALID_CONFIGURATION = Kind(
     "invalid-configuration",
     422,
-    "The configuration has mistakes",
-    "Nothing was applied: mend what `errors` names, and apply it again.",
+    "The configuration has errors",
+    "The configuration has errors, and nothing was applied: correct what `errors` names, and apply it "
+    "again.",
 )
 INTERNAL = Kind(
     "internal-error",
     500,
     "The gateway has a fault",
-    "It is not your request: send it again, and if that does not help, tell the operator the "
-    "`instance` of this answer, which stands in the log.",
+    "The gateway failed, and not because of your request: send it again, and if that does not help, "
+    "tell the operator the `instance` of this response, which stands in the log.",
 )
 UNAVAILABLE = Kind(
     "database-unavailable",
     503,
     "The database does not answer",
-    "Send the request again in a moment, with the same Idempotency-Key if it had one: whether it "
-    "was carried out cannot be said just now.",
+    "The database does not answer, and it is not known whether the request was carried out: send it "
+    "again in a moment, with the same Idempotency-Key if it had one.",
     _SOON,
 )
 OUTDATED = Kind(
@@ -192,16 +251,24 @@ NO_CONFIGURATION = Kind(
     "no-configuration",
     503,
     "There is no configuration yet",
-    "Nothing can be sent before the operator has applied a configuration: "
+    "There is no configuration yet. Nothing can be sent before the operator has applied one: "
     "`smsctl config apply FILE`.",
     _SOON,
 )
-SECRET_MISSING = Kind(
-    "secret-missing",
+TOO_MANY_BATCHES = Kind(
+    "too-many-batches",
     503,
-    "A secret of the configuration is not there",
-    "The configuration refers to a secret that cannot be read: ask the operator to put it in "
-    "place.",
+    "There are too many batches at once",
+    "The process accepts as many batches as it can, and nothing of this one was stored: send it "
+    "again in a moment, and fewer of them at the same time.",
+    _SOON,
+)
+TOO_MANY_CONNECTIONS = Kind(
+    "too-many-connections",
+    503,
+    "There are too many connections",
+    "The process has as many connections as it takes: keep fewer of them open, and try again in a "
+    "moment.",
     _SOON,
 )
 
@@ -235,7 +302,12 @@ class ProblemDocument(BaseModel):
     status: int = Field(description="The HTTP status, again.")
     detail: str = Field(description="What happened this time, and what to do.")
     instance: str = Field(description="Names this very answer, for talking to the operator.")
-    errors: tuple[FieldError, ...] | None = Field(None, description="What is wrong, by field.")
+    errors: tuple[FieldError, ...] | None = Field(
+        None, description=f"What is wrong, by field: the first {MOST_ERRORS} errors."
+    )
+    more_errors: int | None = Field(
+        None, description="How many errors there are beside those of `errors`, if there are any."
+    )
 
 
 class Problem(HTTPException):
@@ -247,15 +319,17 @@ class Problem(HTTPException):
         detail: str | None = None,
         *,
         errors: Sequence[FieldError] = (),
+        more: int = 0,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(kind.status, detail or kind.detail, {**kind.headers, **(headers or {})})
         self.kind = kind
-        self.errors = tuple(errors)
+        self.errors = tuple(errors[:MOST_ERRORS])
+        self.more = more + len(errors) - len(self.errors)
         self.occurrence = uuid4()
 
     def document(self) -> dict[str, Any]:
-        """The answer's body."""
+        """The response's body."""
         return ProblemDocument(
             type=self.kind.type,
             title=self.kind.title,
@@ -263,15 +337,25 @@ class Problem(HTTPException):
             detail=self.detail,
             instance=f"urn:uuid:{self.occurrence}",
             errors=self.errors or None,
+            more_errors=self.more or None,
         ).model_dump(exclude_none=True)
 
 
-def _refused(faults: Sequence[Fault]) -> Problem:
+def not_json(position: int) -> Problem:
+    """A body that is no JSON from this character on, counted from 0."""
+    return Problem(
+        MALFORMED,
+        f"The body is not JSON, from character {position + 1} on: check its quotes, commas and "
+        "brackets.",
+    )
+
+
+def _refused(faults: Sequence[submission.FieldError], more: int = 0) -> Problem:
     errors = [
         FieldError(field=fault.field, detail=_whole(fault.sentence), reason=fault.reason)
-        for fault in faults
+        for fault in faults[:MOST_ERRORS]
     ]
-    return Problem(INVALID_REQUEST, errors=errors)
+    return Problem(INVALID_REQUEST, errors=errors, more=more + len(faults) - len(errors))
 
 
 def _whole(sentence: str) -> str:
@@ -280,9 +364,7 @@ def _whole(sentence: str) -> str:
 
 
 def _already_final(error: AlreadyOver) -> Problem:
-    return Problem(
-        ALREADY_FINAL, f"The message is {error.status} already: there is nothing left to cancel."
-    )
+    return Problem(ALREADY_FINAL, _whole(str(error)))
 
 
 def _mistakes(error: ConfigurationMistakes) -> Problem:
@@ -297,6 +379,7 @@ def _mistakes(error: ConfigurationMistakes) -> Problem:
             )
             for mistake in error.mistakes
         ],
+        more=error.more,
     )
 
 
@@ -309,14 +392,22 @@ def _of_a_statement(error: psycopg.ProgrammingError) -> Problem:
 
 
 _NO_BATCH = "There is no batch with this id in the key's account and environment."
+_NO_ACCOUNT = "There is no account with this id: `GET /api/v1/accounts` (`smsctl account list`) shows all ids."
 _NO_MESSAGE = "There is no message with this id in the key's account and environment."
 
 # What an exception of the services means to whoever asked; the rest is INTERNAL.
 _EXPLAINED: Mapping[type[Exception], tuple[Kind, Callable[[Any], Problem]]] = {
-    Refused: (INVALID_REQUEST, lambda error: _refused(error.faults)),
+    Refused: (INVALID_REQUEST, lambda error: _refused(error.errors, error.more)),
     InvalidNumber: (
         INVALID_REQUEST,
-        lambda error: _refused([Fault("to", "invalid_number", str(error))]),
+        lambda error: _refused([submission.FieldError("to", "invalid_number", str(error))]),
+    ),
+    QueryTooWide: (
+        QUERY_TOO_WIDE,
+        lambda error: Problem(
+            QUERY_TOO_WIDE,
+            f"The list would take longer than reads may: {error.narrows}, and send it again.",
+        ),
     ),
     KeyInFlight: (KEY_IN_FLIGHT, lambda _: Problem(KEY_IN_FLIGHT)),
     KeyReused: (KEY_REUSED, lambda _: Problem(KEY_REUSED)),
@@ -324,16 +415,22 @@ _EXPLAINED: Mapping[type[Exception], tuple[Kind, Callable[[Any], Problem]]] = {
     AlreadyOver: (ALREADY_FINAL, _already_final),
     UnknownBatch: (NOT_FOUND, lambda _: Problem(NOT_FOUND, _NO_BATCH)),
     BatchOver: (BATCH_CANCELED, lambda _: Problem(BATCH_CANCELED)),
+    UnknownAccount: (NOT_FOUND, lambda _: Problem(NOT_FOUND, _NO_ACCOUNT)),
+    AccountNameTaken: (ACCOUNT_NAME_TAKEN, lambda _: Problem(ACCOUNT_NAME_TAKEN)),
     UnknownKey: (UNAUTHORIZED, lambda _: Problem(UNAUTHORIZED)),
-    NotYours: (KEY_EXCEEDED, lambda _: Problem(KEY_EXCEEDED)),
+    NotYours: (KEY_EXCEEDED, lambda error: Problem(KEY_EXCEEDED, str(error))),
     NoConfiguration: (NO_CONFIGURATION, lambda _: Problem(NO_CONFIGURATION)),
     ConfigurationMistakes: (INVALID_CONFIGURATION, _mistakes),
     SignatureRefused: (
         SIGNATURE_REFUSED,
         lambda error: Problem(SIGNATURE_REFUSED, f"The webhook is refused: {error}."),
     ),
-    SecretMissing: (SECRET_MISSING, lambda _: Problem(SECRET_MISSING)),
+    SecretConfigured: (SECRET_CONFIGURED, lambda _: Problem(SECRET_CONFIGURED)),
     ReceiptNotStored: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
+    ReceiptRefused: (
+        INVALID_REQUEST,
+        lambda _: Problem(INVALID_REQUEST, "The receipt cannot be stored: do not send it again."),
+    ),
     DatabaseAway: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
     psycopg.ProgrammingError: (OUTDATED, _of_a_statement),
 }
@@ -366,11 +463,11 @@ def raises(
 
 def refusal(field: str, reason: str, detail: str) -> Problem:
     """A request that is refused for one field."""
-    return _refused([Fault(field, reason, detail)])
+    return _refused([submission.FieldError(field, reason, detail)])
 
 
 def add_response(responses: MutableMapping[Any, dict[str, Any]], kind: Kind) -> None:
-    """Describe in an operation's `responses`, by status, that the answer may be such a problem."""
+    """Describe in an operation's `responses`, by status, that the response may be such a problem."""
     response = responses.setdefault(str(kind.status), {"description": kind.title})
     if kind.title not in response["description"]:
         response["description"] += f"; or: {kind.title}"
@@ -387,15 +484,16 @@ def _example(problem: Problem) -> dict[str, Any]:
 # --- answers -----------------------------------------------------------------------------------
 
 
-def explain(app: FastAPI) -> None:
-    """Let an application answer with problem documents, whatever goes wrong."""
+def explain(app: FastAPI, routes: Sequence[APIRoute] = ()) -> None:
+    """Let an application with these routes answer with problem documents, whatever goes wrong."""
+    app.state.routes = routes
     for cause in _EXPLAINED:
         app.add_exception_handler(cause, _explained)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _of_the_framework)
 
 
-def answer(problem: Problem) -> JSONResponse:
+def response(problem: Problem) -> JSONResponse:
     """The response to a request that was refused; it is counted by the problem's kind."""
     metrics.request_refused(problem.kind.slug)
     return JSONResponse(
@@ -410,7 +508,7 @@ def unexpected(error: Exception) -> JSONResponse:
     """The response to a request that met a fault of ours, of which only the log tells more."""
     problem = Problem(INTERNAL)
     _log.error("request_failed", request_id=problem.occurrence, exc_info=error)
-    return answer(problem)
+    return response(problem)
 
 
 async def _explained(_: Request, error: Exception) -> JSONResponse:
@@ -423,30 +521,49 @@ async def _explained(_: Request, error: Exception) -> JSONResponse:
             reason=problem.kind.slug,
             exc_info=error,
         )
-    return answer(problem)
+    return response(problem)
 
 
 async def _not_valid(request: Request, error: Exception) -> JSONResponse:
     errors = error.errors() if isinstance(error, RequestValidationError) else []
-    for found in errors:
+    for found in errors[:1]:
         if found["type"] == "json_invalid":
-            return answer(
-                Problem(
-                    MALFORMED,
-                    f"The body is not JSON, from character {found['loc'][1] + 1} on: check its "
-                    "quotes, commas and brackets.",
-                )
-            )
-    return answer(_refused(faults_of(errors, _known_names(request.scope.get("route")))))
+            return response(not_json(found["loc"][1]))
+    told = errors[:MOST_ERRORS]
+    more = getattr(error, "more", 0) + len(errors) - len(told)
+    return response(_refused(field_errors_of(told, _known_names(request.scope.get("route"))), more))
 
 
-async def _of_the_framework(_: Request, error: Exception) -> JSONResponse:
+async def _of_the_framework(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, Problem):
-        return answer(error)
+        return response(error)
     if isinstance(error, HTTPException) and error.status_code in _OF_THE_FRAMEWORK:
         kind = _OF_THE_FRAMEWORK[error.status_code]
-        return answer(Problem(kind, headers=error.headers))
+        headers = dict(error.headers or {})
+        if kind is METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_allowed(request)) or headers.get("Allow", "")
+        return response(Problem(kind, headers=headers))
     return unexpected(error)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of the address (RFC 9110, 10.2.1), of which the framework names one route's.
+
+    A path without parameters stands before one with.
+    """
+    routes = [
+        route
+        for route in request.app.state.routes
+        if route.matches(dict(request.scope))[0] is not Match.NONE
+    ]
+    fewest = min((len(route.param_convertors) for route in routes), default=0)
+    methods = {
+        method
+        for route in routes
+        if len(route.param_convertors) == fewest
+        for method in route.methods
+    }
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 def _known_names(route: object) -> dict[str, list[str]]:

@@ -4,28 +4,85 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
-from api.dependencies import Gateway, ProviderReader
-from api.fields import Items, Told
+from api.dependencies import Configurer, Gateway, ProviderReader
+from api.fields import Items, ResponseModel
 from api.problems import NOT_FOUND, Problem, raises
 from api.routing import Endpoint
+from domain.binds import EVERY_ROLE, BindError, BindFailure, ProviderRole
 from domain.configuration import Environment
 from services.configuration import NoConfiguration
 from services.providers import ProviderStatus
+from services.unparsed_receipts import UnknownProvider
 
 router = APIRouter(prefix="/api/v1/providers", tags=["providers"], route_class=Endpoint)
 
+_HIGHEST_ID = (1 << 53) - 1  # what every JSON parser reads exactly
+
 
 class ProviderState(StrEnum):
-    """Whether a living worker has a bind that can transmit."""
+    """Whether messages can be sent over it: a living worker with a bind polls their task queues.
+
+    A provider that is configured to give receipts needs a bound receiver or transceiver for that.
+    """
 
     UP = "up"
+    PARTIAL = "partial"
+    """For one of its roles only."""
     DOWN = "down"
 
+    @classmethod
+    def of(cls, roles: frozenset[ProviderRole]) -> Self:
+        """The state by the roles for which it is up."""
+        if not roles:
+            return cls.DOWN
+        return cls.UP if roles == EVERY_ROLE else cls.PARTIAL
 
-class ProviderFigures(Told):
+
+class SessionBindError(ResponseModel):
+    """Why a session that should be bound is not, or was not before."""
+
+    reason: BindFailure
+    at: datetime | None = Field(description="When a worker found it last.")
+    is_current: bool = Field(description="False once the session is bound again.")
+    ended_at: datetime | None = Field(description="When the session was bound again.")
+    code: str | None = Field(
+        description="The SMSC's command status by its name, or the type of the error."
+    )
+    session: str | None = Field(description="`transceiver`, `transmitter` or `receiver`.")
+    detail: str = Field(description="What happened and what to do.")
+
+    @classmethod
+    def of(cls, error: BindError | None) -> Self | None:
+        """The worker's report, as it is shown."""
+        if error is None:
+            return None
+        return cls(
+            reason=error.reason,
+            at=error.at,
+            is_current=error.is_current,
+            ended_at=error.ended_at,
+            code=error.code,
+            session=error.session,
+            detail=error.sentence,
+        )
+
+
+class WorkersBindError(SessionBindError):
+    """A bind error, and how many living workers report it."""
+
+    workers: int
+
+    @classmethod
+    def counted(cls, error: BindError, workers: int) -> Self:
+        """An error with the number of its workers, as it is shown."""
+        shown = SessionBindError.of(error)
+        return cls(**({} if shown is None else shown.model_dump()), workers=workers)
+
+
+class ProviderFigures(ResponseModel):
     """What came of the account's own attempts of the last 60 minutes."""
 
     attempts: int = 0
@@ -36,23 +93,61 @@ class ProviderFigures(Told):
     delivered: int = 0
     undelivered: int = 0
     accept_p50_ms: float | None = Field(
-        None, description="Half of the answers came within so many milliseconds."
+        None, description="Half of the responses came within so many milliseconds."
     )
 
 
-class Provider(Told):
+class RateShare(ResponseModel):
+    """What one worker may submit, and what it wanted to submit lately, in messages a second."""
+
+    roles: list[ProviderRole] = Field(description="The worker's own.")
+    share: float | None = Field(
+        description="All shares are `rate` at most, in total; null: no limit."
+    )
+    demand: float = Field(
+        description="Submitted, waiting, and sent back since they waited too long."
+    )
+    critical_demand: float = Field(description="The part of `demand` of critical priority.")
+
+
+class Provider(ResponseModel):
     """A provider and its health."""
 
     name: str
     type: str
     environment: Environment
-    state: ProviderState
+    state: ProviderState = Field(description="`up` is: up for every role.")
+    up_for: list[ProviderRole] = Field(
+        description="Roles whose task queues are polled by a living worker with a bind: "
+        "`providers` sends single messages, `chunks` those of batches."
+    )
+    detail: str | None = Field(description="Why it is not up, and what to do; null while it is up.")
+    last_bind_error: SessionBindError | None = Field(
+        description="Why a session that should be bound is not, or, with `is_current` false, was not "
+        "before; null if none has failed."
+    )
+    bind_errors: list[WorkersBindError] = Field(
+        description="The last bind error of each living worker, equal ones once."
+    )
     workers: int = Field(description="Living ones.")
     binds_up: int
     binds: int = Field(description="As configured, over all workers.")
-    last_beat_at: datetime | None
+    last_heartbeat_at: datetime | None
     receipts: bool = Field(description="Whether it gives any.")
+    unmatched_receipts: int = Field(
+        description="Receipts of the last three days that match no message, as yet or for good."
+    )
     rate: float | None = Field(description="Messages a second over all workers; null: no limit.")
+    unparsed_receipts: int = Field(
+        description="Receipts that are stored and could not be parsed, at most 10,000 counted."
+    )
+    rate_ratio: float = Field(
+        description="How much of its usual rate the slowest worker uses: 1, or less while the "
+        "provider throttles."
+    )
+    rate_shares: list[RateShare] = Field(
+        description="How the rate is divided by demand among the workers that hold sessions, now."
+    )
     recent: ProviderFigures
 
     @classmethod
@@ -63,17 +158,43 @@ class Provider(Told):
             name=status.name,
             type=declared.type,
             environment=declared.environment,
-            state=ProviderState.UP if status.up else ProviderState.DOWN,
+            state=ProviderState.of(status.roles),
+            up_for=sorted(status.roles),
+            detail=status.detail,
+            last_bind_error=SessionBindError.of(status.last_bind_error),
+            bind_errors=[WorkersBindError.counted(*each) for each in status.bind_errors],
             workers=status.workers,
             binds_up=status.binds_up,
             binds=declared.binds,
-            last_beat_at=status.last_beat_at,
+            last_heartbeat_at=status.last_heartbeat_at,
             receipts=declared.receipts,
+            unmatched_receipts=status.unmatched.waiting + status.unmatched.never_matched,
             rate=declared.rate,
-            recent=ProviderFigures(**{name: recent[name] for name in ProviderFigures.model_fields})
+            unparsed_receipts=status.unparsed_receipts,
+            rate_ratio=status.rate_ratio,
+            rate_shares=[
+                RateShare(
+                    roles=sorted(ProviderRole(role) for role in each.roles),
+                    share=each.share,
+                    demand=each.demand,
+                    critical_demand=each.critical_demand,
+                )
+                for each in status.rate_shares
+            ],
+            recent=ProviderFigures.model_validate(recent, from_attributes=True)
             if recent
             else ProviderFigures(),
         )
+
+
+class ReparsedReceipts(ResponseModel):
+    """What came of parsing some of a provider's receipts again."""
+
+    parsed: int = Field(description="Stored as receipts now.")
+    unparsed: int = Field(description="Still cannot be parsed, and stay stored.")
+    next_after: int | None = Field(
+        description="Where the next request goes on, as its `after`; null: no more follow."
+    )
 
 
 class ProviderList(Items[Provider]):
@@ -103,7 +224,48 @@ async def one(
     gateway: Gateway,
 ) -> Provider:
     """One provider and its health."""
-    for status in await gateway.providers.listed(caller):
+    found = await gateway.providers.listed(caller)
+    for status in found:
         if status.name == name:
             return Provider.of(status)
-    raise Problem(NOT_FOUND, "The configuration has no such provider in the key's environment.")
+    names = ", ".join(status.name for status in found) or "none"
+    raise Problem(
+        NOT_FOUND,
+        "The configuration has no provider of this name in the key's environment. "
+        f"Its providers there are: {names}.",
+    )
+
+
+@router.post(
+    "/{name}/receipts/reparse",
+    operation_id="reparse_receipts",
+    summary="Parse receipts again",
+    responses=raises(NOT_FOUND, NoConfiguration),
+)
+async def reparse(
+    name: Annotated[str, Path(examples=["primary"])],
+    _: Configurer,
+    gateway: Gateway,
+    after: Annotated[
+        int,
+        Query(
+            ge=0,
+            le=_HIGHEST_ID,
+            description="The `next_after` of the request before.",
+            examples=[0, 500],
+        ),
+    ] = 0,
+) -> ReparsedReceipts:
+    """Parse the provider's unparsed receipts again, by the configuration in force.
+
+    One request takes 500 of them. Those that can be parsed have the effect of receipts that come now.
+    """
+    try:
+        done = await gateway.unparsed_receipts.reparse(name, after)
+    except UnknownProvider:
+        names = ", ".join(sorted(gateway.configurations.current.providers)) or "none"
+        raise Problem(
+            NOT_FOUND,
+            f"The configuration has no provider of this name. Its providers are: {names}.",
+        ) from None
+    return ReparsedReceipts(parsed=done.parsed, unparsed=done.unparsed, next_after=done.next_after)

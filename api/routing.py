@@ -1,31 +1,54 @@
 """The class of all routes: what FastAPI leaves open about how a request comes in."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from api.dependencies import access_of, authorize
 from api.problems import UNSUPPORTED_MEDIA_TYPE, Problem
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class Endpoint(APIRoute):
-    """A route that takes JSON where it takes a body, and says so to whoever sends something else."""
+    """A route that looks at who asks before it reads the body, which is JSON where it takes one.
+
+    FastAPI by itself reads and parses the body first, of anybody.
+    """
+
+    async def admit(self, request: Request) -> None:
+        """Let a request through by its key.
+
+        Raises:
+            UnknownKey, Problem: it has none, or one that may not do this.
+        """
+        access = access_of(self.dependant)
+        if access is not None:
+            await authorize(request, access)
+
+    @asynccontextmanager
+    async def parsed(self, request: Request) -> AsyncIterator[Request]:
+        """The request as FastAPI is to parse it; for subclasses that parse the body themselves."""
+        yield request
 
     def get_route_handler(self) -> Handler:
-        """FastAPI's handler, behind the check of the content type."""
+        """FastAPI's handler, behind the checks of key and content type."""
         handle = super().get_route_handler()
-        if self.body_field is None:
-            return handle
+        takes_json = self.body_field is not None
 
-        async def only_json(request: Request) -> Response:
-            if has_body(request) and media_type(request) != "application/json":
-                raise Problem(UNSUPPORTED_MEDIA_TYPE)
+        async def checked(request: Request) -> Response:
+            await self.admit(request)
+            if takes_json and has_body(request):
+                if media_type(request) != "application/json":
+                    raise Problem(UNSUPPORTED_MEDIA_TYPE)
+                async with self.parsed(request) as parsed:
+                    return await handle(parsed)
             return await handle(request)
 
-        return only_json
+        return checked
 
 
 def has_body(request: Request) -> bool:

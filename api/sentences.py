@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from services.asked import Fault
+from domain.parameters import NAME_PATTERN
+from services import submission
 
 _TIME = "It is a time with its offset, such as 2026-11-30T09:30:00Z (RFC 3339)."
 _TEXT = "It is a text, in quotes."
@@ -43,15 +44,20 @@ _SENTENCES: Mapping[str, str] = MappingProxyType(
         "tuple_type": _LIST,
         "too_short": "It has too few entries: at least {min_length}.",
         "too_long": "It has too many entries: at most {max_length}.",
+        "too_many_bytes": "It is too large: it has at most {max_bytes} bytes.",
+        "twice": "It is there twice: leave one of them out.",
     }
 )
 VISIBLE_ASCII = r"^[\x21-\x7e]{1,255}$"
 _PATTERNS: Mapping[str, str] = MappingProxyType(
-    {VISIBLE_ASCII: "It is 1 to 255 visible ASCII characters, without blanks."}
+    {
+        VISIBLE_ASCII: "It is 1 to 255 visible ASCII characters, without blanks.",
+        NAME_PATTERN: "Its name has a letter first, and then up to 63 letters, digits, _, . and -.",
+    }
 )
 _ELSE = "It is not written as this field wants it: see its description."
 
-# By their own names in the answer, so that clients need not know pydantic's.
+# By their own names in the response, so that clients need not know pydantic's.
 _REASONS: Mapping[str, str] = MappingProxyType(
     {
         "missing": "missing",
@@ -64,6 +70,7 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         "string_too_long": "too_long",
         "too_short": "too_short",
         "too_long": "too_long",
+        "too_many_bytes": "too_long",
     }
 )
 
@@ -73,9 +80,9 @@ _UNNAMED = "?"
 _PLACES = frozenset({"body", "query", "path", "header"})
 
 
-def faults_of(
+def field_errors_of(
     errors: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[str]]
-) -> list[Fault]:
+) -> list[submission.FieldError]:
     """One fault for each error that pydantic reported.
 
     Args:
@@ -86,10 +93,12 @@ def faults_of(
     return [_fault(error, known) for error in errors]
 
 
-def _fault(error: Mapping[str, Any], known: Mapping[str, Sequence[str]]) -> Fault:
+def _fault(error: Mapping[str, Any], known: Mapping[str, Sequence[str]]) -> submission.FieldError:
     kind = str(error["type"])
     field = _field(error["loc"])
-    return Fault(field, _REASONS.get(kind, "invalid"), _sentence(kind, field, error, known))
+    return submission.FieldError(
+        field, _REASONS.get(kind, "invalid"), _sentence(kind, field, error, known)
+    )
 
 
 def _sentence(

@@ -16,67 +16,97 @@ from api.dependencies import Gateway
 from api.fields import STORABLE, Moment, Word
 from api.problems import raises, refusal
 from api.routing import Endpoint
-from domain.callbacks import (
+from domain.callbacks.signatures import (
     WEBHOOK_ID,
     WEBHOOK_SIGNATURE,
     WEBHOOK_TIMESTAMP,
     InvalidSecret,
     SignatureRefused,
-    sign,
+    check_headers,
+    check_secret,
     verify,
 )
-from domain.configuration import Configuration, MessageIdForm
-from domain.receipts import ReceiptState
+from domain.configuration import Configuration, ProviderConfiguration
+from domain.receipts import LONGEST_CODE, LONGEST_ID, ReceiptState
+from domain.secrets import AllowedSecrets
 from providers.base import ReceivedReceipt
+from services.assembly import Services
 from services.configuration import NoConfiguration
 from settings.secrets import SecretMissing, resolve_secret
 from telemetry.logs import get_logger
 
-router = APIRouter(prefix="/webhooks", tags=["receipts"], route_class=Endpoint)
 _log = get_logger(__name__)
 
 # --- who tells it ------------------------------------------------------------------------------
 
 
+class SignedEndpoint(Endpoint):
+    """A route that lets a request through by its signature, before the body is parsed."""
+
+    async def admit(self, request: Request) -> None:
+        """Find the provider whose secret signed the request.
+
+        Raises:
+            SignatureRefused: there is none.
+        """
+        headers = {name: request.headers.get(name, "") for name in _SIGNATURE_HEADERS}
+        now = datetime.now(UTC)
+        check_headers(headers, now)
+        gateway: Services = request.app.state.services
+        secrets = _secrets(gateway.configurations.current, gateway.settings.allowed_secrets)
+        body = await request.body()
+        verify(secrets.values(), headers, body, now)
+        request.state.provider = next(
+            name for name, key in secrets.items() if _signs(key, headers, body, now)
+        )
+
+
+_SIGNATURE_HEADERS = (WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE)
+router = APIRouter(prefix="/webhooks", tags=["receipts"], route_class=SignedEndpoint)
+
+
 async def _provider(
     request: Request,
-    gateway: Gateway,
-    webhook_id: Annotated[
-        str, Header(description="The same for each try of this receipt.", examples=["rcpt_8812"])
-    ] = "",
-    webhook_timestamp: Annotated[
-        str, Header(description="Seconds since 1970; within 300 s of now.", examples=["1795000000"])
-    ] = "",
-    webhook_signature: Annotated[
+    _id: Annotated[
         str,
         Header(
+            alias=WEBHOOK_ID,
+            description="The same for each try of this receipt.",
+            examples=["rcpt_8812"],
+        ),
+    ] = "",
+    _timestamp: Annotated[
+        str,
+        Header(
+            alias=WEBHOOK_TIMESTAMP,
+            description="Seconds since 1970; within 300 s of now.",
+            examples=["1795000000"],
+        ),
+    ] = "",
+    _signature: Annotated[
+        str,
+        Header(
+            alias=WEBHOOK_SIGNATURE,
             description="`v1,` and base64 of an HMAC-SHA256 (Standard Webhooks) with the "
             "provider's `receipt_secret`.",
             examples=["v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="],
         ),
     ] = "",
 ) -> str:
-    """The provider whose secret signed the request."""
-    headers = {
-        WEBHOOK_ID: webhook_id,
-        WEBHOOK_TIMESTAMP: webhook_timestamp,
-        WEBHOOK_SIGNATURE: webhook_signature,
-    }
-    secrets = _secrets(gateway.configurations.current)
-    body, now = await request.body(), datetime.now(UTC)
-    verify(secrets.values(), headers, body, now)
-    return next(name for name, key in secrets.items() if _signs(key, headers, body, now))
+    """The provider whose secret signed the request; the headers are declared for the description."""
+    provider: str = request.state.provider
+    return provider
 
 
-def _secrets(configuration: Configuration) -> dict[str, str]:
+def _secrets(configuration: Configuration, allowed: AllowedSecrets) -> dict[str, str]:
     """The secrets that sign receipts, by provider; one that cannot be read signs nothing."""
     found: dict[str, str] = {}
     for name, provider in configuration.providers.items():
         if provider.receipt_secret is None:
             continue
         try:
-            secret = resolve_secret(provider.receipt_secret).get_secret_value()
-            sign(secret, "", 0, b"")
+            secret = resolve_secret(provider.receipt_secret, allowed).get_secret_value()
+            check_secret(secret)
         except (SecretMissing, InvalidSecret) as error:
             _log.warning("receipt_secret_unusable", provider=name, error_type=type(error).__name__)
         else:
@@ -94,7 +124,7 @@ def _signs(secret: str, headers: Mapping[str, str], body: bytes, now: datetime) 
 
 Provider = Annotated[str, Depends(_provider)]
 
-# --- what is told ------------------------------------------------------------------------------
+# --- responses ----------------------------------------------------------------------------------
 
 
 class ReceiptStatus(StrEnum):
@@ -142,19 +172,21 @@ class ReportedReceipt(BaseModel):
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
-    message_id: Word = Field(description="The provider's id of the part, or ours (`msg_…`).")
+    message_id: Annotated[str, Field(min_length=1, max_length=LONGEST_ID), STORABLE] = Field(
+        description="The provider's id of the part, or ours (`msg_…`)."
+    )
     to: Word | None = Field(None, description="The recipient's number, E.164.")
     status: Annotated[ReceiptStatus, BeforeValidator(_in_capitals)]
-    provider_code: Annotated[str, Field(max_length=40), STORABLE] = Field(
+    provider_code: Annotated[str, Field(max_length=LONGEST_CODE), STORABLE] = Field(
         "", description="The provider's own code, such as `000`."
     )
     timestamp: Moment | None = Field(None, description="When it came to that.")
 
-    def received_from(self, provider: str, form: MessageIdForm) -> ReceivedReceipt:
+    def received_from(self, provider: str, declared: ProviderConfiguration) -> ReceivedReceipt:
         """The receipt as the service takes it, with the id in the form that is compared."""
         return ReceivedReceipt(
             provider=provider,
-            provider_message_id=form.canonical(self.message_id),
+            provider_message_id=declared.receipt_id(self.message_id),
             state=STATES[self.status],
             code=self.provider_code,
             network=None,
@@ -207,5 +239,5 @@ async def delivery(
     gateway: Gateway,
 ) -> None:
     """Take the receipt of a carrier, or of another gateway, that delivers it over HTTP."""
-    form = gateway.configurations.current.providers[provider].message_id.receipt
-    await gateway.receipts.take_reported(receipt.received_from(provider, form))
+    declared = gateway.configurations.current.providers[provider]
+    await gateway.receipts.take_reported(receipt.received_from(provider, declared))

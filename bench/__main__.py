@@ -12,7 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import bulk, callbacks, grouped, single, smpp, under_load
+from bench import bulk, callbacks, grouped, single, smpp, stalls, under_load
 from bench.figures import RESULTS, Figure, Measured, keep, machine, table
 from bench.single import MakeTemporal
 from bench.temporal_server import find_or_build, on_postgres
@@ -45,6 +45,8 @@ MEASUREMENTS: Final = (
     Measurement(("bulk_callbacks_per_s",), callbacks.bulk_callbacks),
     Measurement(("receipts_in_per_s",), bulk.receipts_in),
     Measurement(("accept_p99_under_bulk_ms", "alert_under_bulk_ms"), under_load.under_bulk),
+    # Nothing that is sent in it reaches Temporal.
+    Measurement(("event_loop_stall_ms",), lambda _: stalls.event_loop_stall(), twice=False),
     Measurement(("kannel_ratio",), callbacks.kannel_ratio),
     Measurement(("bulk_1m_over_10k", "bulk_1m_rss_mb"), bulk.bulk_1m),
 )

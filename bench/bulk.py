@@ -159,7 +159,7 @@ class Peers:
         with psycopg.connect(self.stack.database_url) as connection:
             others, last = connection.execute(
                 "SELECT count(*) FILTER (WHERE status <> 'delivered'),"
-                " CAST(extract(epoch FROM max(moved_at)) AS float8) FROM messages"
+                " CAST(extract(epoch FROM max(transitioned_at)) AS float8) FROM messages"
             ).fetchall()[0]
         if others:
             raise RuntimeError(f"{others} messages were not delivered")
@@ -222,10 +222,10 @@ def send(client: httpx.Client, number: int, count: int, **more: str | int) -> No
         for place in range(count)
     ]
     body: dict[str, Any] = {"from": "AbilIT", "body": f"{BODY} ({number}/{{n}})", **more}
-    answer = client.post(
+    response = client.post(
         "/api/v1/sms/batches",
         content=json.dumps(body | {"recipients": recipients}),
         headers={"Content-Type": "application/json"},
     )
-    if answer.status_code != httpx.codes.ACCEPTED:
-        raise RuntimeError(f"the API answered {answer.status_code}: {answer.text[:300]}")
+    if response.status_code != httpx.codes.ACCEPTED:
+        raise RuntimeError(f"the API answered {response.status_code}: {response.text[:300]}")

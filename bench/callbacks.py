@@ -51,7 +51,7 @@ def bulk_callbacks(temporal: MakeTemporal | None = None, messages: int = 100_000
                     range(1, _BATCHES + 1),
                 )
             )
-        figure = _figure(_told(url, messages), messages, began)
+        figure = _figure(_reported(url, messages), messages, began)
     return [figure]
 
 
@@ -87,7 +87,7 @@ def _figure(seen: Seen, messages: int, began: float) -> Figure:
     )
 
 
-def _told(url: str, messages: int, within: float = 600) -> Seen:
+def _reported(url: str, messages: int, within: float = 600) -> Seen:
     """What the receiver has seen, once it was told everything."""
     ends = time.perf_counter() + within
     seen = Seen()

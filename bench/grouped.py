@@ -36,7 +36,7 @@ async def _single_grouped(stack: Stack, *, messages: int, in_flight: int) -> lis
             p50=round(percentile(answered, 50), 1),
             p99=round(percentile(answered, 99), 1),
             note=f"{messages} requests, {in_flight} in flight, accepted at "
-            f"{messages / accepted:.0f}/s; p50 and p99 in ms of an answer",
+            f"{messages / accepted:.0f}/s; p50 and p99 in ms of a response",
         )
     ]
 

@@ -25,7 +25,7 @@ class LoadFailed(RuntimeError):
 async def send_all(
     port: int, requests: Iterable[bytes], *, connections: int, within: float
 ) -> None:
-    """Send requests to 127.0.0.1, each when its connection has the answer to the one before.
+    """Send requests to 127.0.0.1, each when its connection has the response to the one before.
 
     Args:
         port: where the server listens.
@@ -34,7 +34,7 @@ async def send_all(
         within: how long all of it may take, in seconds.
 
     Raises:
-        LoadFailed: an answer was not 202, a connection was closed, or the time is over.
+        LoadFailed: a response was not 202, a connection was closed, or the time is over.
     """
     loop = asyncio.get_running_loop()
     left = iter(requests)
@@ -89,9 +89,9 @@ class _Sender(_Connection):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        if (answer := _first(self._received)) is None:
+        if (response := _first(self._received)) is None:
             return
-        head, body, self._received = answer
+        head, body, self._received = response
         if int(head[9:12]) == HTTPStatus.ACCEPTED:
             self._send_next()
         else:
@@ -168,7 +168,7 @@ class Connections:
             self._idle.get_nowait()[1].close()
 
     async def request(self, head: bytes, body: bytes = b"") -> tuple[int, bytes]:
-        """Send a request, and read the answer's status and body.
+        """Send a request, and read the response's status and body.
 
         Args:
             head: the request's first line and headers without Host and Content-Length, each ended
@@ -177,14 +177,14 @@ class Connections:
         """
         reader, writer = await self._idle.get()
         try:
-            status, answer = await self._ask(reader, writer, head, body)
+            status, response = await self._ask(reader, writer, head, body)
         except (ConnectionError, asyncio.IncompleteReadError):
             # The server closes what was idle for some seconds, at any moment.
             writer.close()
             reader, writer = await asyncio.open_connection(self._host, self._port)
-            status, answer = await self._ask(reader, writer, head, body)
+            status, response = await self._ask(reader, writer, head, body)
         self._idle.put_nowait((reader, writer))
-        return status, answer
+        return status, response
 
     async def _ask(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, body: bytes
@@ -192,7 +192,7 @@ class Connections:
         writer.write(
             head + f"Host: {self._host}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
         )
-        answer = await reader.readuntil(b"\r\n\r\n")
-        status = int(answer[9:12])
-        length = answer.lower().partition(b"content-length:")[2].partition(b"\r")[0]
+        response = await reader.readuntil(b"\r\n\r\n")
+        status = int(response[9:12])
+        length = response.lower().partition(b"content-length:")[2].partition(b"\r")[0]
         return status, await reader.readexactly(int(length or 0))

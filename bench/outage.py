@@ -17,13 +17,13 @@ from bench.peers.smsc import PeerSmsc
 _DEAD_SECONDS = 60
 _ALERT_EVERY = 0.5
 _ALERT_WITHIN = 2.0
-"""Seconds in which a carrier has answered for an alert; one that was in doubt is sent again."""
+"""Seconds in which a carrier has answered for an alert; one that was unknown is sent again."""
 
 
 def outage(messages: int) -> dict[str, bool]:
     """Kill the first carrier for a minute; both lose what they had to report with a connection.
 
-    The mode of the batches is one that must arrive: what is in doubt is sent again, and what has no
+    The mode of the batches is one that must arrive: what is unknown is sent again, and what has no
     receipt in time goes to the next route.
     """
     with gateway(provider='receipt_deadline = "45s"', beside=["backup"]) as peers:
@@ -54,7 +54,7 @@ def _proved(peers: Peers, messages: int) -> dict[str, bool]:
     )
     return {
         "every message is delivered": set(statuses) == {"delivered"},
-        "every alert has its answer": len(waited) == len(alerts),
+        "every alert has its response": len(waited) == len(alerts),
         f"no alert waited more than {_ALERT_WITHIN:g} s": max(waited) <= _ALERT_WITHIN,
     }
 
@@ -85,8 +85,8 @@ def _alerts(client: httpx.Client) -> Iterator[dict[str, float]]:
                 "mode": "alert",
             }
             at = time.time()
-            answer = client.post("/api/v1/sms/send", json=body).raise_for_status().json()
-            asked[answer["message_id"].removeprefix("msg_")] = at
+            response = client.post("/api/v1/sms/send", json=body).raise_for_status().json()
+            asked[response["message_id"].removeprefix("msg_")] = at
 
     thread = threading.Thread(target=go_on)
     thread.start()
@@ -100,7 +100,7 @@ def _alerts(client: httpx.Client) -> Iterator[dict[str, float]]:
 def _waited(rows: psycopg.Connection[Any], alerts: dict[str, float]) -> list[float]:
     """Seconds from each request until a carrier had accepted the alert."""
     found = rows.execute(
-        "SELECT replace(message_id::text, '-', ''), min(extract(epoch FROM answered_at))"
+        "SELECT replace(message_id::text, '-', ''), min(extract(epoch FROM responded_at))"
         " FROM all_parts WHERE provider_message_id IS NOT NULL"
         " AND replace(message_id::text, '-', '') = ANY(%s) GROUP BY 1",
         (list(alerts),),

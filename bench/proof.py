@@ -22,13 +22,13 @@ from bench.pause import pause
 from bench.receiver import Seen
 from telemetry.process import exit_cleanly
 
-# Both moves of each message, so that there is an order to be kept.
+# Both transitions of each message, so that there is an order to be kept.
 _ALL_IS_TOLD = f"""
 [accounts.default]
 callback_events_per_request = {EVENTS_A_REQUEST}
 {TO_THIS_MACHINE}"""
 _WINDOWS = 2 * 500
-"""What a killed worker, or a reset, may leave in doubt: the windows of two binds."""
+"""What a killed worker, or a reset, may leave unknown: the windows of two binds."""
 _VALID_SECONDS = 150
 """Long enough for all that is done here: a receipt that a reset has lost is waited for until then."""
 _KILLS = 5
@@ -80,7 +80,7 @@ def deaths(messages: int) -> dict[str, bool]:
             took = time.monotonic() - began
             found = _found(peers)
             api = _api_counts(peers, messages // BATCH)
-            seen = _told(url, found.by_status.get("delivered", 0))
+            seen = _reported(url, found.by_status.get("delivered", 0))
         counted = peers.smsc.counted()
     duplicates = counted["submitted"] - counted["different"]
     print(f"{messages} messages in {took:.0f} s: {found}; SMSC {counted}; callbacks {seen}")
@@ -89,7 +89,7 @@ def deaths(messages: int) -> dict[str, bool]:
         and set(found.by_status) <= {"delivered", "expired", "dead_letter", "failed"},
         "unknown are at most the windows for each kill and reset": found.ever_unknown
         <= _WINDOWS * (_KILLS + _RESETS),
-        "the SMSC counts the attempts, but for those in doubt": found.attempts - found.ever_unknown
+        "the SMSC counts the attempts, but for those unknown": found.attempts - found.ever_unknown
         <= counted["submitted"]
         <= found.attempts,
         "duplicates are at most the unknown": duplicates <= found.ever_unknown,
@@ -187,7 +187,7 @@ def _api_counts(peers: Peers, batches: int) -> dict[str, int]:
     return found
 
 
-def _told(url: str, delivered: int, within: float = 120) -> Seen:
+def _reported(url: str, delivered: int, within: float = 120) -> Seen:
     ends = time.monotonic() + within
     while True:
         seen = Seen(**httpx.get(f"{url}/seen").json())

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import uvloop
 
-from domain.callbacks import InvalidSecret, SignatureRefused, verify
+from domain.callbacks.signatures import InvalidSecret, SignatureRefused, verify
 
 SECRET: Final = "SMSGATEWAY_BENCH_SECRET"  # noqa: S105 - the name of the variable
 _CHECKED_EVERY: Final = 50
@@ -61,9 +61,9 @@ class Receiver(asyncio.Protocol):
             if len(self._received) < size:
                 return
             body, self._received = self._received[end + 4 : size], self._received[size:]
-            self._transport.write(self._answer(first, headers, body))  # type: ignore[attr-defined]
+            self._transport.write(self._response(first, headers, body))  # type: ignore[attr-defined]
 
-    def _answer(self, first: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    def _response(self, first: str, headers: Mapping[str, str], body: bytes) -> bytes:
         method, path, _ = first.split(" ")
         if method == "GET":
             told = json.dumps(asdict(self.seen)).encode()

@@ -33,7 +33,7 @@ type = "smpp"
 host = "127.0.0.1"
 port = {port}
 system_id = "bench"
-password = "env:SMSGATEWAY_BENCH_PASSWORD"
+password = "env:SMSGATEWAY_SECRET_BENCH"
 {more}
 
 """
@@ -61,7 +61,7 @@ def running(
     stack = Stack(
         folder,
         configuration=configuration,
-        environment={"SMSGATEWAY_BENCH_PASSWORD": "bench", **(environment or {})},
+        environment={"SMSGATEWAY_SECRET_BENCH": "bench", **(environment or {})},
         workers=workers,
         own_servers=True,
         temporal=temporal,
@@ -106,9 +106,9 @@ class Sender:
     async def send(self, number: int, text: str = BODY) -> None:
         """Send to one of 900 numbers; returns when the message is accepted."""
         body = {"to": f"+447700900{100 + number % 900}", "from": "AbilIT", "body": text}
-        status, answer = await self._connections.request(self._head, json.dumps(body).encode())
+        status, response = await self._connections.request(self._head, json.dumps(body).encode())
         if status != HTTPStatus.ACCEPTED:
-            raise RuntimeError(f"the API answered {status}: {answer.decode()}")
+            raise RuntimeError(f"the API answered {status}: {response.decode()}")
 
 
 @asynccontextmanager
@@ -263,7 +263,7 @@ async def _count(connection: psycopg.AsyncConnection) -> int:
 def _durations(stack: Stack, newest: int) -> list[float]:
     with psycopg.connect(stack.database_url) as connection:
         rows = connection.execute(
-            "SELECT extract(epoch FROM moved_at - accepted_at) * 1000 FROM messages"
+            "SELECT extract(epoch FROM transitioned_at - accepted_at) * 1000 FROM messages"
             " WHERE status = 'delivered' ORDER BY id DESC LIMIT %s",
             (newest,),
         ).fetchall()

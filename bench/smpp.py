@@ -8,7 +8,8 @@ import uvloop
 from bench.figures import Figure, percentile
 from local.folders import temporary_folder
 from smpp.client import connect
-from smpp.pdus import Command, Pdu
+from smpp.commands import Command
+from smpp.pdus import Pdu
 from smpp.session import BindType, Session
 from tests.conftest import Maven
 from tests.foreign.jsmpp import COORDINATES, PASSWORD, SYSTEM_ID, Jsmpp
@@ -59,7 +60,7 @@ async def _submits(port: int) -> list[Figure]:
 
 
 async def _taken(_: Session, request: Pdu) -> Pdu:
-    """Jsmpp greets every bind with a message, and waits for its answer."""
+    """Jsmpp greets every bind with a message, and waits for its response."""
     return request.reply()
 
 
@@ -70,10 +71,10 @@ async def _submit(session: Session, count: int) -> list[float]:
     async def one_after_the_other() -> None:
         for _ in left:
             began = time.perf_counter()
-            answer = await session.request(Command.SUBMIT_SM, _FIELDS)
+            response = await session.request(Command.SUBMIT_SM, _FIELDS)
             latencies.append((time.perf_counter() - began) * 1000)
-            if answer.status:
-                raise RuntimeError(f"the SMSC answered with 0x{answer.status:08x}")
+            if response.status:
+                raise RuntimeError(f"the SMSC answered with 0x{response.status:08x}")
 
     await asyncio.gather(*(one_after_the_other() for _ in range(WINDOW)))
     return latencies

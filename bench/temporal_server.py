@@ -38,7 +38,7 @@ from local.temporal import (
     go_install,
     install_once,
 )
-from services.orchestration import SEARCH_ATTRIBUTES
+from workflows.ports.attributes import SEARCH_ATTRIBUTES
 
 VERSION: Final = "v1.29.1"
 """The server that is inside the embedded stack's `temporal`, and that docker-compose.yml runs."""
@@ -223,11 +223,11 @@ class ServerOnPostgres(OwnTemporal):
         )
 
     def _serves(self) -> bool:
-        """Asked as docker-compose.yml's health check does."""
+        """Submission as docker-compose.yml's health check does."""
         url = f"http://127.0.0.1:{self.ports['http']}/api/v1/system-info"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
 

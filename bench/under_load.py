@@ -35,7 +35,7 @@ def under_bulk(temporal: MakeTemporal | None = None) -> list[Figure]:
             accepted, alerts = uvloop.run(_singles(peers.stack))
             rate = (sent.value - before) / (time.perf_counter() - began)
         peers.until_delivered()
-        wire = _until_answered(peers.stack, alerts)
+        wire = _until_response(peers.stack, alerts)
     beside = f"beside batches of {BATCH}, {rate:.0f} messages/s of them accepted"
     return [
         Figure(
@@ -99,7 +99,7 @@ def _send_batches(
 
 
 async def _singles(stack: Stack) -> tuple[list[float], dict[str, float]]:
-    """Milliseconds of each answer; and when each alert was asked for, by its id."""
+    """Milliseconds of each response; and when each alert was asked for, by its id."""
     accepted: list[float] = []
     alerts: dict[str, float] = {}
     head = (
@@ -116,12 +116,12 @@ async def _singles(stack: Stack) -> tuple[list[float], dict[str, float]]:
             "mode": "alert" if number % 2 else "transactional",
         }
         began, at = time.perf_counter(), time.time()
-        status, answer = await connections.request(head, json.dumps(body).encode())
+        status, response = await connections.request(head, json.dumps(body).encode())
         accepted.append((time.perf_counter() - began) * 1000)
         if status != httpx.codes.ACCEPTED:
-            raise RuntimeError(f"the API answered {status}: {answer.decode()}")
+            raise RuntimeError(f"the API answered {status}: {response.decode()}")
         if number % 2:
-            alerts[json.loads(answer)["message_id"]] = at
+            alerts[json.loads(response)["message_id"]] = at
 
     async with Connections("127.0.0.1", stack.ports.of("api"), 20) as connections:
         start = time.perf_counter()
@@ -133,12 +133,12 @@ async def _singles(stack: Stack) -> tuple[list[float], dict[str, float]]:
     return accepted, alerts
 
 
-def _until_answered(stack: Stack, alerts: dict[str, float]) -> list[float]:
+def _until_response(stack: Stack, alerts: dict[str, float]) -> list[float]:
     """Milliseconds from each request until the carrier had answered for the message's first part."""
     ids = {message_id.removeprefix("msg_"): at for message_id, at in alerts.items()}
     with psycopg.connect(stack.database_url) as connection:
         rows = connection.execute(
-            "SELECT replace(message_id::text, '-', ''), extract(epoch FROM answered_at)"
+            "SELECT replace(message_id::text, '-', ''), extract(epoch FROM responded_at)"
             " FROM all_parts WHERE attempt = 1 AND number = 1"
             " AND replace(message_id::text, '-', '') = ANY(%s)",
             (list(ids),),

@@ -14,23 +14,18 @@ import ssl
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Final, Self, cast
 from urllib.parse import urljoin
+from weakref import WeakSet
 
 import h11
 
-from domain.callbacks import (
-    Answer,
-    CallbackUrl,
-    InvalidCallbackUrl,
-    Trouble,
-    may_receive,
-    parse_url,
-    trouble_of,
-)
+from domain.callbacks.retries import Response, Trouble, trouble_of
+from domain.callbacks.urls import CallbackUrl, InvalidCallbackUrl, may_receive, parse_url
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """From a host's name and a port to its addresses, IPv4 and IPv6; raises OSError if there are none."""
@@ -39,7 +34,12 @@ MOST_REDIRECTS: Final = 3
 # 303 tells that the request was dealt with and where to look for more: nothing to send there.
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 
-_MOST_OF_ANSWER: Final = 4096  # bytes; what a callback's answer says is read by nobody
+# The status line decides. Nobody reads the body of a response: it is dropped, within these bounds, only
+# so that the connection can be used again.
+_MOST_OF_BODY: Final = 4096  # octets
+_BODY_SECONDS: Final = 1.0
+# Interim responses (RFC 9110, 15.2) before the one that counts.
+_MOST_INTERIM: Final = 20
 _MOST_IDLE: Final = 200
 # Shorter than what common servers wait (5 s: Node and uvicorn), or both ends meet at the door.
 _IDLE_SECONDS: Final = 4.0
@@ -55,25 +55,68 @@ class _NameNotFound(Exception):
     """The host's name has no address."""
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses that the machine's resolver gives, in its order (RFC 6724)."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+class SystemResolver:
+    """Asks the machine's resolver for addresses, in its order (RFC 6724), on threads of its own.
+
+    A look-up cannot be cancelled: a name whose servers do not answer holds its thread until the system
+    gives up, some ten seconds or more. Names that were slow the last time share a few threads, so that
+    they do not take those of all others.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, "resolver")
+        self._few_threads = ThreadPoolExecutor(_SLOW_RESOLVER_THREADS, "resolver-slow")
+        self._slow: dict[str, None] = {}
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        try:
+            return [str(ip_address(host))]
+        except ValueError:
+            pass
+        threads = self._few_threads if host in self._slow else self._threads
+        return await asyncio.wrap_future(threads.submit(self._look_up, host, port))
+
+    def _look_up(self, host: str, port: int) -> Sequence[str]:
+        began = time.monotonic()
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        finally:
+            if time.monotonic() - began < _SLOW_LOOK_UP_SECONDS:
+                self._slow.pop(host, None)
+            elif len(self._slow) < _MOST_SLOW_NAMES:
+                self._slow[host] = None
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+_RESOLVER_THREADS: Final = 32
+_SLOW_RESOLVER_THREADS: Final = 4
+_SLOW_LOOK_UP_SECONDS: Final = 2.0
+_MOST_SLOW_NAMES: Final = 10_000
+
+resolve: Final[Resolver] = SystemResolver()
+"""The resolver of this machine, for all clients of this process."""
 
 
 class _NotHttp(Exception):
-    """What came is not an answer in HTTP/1.1."""
+    """What came is not a response in HTTP/1.1."""
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: a request and its answer at a time (RFC 9112)."""
+    """One connection: a request and its response at a time (RFC 9112).
 
-    def __init__(self) -> None:
+    An exchange returns with the head of the response. Its body is dropped as it comes; when all of it
+    came within the bounds, `on_free` is called, else the connection is closed.
+    """
+
+    def __init__(self, on_free: Callable[["_Connection"], None]) -> None:
+        self._on_free = on_free
         self._http = h11.Connection(h11.CLIENT)
         self._transport: asyncio.Transport | None = None
-        self._answered: asyncio.Future[h11.Response] | None = None
-        self._answer: h11.Response | None = None
+        self._head: asyncio.Future[h11.Response] | None = None
+        self._reading = False
+        self._interim = 0
         self._size = 0
+        self._body_timer: asyncio.TimerHandle | None = None
         self.heard = False
         """Whether anything was answered to the last request."""
         self.idle_since = 0.0
@@ -90,16 +133,18 @@ class _Connection(asyncio.Protocol):
     async def exchange(
         self, target: str, headers: list[tuple[str, str]], body: bytes
     ) -> h11.Response:
-        """POST a body; the head of the answer.
+        """POST a body; the head of the response, as soon as it has come.
 
         Raises:
-            _NotHttp: that was no answer.
+            _NotHttp: that was no response.
             ConnectionError: the connection broke off before it came.
         """
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError
-        self._answered = asyncio.get_running_loop().create_future()
-        self._answer, self._size, self.heard = None, 0, False
+        head: asyncio.Future[h11.Response] = asyncio.get_running_loop().create_future()
+        self._head = head
+        self._reading, self.heard = True, False
+        self._interim = self._size = 0
         send = self._http.send
         pieces = (
             send(h11.Request(method="POST", target=target, headers=headers)),
@@ -108,19 +153,14 @@ class _Connection(asyncio.Protocol):
         )
         self._transport.write(b"".join(piece for piece in pieces if piece))
         try:
-            answer = await self._answered
+            return await head
         except BaseException:
-            self.close()
+            if self._head is head:  # else it has gone on to the next request
+                self.close()
             raise
-        complete = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
-        # What follows an answer uncalled for would be read as the answer to the next request.
-        if complete and not self._http.trailing_data[0]:
-            self._http.start_next_cycle()
-        else:
-            self.close()
-        return answer
 
     def close(self) -> None:
+        self._end_of_reading()
         if self._transport is not None:
             self._transport.abort()
 
@@ -128,45 +168,67 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._answered is None or self._answered.done():
-            self.close()  # uncalled for, as above
-            return
-        self._read(data)
+        if self._reading:
+            self._read(data)
+        else:
+            self.close()  # what comes uncalled for would be read as the response to the next request
 
     def eof_received(self) -> None:
-        if self._answered is not None and not self._answered.done():
+        if self._reading:
             self._read(b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_exception(exc or ConnectionResetError())
+        self._end_of_reading()
+        self._fail(exc or ConnectionResetError())
 
     def _read(self, data: bytes) -> None:
-        """Read a short answer, so that the connection can be used again; a long one is cut off."""
-        assert self._answered is not None  # noqa: S101 - see data_received
         self.heard = self.heard or bool(data)
         try:
             self._http.receive_data(data)
             while (event := self._http.next_event()) is not h11.NEED_DATA:
                 if isinstance(event, h11.Response):
-                    self._answer = event
+                    self._head_came(event)
+                elif isinstance(event, h11.InformationalResponse):
+                    self._interim += 1
                 elif isinstance(event, h11.Data):
                     self._size += len(event.data)
-                elif event is h11.PAUSED or isinstance(
-                    event, h11.EndOfMessage | h11.ConnectionClosed
-                ):
-                    break
-                if self._size > _MOST_OF_ANSWER:
-                    break
-            else:
-                return
+                else:  # the end of the body, or of the connection, or of HTTP
+                    self._response_ended()
+                    return
+                if self._size > _MOST_OF_BODY or self._interim > _MOST_INTERIM:
+                    self._fail(_NotHttp())
+                    self.close()
+                    return
         except h11.RemoteProtocolError:
-            self._answered.set_exception(_NotHttp() if self.heard else ConnectionResetError())
-            return
-        if self._answer is None:
-            self._answered.set_exception(ConnectionResetError())
+            self._fail(_NotHttp() if self.heard else ConnectionResetError())
+            self.close()
+
+    def _head_came(self, head: h11.Response) -> None:
+        if self._head is not None and not self._head.done():
+            self._head.set_result(head)
+        self._body_timer = asyncio.get_running_loop().call_later(_BODY_SECONDS, self.close)
+
+    def _response_ended(self) -> None:
+        self._end_of_reading()
+        self._fail(ConnectionResetError())  # where no head had come
+        complete = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        # What follows a response uncalled for would be read as the response to the next request.
+        if complete and not self._http.trailing_data[0]:
+            self._http.start_next_cycle()
+            self._on_free(self)
         else:
-            self._answered.set_result(self._answer)
+            self.close()
+
+    def _end_of_reading(self) -> None:
+        self._reading = False
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+
+    def _fail(self, error: Exception) -> None:
+        """Tell whoever waits for a head that none will come; a head that came stays what it was."""
+        if self._head is not None and not self._head.done():
+            self._head.set_exception(error)
 
 
 class _Connections:
@@ -179,6 +241,7 @@ class _Connections:
         self._allow_private = allow_private
         self._tls = tls
         self._idle: defaultdict[str, list[_Connection]] = defaultdict(list)
+        self._open: WeakSet[_Connection] = WeakSet()
         self._kept = 0
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -193,8 +256,8 @@ class _Connections:
             connection.close()
         return None
 
-    def keep(self, target: CallbackUrl, connection: _Connection) -> None:
-        """Take a connection back after an exchange."""
+    def _keep(self, target: CallbackUrl, connection: _Connection) -> None:
+        """Take a connection back after a response that was read to its end."""
         if not connection.usable or self._kept >= _MOST_IDLE:
             connection.close()
             return
@@ -225,12 +288,13 @@ class _Connections:
         secure = target.scheme == "https"
         async with asyncio.timeout(_CONNECT_SECONDS):
             _, connection = await asyncio.get_running_loop().create_connection(
-                _Connection,
+                lambda: _Connection(partial(self._keep, target)),
                 address,
                 target.port,
                 ssl=self._tls if secure else None,
                 server_hostname=target.host if secure else None,
             )
+        self._open.add(connection)
         return connection
 
     async def _permitted(self, host: str, port: int) -> Sequence[str]:
@@ -269,9 +333,8 @@ class _Connections:
     def close(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for kept in self._idle.values():
-            for connection in kept:
-                connection.close()
+        for connection in list(self._open):
+            connection.close()
         self._idle.clear()
         self._kept = 0
 
@@ -315,7 +378,7 @@ class Webhooks:
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], body: bytes, within: timedelta
-    ) -> Answer:
+    ) -> Response:
         """POST a JSON body; never raises for what the other side does.
 
         Args:
@@ -344,7 +407,7 @@ class Webhooks:
             trouble = Trouble.TLS
         except OSError:
             trouble = Trouble.UNREACHABLE
-        return Answer(status, trouble, time.monotonic() - started)
+        return Response(status, trouble, time.monotonic() - started)
 
     async def _follow(
         self, url: str, headers: Mapping[str, str], body: bytes
@@ -372,9 +435,9 @@ class Webhooks:
             *headers.items(),
             ("Content-Length", str(len(body))),
         ]
-        answer = await self._exchange(target, fields, body)
-        location = next((value for name, value in answer.headers if name == b"location"), None)
-        return answer.status_code, None if location is None else location.decode("latin-1")
+        response = await self._exchange(target, fields, body)
+        location = next((value for name, value in response.headers if name == b"location"), None)
+        return response.status_code, None if location is None else location.decode("latin-1")
 
     async def _exchange(
         self, target: CallbackUrl, fields: list[tuple[str, str]], body: bytes
@@ -382,18 +445,13 @@ class Webhooks:
         kept = self._connections.idle(target)
         if kept is not None:
             try:
-                answer = await kept.exchange(target.target, fields, body)
+                return await kept.exchange(target.target, fields, body)
             except ConnectionError:
                 # Mostly the other end has grown tired of it at this very moment.
                 if kept.heard:
                     raise
-            else:
-                self._connections.keep(target, kept)
-                return answer
         fresh = await self._connections.connect(target)
-        answer = await fresh.exchange(target.target, fields, body)
-        self._connections.keep(target, fresh)
-        return answer
+        return await fresh.exchange(target.target, fields, body)
 
 
 def _redirected(source: CallbackUrl, location: str) -> CallbackUrl | None:

@@ -7,6 +7,15 @@
 # read by everybody, and the folder around them by its owner alone.
 set -eu
 
+case ${1:-} in
+-*)
+  [ "$1" = "-h" ] || [ "$1" = "--help" ] || { echo "secrets.sh: unknown option $1" >&2; code=2; }
+  echo "Usage: sh deploy/secrets.sh [FOLDER]"
+  echo "Creates the secrets that docker-compose.yml mounts, as far as they are missing."
+  exit "${code:-0}"
+  ;;
+esac
+
 folder=${1:-$(dirname "$0")/secrets}
 umask 077
 mkdir -p "$folder/carriers" "$folder/signing"
@@ -24,6 +33,9 @@ keep() {
 
 keep postgres_password "$(random 24)"
 keep temporal_database_password "$(random 24)"
+keep gateway_owner_database_password "$(random 24)"
+keep gateway_owner_database_url \
+  "postgresql://gateway_owner:$(cat "$folder/gateway_owner_database_password")@postgres:5432/gateway"
 keep gateway_database_password "$(random 24)"
 keep gateway_database_url \
   "postgresql://gateway:$(cat "$folder/gateway_database_password")@postgres:5432/gateway"

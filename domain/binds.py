@@ -1,11 +1,29 @@
 """How the binds of a provider are shared among the workers that would hold them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 ONE_IS_ENOUGH: Final = 500.0
 """Messages a second that one worker keeps up with, and with it all of a provider's binds."""
+
+
+class ProviderRole(StrEnum):
+    """A role that needs a bind; each has its own task queues.
+
+    A provider is up for a role while a worker with a bind polls the role's task queues for it.
+    """
+
+    PROVIDERS = "providers"
+    """Single messages."""
+    CHUNKS = "chunks"
+    """Shares of bulks."""
+
+
+EVERY_ROLE: Final = frozenset(ProviderRole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +32,21 @@ class Holder:
 
     Attributes:
         worker: its name, of which there is one.
-        roles: what it takes on at this provider; none if it is about to leave.
+        roles: its own roles, for which it was started; none if it cannot bind or shuts down.
         held: how many binds it may hold now.
+        polls: the roles whose task queues it polls now, with a bind that is up.
+        rate_share: messages a second that it may submit; None for no limit.
+        demand, critical_demand, rate_limited: what it wanted to submit (`domain.rates.RateDemand`).
     """
 
     worker: str
     roles: frozenset[str]
     held: int
+    polls: frozenset[str] = frozenset()
+    rate_share: float | None = 0.0
+    demand: float = 0.0
+    critical_demand: float = 0.0
+    rate_limited: bool = False
 
 
 def divide(binds: int, rate: float | None, holders: Sequence[Holder]) -> dict[str, int]:
@@ -43,3 +69,145 @@ def divide(binds: int, rate: float | None, holders: Sequence[Holder]) -> dict[st
     for place in range(binds if chosen else 0):
         share[chosen[place % len(chosen)].worker] += 1
     return share
+
+
+def roles_to_serve(worker: str, holders: Sequence[Holder]) -> frozenset[str]:
+    """The roles whose task queues a worker should poll while it has a bind that is up.
+
+    These are its own, and every role that no other worker polls as its own: a provider with one
+    bind, or whose other workers cannot bind, is served for all roles by the worker that is bound.
+    """
+    own = frozenset[str]().union(*(each.roles for each in holders if each.worker == worker))
+    others = (each for each in holders if each.worker != worker)
+    return own | EVERY_ROLE.difference(*(each.roles & each.polls for each in others))
+
+
+class BindFailure(StrEnum):
+    """Why a session that should be bound is not."""
+
+    BIND_REFUSED = "bind_refused"
+    CONNECTION_REFUSED = "connection_refused"
+    HOST_NOT_FOUND = "host_not_found"
+    TIMEOUT = "timeout"
+    TLS_FAILED = "tls_failed"
+    CONNECT_FAILED = "connect_failed"
+    PASSWORD_TOO_LONG = "password_too_long"  # noqa: S105 - a reason
+    SECRET_MISSING = "secret_missing"  # noqa: S105 - a reason
+    SECRET_NOT_ALLOWED = "secret_not_allowed"  # noqa: S105 - a reason
+    TLS_UNUSABLE = "tls_unusable"
+    SESSION_ENDED = "session_ended"
+    UNEXPECTED = "unexpected"
+
+
+@dataclass(frozen=True, slots=True)
+class BindError:
+    """A session that should be bound and is not, or was not for a while.
+
+    Attributes:
+        reason: why.
+        code: the SMSC's command status by its name, or the type of the error.
+        session: "transceiver", "transmitter" or "receiver"; None where no session can be tried.
+        subject: the configuration's key and file, or the secret reference, that the error is about;
+            never a secret.
+        at: when it was found last.
+        ended_at: when the session was bound again; None while it is not.
+    """
+
+    reason: BindFailure
+    code: str | None = None
+    session: str | None = None
+    subject: str | None = None
+    at: datetime | None = field(default=None, compare=False)
+    ended_at: datetime | None = field(default=None, compare=False)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the session is still not bound."""
+        return self.ended_at is None
+
+    @property
+    def sentence(self) -> str:
+        """What happened and, while it lasts, what to do."""
+        what, advice = _ABOUT[self.reason]
+        particulars = ": ".join(filter(None, (self.subject, self.code)))
+        what = f"{what}{f' ({particulars})' if particulars else ''}."
+        if not self.is_current:
+            was = f"The {self.session} was not bound: " if self.session else "It was not bound: "
+            return f"{was}{what} It is bound now."
+        session = f"The {self.session} is not bound: " if self.session else "It cannot be bound: "
+        return f"{session}{what} {advice}"
+
+    @property
+    def brief(self) -> str:
+        """What happened, without names of files and secrets: for whoever may not see these."""
+        code = f" ({self.code})" if self.code and self.reason is BindFailure.BIND_REFUSED else ""
+        return f"{_ABOUT[self.reason][0]}{code}"
+
+
+def latest(errors: Iterable[BindError]) -> BindError | None:
+    """The error that tells most: one that lasts before one that has ended, the latest first."""
+    return max(errors, key=_currency, default=None)
+
+
+def _currency(error: BindError) -> tuple[bool, float]:
+    return error.is_current, error.at.timestamp() if error.at else 0.0
+
+
+_ABOUT: Final[Mapping[BindFailure, tuple[str, str]]] = MappingProxyType(
+    {
+        BindFailure.BIND_REFUSED: (
+            "the SMSC refused the bind",
+            "Compare system_id, password, system_type, bind and binds with the carrier's contract.",
+        ),
+        BindFailure.CONNECTION_REFUSED: (
+            "the SMSC's host refused the connection",
+            "Check host and port, and ask the carrier whether its SMSC runs and allows this address.",
+        ),
+        BindFailure.HOST_NOT_FOUND: (
+            "the name of the SMSC's host cannot be resolved",
+            "Check host, and the DNS of the machine on which the worker runs.",
+        ),
+        BindFailure.TIMEOUT: (
+            "no connection, or no response to the bind, within connect_timeout",
+            "Check host, port and the firewall, and that the carrier allows this address.",
+        ),
+        BindFailure.TLS_FAILED: (
+            "the TLS handshake failed",
+            "Check port and tls: the SMSC's certificate must be valid for host, and signed by tls.ca.",
+        ),
+        BindFailure.CONNECT_FAILED: (
+            "the connection failed before the bind was answered",
+            "Check host, port, tls and the firewall, and that the carrier allows this address.",
+        ),
+        BindFailure.PASSWORD_TOO_LONG: (
+            "the password is longer than the 8 characters that SMPP allows",
+            "Correct the secret, or ask the carrier for another password.",
+        ),
+        BindFailure.SECRET_MISSING: (
+            "a secret that it names, its password or tls.key, cannot be read by the worker",
+            (
+                "Set the variable and restart the worker, or put the file where the worker can read "
+                "it: a file is read again every few seconds."
+            ),
+        ),
+        BindFailure.SECRET_NOT_ALLOWED: (
+            "the server does not allow the secret or tls.key that it names",
+            "The log of the worker says what is allowed, as provider_not_started.",
+        ),
+        BindFailure.TLS_UNUSABLE: (
+            "a file of its tls options cannot be read or used by the worker",
+            (
+                "Put the file where the worker can read it, or correct its path: it is read again "
+                "every few seconds."
+            ),
+        ),
+        BindFailure.SESSION_ENDED: (
+            "the session ended",
+            "It is bound again after rebind_backoff; if this repeats, ask the carrier.",
+        ),
+        BindFailure.UNEXPECTED: (
+            "an unexpected error",
+            "Look for provider_not_started or loop_failed in the log of the worker.",
+        ),
+    }
+)

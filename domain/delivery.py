@@ -7,13 +7,15 @@ time, and says what to do now. A workflow that owns one message acts it out; a b
 the same function to many rows. The rules change here without touching either.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, Self, assert_never
 
-from domain.errors import RETRIES, ErrorClass, Failover, RetryRule
+from domain import deadlines
+from domain.error_classes import RETRIES, ErrorClass, Failover, RetryRule
 from domain.modes import MissingReceiptPolicy, ModePolicy, UnknownPolicy
 from domain.states import (
     AttemptMark,
@@ -22,9 +24,6 @@ from domain.states import (
     Verdict,
     fold_message,
 )
-
-SHORTEST_OUTAGE_WAIT = timedelta(seconds=0.5)
-LONGEST_OUTAGE_WAIT = timedelta(seconds=15)
 
 
 class Reason(StrEnum):
@@ -47,10 +46,12 @@ class WaitFor(StrEnum):
     """What a message waits for."""
 
     SCHEDULE = "schedule"
-    ANSWER = "answer"
+    RESPONSE = "response"
     RECEIPT = "receipt"
     BACKOFF = "backoff"
     PROVIDER = "provider"
+    RELEASE = "release"
+    """Its bulk is paused, until somebody resumes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +59,42 @@ class Submit:
     """Hand the message to a provider as attempt `number`.
 
     `resume` continues an attempt of which some parts were accepted: only the others are sent.
+    `alternatives` is how many other providers could take the message if this one does not deliver it:
+    the wait for its receipt depends on that, and not what is submitted.
     """
 
     provider: str
     number: int
     resume: bool = False
+    alternatives: int = field(default=1, compare=False)
     kind: Literal["submit"] = "submit"
 
 
 @dataclass(frozen=True, slots=True)
-class Recall:
+class CancelAtProvider:
     """Ask the provider to forget attempt `number` (SMPP cancel_sm)."""
 
     provider: str
     number: int
-    kind: Literal["recall"] = "recall"
+    kind: Literal["cancel_at_provider"] = "cancel_at_provider"
 
 
 @dataclass(frozen=True, slots=True)
-class Declare:
+class MarkAttempt:
     """Record what the passing of time has made of attempt `number`, then decide again."""
 
     number: int
     status: AttemptStatus
-    kind: Literal["declare"] = "declare"
+    kind: Literal["mark_attempt"] = "mark_attempt"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMissingReceipt:
+    """Tell the listener that attempt `number` has no receipt, wait `until` then, and decide again."""
+
+    number: int
+    until: datetime
+    kind: Literal["report_missing_receipt"] = "report_missing_receipt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +115,7 @@ class Finish:
     kind: Literal["finish"] = "finish"
 
 
-Decision = Submit | Recall | Declare | Wait | Finish
+Decision = Submit | CancelAtProvider | MarkAttempt | ReportMissingReceipt | Wait | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +123,28 @@ class AttemptFacts:
     """An attempt, as far as decisions depend on it.
 
     Attributes:
-        answer_by: by then the provider has answered, or never will.
+        started_at: when it was claimed first.
+        response_by: by then the provider has answered, or never will.
         settled_at: when its status was last changed.
         receipt_by: how long its receipts are waited for; ENROUTE receipts move it on.
-        recalled: None if its recall was not tried, else whether the provider forgot it.
+        cancelled_at_provider: None if that was not tried, else whether the provider dropped it.
         retry_after: what the provider asked for when it throttled.
-        tries: how often parts of it were submitted.
+        tries: how often parts of it were submitted, since the try in which one was accepted last.
+        out_of_time: whether the provider's receipts tell only that the validity was over.
     """
 
     number: int
     provider: str
     status: AttemptStatus
-    answer_by: datetime
+    started_at: datetime
+    response_by: datetime
     settled_at: datetime
     receipt_by: datetime
     error_class: ErrorClass | None = None
-    recalled: bool | None = None
+    cancelled_at_provider: bool | None = None
     retry_after: timedelta | None = None
     tries: int = 1
+    out_of_time: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +152,8 @@ class MessageFacts:
     """A message, as far as decisions depend on it.
 
     A replay begins anew at `since`, with `first_attempt`; earlier attempts count for nothing but
-    their receipts.
+    their receipts. `since` is also later than the acceptance where a bulk was resumed. `paused` tells
+    that the bulk is paused: until it is resumed nothing is submitted.
     """
 
     first_attempt: int
@@ -146,6 +164,7 @@ class MessageFacts:
     scheduled_at: datetime | None
     cancel_requested: bool
     attempts: tuple[AttemptFacts, ...] = ()
+    paused: bool = False
 
     @classmethod
     def untried(
@@ -167,15 +186,31 @@ class MessageFacts:
 class RouteOption:
     """A provider that may carry the message; the order of the options is the ranking.
 
-    `up` tells whether a living worker has a bind to it; `score` is for the explanation.
+    `up` tells whether a living worker has a bind to it, and `down_since` since when there is none,
+    as far as that is known.
     """
 
     provider: str
     up: bool
+    down_since: datetime | None = None
     receipts: bool = True
-    recalls: bool = False
+    cancels: bool = False
     retries: Mapping[ErrorClass, RetryRule] = field(default_factory=lambda: RETRIES)
-    score: float = 0.0
+
+
+class Standing(StrEnum):
+    """Why a provider of the route was chosen for an attempt, or was not."""
+
+    CHOSEN = "chosen"
+    LOWER = "lower"
+    """It comes later in the order of the route."""
+    DOWN = "down"
+    EXHAUSTED = "exhausted"
+    """It was tried as often as its errors allow."""
+    BACKOFF = "backoff"
+    """It failed, and is not tried again yet."""
+    TRIED = "tried"
+    """It had an attempt, and another provider comes first now."""
 
 
 def decide(
@@ -186,10 +221,21 @@ def decide(
 ) -> Decision:
     """What to do with a message now; the whole of the delivery rules.
 
-    Deterministic, and total: whatever the rows say, there is an answer. Following it (and letting
+    Deterministic, and total: whatever the rows say, there is a response. Following it (and letting
     time pass on `Wait`) always ends in `Finish`.
     """
     return _Case(message, options, policy, now).decide()
+
+
+def standings(
+    message: MessageFacts,
+    options: Sequence[RouteOption],
+    policy: ModePolicy,
+    now: datetime,
+    chosen: str,
+) -> dict[str, Standing]:
+    """For each option of a decision to submit to `chosen`, why it was that or another one."""
+    return _Case(message, options, policy, now).standings(chosen)
 
 
 _OPEN = frozenset({AttemptStatus.ACCEPTED, AttemptStatus.UNKNOWN})
@@ -214,6 +260,11 @@ class _Case:
             key=lambda attempt: attempt.number,
         )
         self.latest = self.present[-1] if self.present else None
+        self._by_name = {option.provider: option for option in options}
+        self._by_provider: dict[str, list[AttemptFacts]] = {}
+        for attempt in self.present:
+            self._by_provider.setdefault(attempt.provider, []).append(attempt)
+        self._failing = {provider for provider in self._by_provider if self._is_failing(provider)}
 
     def decide(self) -> Decision:
         message, latest = self.message, self.latest
@@ -227,30 +278,62 @@ class _Case:
         if message.verdict is not None and message.verdict.is_final:
             return Finish(status, message.reason or status.value)
         if latest is not None and latest.status is AttemptStatus.SUBMITTING:
-            if self.now < latest.answer_by:
-                return Wait(latest.answer_by, WaitFor.ANSWER)
-            return Declare(latest.number, AttemptStatus.UNKNOWN)
+            if self.now < latest.response_by:
+                return Wait(latest.response_by, WaitFor.RESPONSE)
+            return MarkAttempt(latest.number, AttemptStatus.UNKNOWN)
         if latest is not None and latest.status in _OPEN:
             return self._while_a_provider_has_it(latest)
         return self._while_no_provider_has_it(latest)
 
+    def standings(self, chosen: str) -> dict[str, Standing]:
+        found: dict[str, Standing] = {}
+        for option in self.options:
+            name = option.provider
+            if name == chosen:
+                found[name] = Standing.CHOSEN
+            elif not option.up:
+                found[name] = Standing.DOWN
+            elif self._exhausted(name):
+                found[name] = Standing.EXHAUSTED
+            elif self._ready_at(name) > self.now:
+                found[name] = Standing.BACKOFF
+            elif Standing.CHOSEN in found.values():
+                found[name] = Standing.LOWER
+            else:
+                found[name] = Standing.TRIED
+        return found
+
     def _while_a_provider_has_it(self, latest: AttemptFacts) -> Decision:
-        if self.message.cancel_requested and latest.recalled:
+        if self.message.cancel_requested and latest.cancelled_at_provider:
             return Finish(MessageStatus.CANCELED, Reason.CANCELED)
-        if self.message.cancel_requested and self._can_recall(latest):
-            return Recall(latest.provider, latest.number)
+        if self.message.cancel_requested and self._can_cancel_at_provider(latest):
+            return CancelAtProvider(latest.provider, latest.number)
         if latest.status is AttemptStatus.UNKNOWN:
-            return self._in_doubt(latest)
+            return self._while_unknown(latest)
         option = self._option(latest.provider)
         if option is not None and not option.receipts:
             return Finish(MessageStatus.SENT, Reason.NO_RECEIPTS)
-        if self.now < latest.receipt_by:
-            return Wait(latest.receipt_by, WaitFor.RECEIPT)
-        if self._goes_on_without_receipt() and self._can_recall(latest):
-            return Recall(latest.provider, latest.number)
-        return Declare(latest.number, AttemptStatus.EXPIRED)
+        receipt_by = self._receipt_by(latest)
+        if self.now < receipt_by:
+            return Wait(receipt_by, WaitFor.RECEIPT)
+        return self._without_receipt(latest, receipt_by)
 
-    def _in_doubt(self, latest: AttemptFacts) -> Decision:
+    def _without_receipt(self, latest: AttemptFacts, receipt_by: datetime) -> Decision:
+        """What to do with an attempt that a provider has accepted and whose deadline is over."""
+        last_receipt_by = deadlines.last_receipt_by(self.message.valid_until)
+        if self._tells_listener and receipt_by < last_receipt_by:
+            return ReportMissingReceipt(latest.number, last_receipt_by)
+        if self._goes_on_without_receipt():
+            if not self._alternatives(latest.provider, has_begun=True, only_up=True):
+                last = deadlines.last_failover(latest.settled_at, self.message.valid_until)
+                if self.now < last:  # another provider may be up soon
+                    check = deadlines.outage_check(self.now, receipt_by, last)
+                    return Wait(check, WaitFor.RECEIPT)
+            if self._can_cancel_at_provider(latest):
+                return CancelAtProvider(latest.provider, latest.number)
+        return MarkAttempt(latest.number, AttemptStatus.EXPIRED)
+
+    def _while_unknown(self, latest: AttemptFacts) -> Decision:
         unknown = self.policy.unknown
         if self.message.cancel_requested and self.now >= latest.receipt_by:
             return Finish(MessageStatus.CANCELED, Reason.CANCELED)
@@ -269,6 +352,8 @@ class _Case:
     def _while_no_provider_has_it(self, latest: AttemptFacts | None) -> Decision:
         message = self.message
         if message.cancel_requested:
+            if latest is not None and self._can_cancel_at_provider(latest):
+                return CancelAtProvider(latest.provider, latest.number)
             return Finish(MessageStatus.CANCELED, Reason.CANCELED)
         if self.now >= message.valid_until:
             missed = latest is not None and latest.status is AttemptStatus.EXPIRED
@@ -297,30 +382,75 @@ class _Case:
         return self._next_attempt(latest)
 
     def _missing_parts(self, latest: AttemptFacts, rule: RetryRule) -> Decision:
+        if self.message.paused:
+            return self._release()
         option = self._option(latest.provider)
-        if option is None or not option.up or latest.tries >= rule.attempts:
+        if option is None or not self._keeps(latest, rule):
             return self._next_attempt(latest)
-        ready = latest.settled_at + (latest.retry_after or rule.pause(latest.tries))
+        if not option.up:
+            left = self._left()
+            if any(each.up for each in left):
+                return self._next_attempt(latest)
+            return self._outage(latest, [option, *left])
+        ready = self._ready_at(latest.provider)
         if self.now < ready:
             return self._wait(ready, WaitFor.BACKOFF)
-        return Submit(latest.provider, latest.number, resume=True)
+        alternatives = self._alternatives(latest.provider, has_begun=True)
+        return Submit(latest.provider, latest.number, resume=True, alternatives=alternatives)
+
+    def _keeps(self, latest: AttemptFacts, rule: RetryRule) -> bool:
+        """Whether the missing parts go to the provider that has the others, once more.
+
+        A provider that only asks to wait, or is waited for, keeps them, unless another one can have the whole message
+        that had none of it yet: parts that were accepted are sent twice by that.
+        """
+        if latest.tries < rule.attempts:
+            return True
+        untried = (o for o in self.options if o.up and not self._tried(o.provider))
+        return (rule.waits or self._met_outage(latest)) and next(untried, None) is None
 
     def _next_attempt(self, latest: AttemptFacts | None) -> Decision:
+        if self.message.paused:
+            return self._release()
         if not self.options:
             return Finish(MessageStatus.DEAD_LETTER, Reason.NO_ROUTE)
-        left = [option for option in self.options if not self._exhausted(option.provider)]
-        if not left or len(self.present) >= self.policy.max_attempts:
+        left = self._left()
+        if not left or self._counted(self.present) >= self.policy.max_attempts:
             return self._give_up(latest)
         stay = self._stay_with(latest, left)
         living = [stay] if stay else [option for option in left if option.up]
         if not living:
-            return self._outage(latest)
+            return self._outage(latest, left)
+        if self._fails_over_at_once(latest):
+            living.sort(key=lambda option: bool(self._tried(option.provider)))
         for option in living:
             if self._ready_at(option.provider) <= self.now:
-                return Submit(option.provider, self._next_number())
+                alternatives = self._alternatives(option.provider)
+                return Submit(option.provider, self._next_number(), alternatives=alternatives)
         return self._wait(
             min(self._ready_at(option.provider) for option in living), WaitFor.BACKOFF
         )
+
+    def _left(self) -> list[RouteOption]:
+        """The providers that may get the whole message once more.
+
+        None that accepted a part of it and can still be sent the others: the recipient would get that
+        part twice. Where a message is sent again unknown, such a provider is better than none.
+        So is one whose attempts only ran out of time, or which itself has failed not long ago, where no
+        other can have the message now.
+        """
+        left = [option for option in self.options if not self._exhausted(option.provider)]
+        if not any(option.up and not self._asked_to_wait(option.provider) for option in left):
+            left = [o for o in self.options if not self._exhausted(o.provider, lenient=True)]
+        has_parts = {a.provider for a in self.present if a.status is AttemptStatus.PARTIAL}
+        without = [option for option in left if option.provider not in has_parts]
+        if without or self.policy.unknown is not UnknownPolicy.RESEND:
+            return without
+        return left
+
+    def _asked_to_wait(self, provider: str) -> bool:
+        tried = self._tried(provider)
+        return bool(tried) and self._rule_of(tried[-1]).waits
 
     def _stay_with(
         self, latest: AttemptFacts | None, left: Sequence[RouteOption]
@@ -331,25 +461,38 @@ class _Case:
         rule = self._rule(latest.provider, latest.error_class)
         if rule.failover is not Failover.AFTER_RETRIES:
             return None
+        alike = (a for a in self._tried(latest.provider) if a.error_class is latest.error_class)
+        if sum(attempt.tries for attempt in alike) >= rule.attempts:
+            return None
         return next((o for o in left if o.provider == latest.provider and o.up), None)
 
-    def _outage(self, latest: AttemptFacts | None) -> Decision:
-        starts = [self.message.since]
-        if self.message.scheduled_at is not None:
-            starts.append(self.message.scheduled_at)
-        if latest is not None:
-            starts.append(latest.settled_at)
-        since = max(starts)
-        end = since + self.policy.outage_patience
+    def _fails_over_at_once(self, latest: AttemptFacts | None) -> bool:
+        """Whether providers that were not tried yet come before all others."""
+        if latest is None:
+            return False
+        rule = self._rule(latest.provider, _error_of(latest))
+        return self.policy.must_arrive or rule.failover is Failover.AT_ONCE
+
+    def _outage(self, latest: AttemptFacts | None, left: Sequence[RouteOption]) -> Decision:
+        """Wait for a provider of those that are `left`, all of which are down."""
+        since = deadlines.outage_since(
+            self.message.since,
+            self.message.scheduled_at,
+            latest.settled_at if latest is not None else None,
+            *(option.down_since for option in left),
+        )
+        end = deadlines.outage_end(since, self.policy.outage_patience)
         if self.now >= end:
             return Finish(MessageStatus.DEAD_LETTER, Reason.NO_PROVIDER_UP)
-        pause = min(LONGEST_OUTAGE_WAIT, max(SHORTEST_OUTAGE_WAIT, (self.now - since) / 2))
-        return self._wait(min(end, self.now + pause), WaitFor.PROVIDER)
+        return self._wait(deadlines.outage_check(self.now, since, end), WaitFor.PROVIDER)
+
+    def _release(self) -> Wait:
+        return Wait(self.message.valid_until, WaitFor.RELEASE)
 
     def _give_up(self, latest: AttemptFacts | None) -> Decision:
         if latest is None:
             return Finish(MessageStatus.DEAD_LETTER, Reason.NO_ROUTE)
-        if latest.status in _OPEN:  # in doubt, and nobody is left to send it again
+        if latest.status in _OPEN:  # unknown, and nobody is left to send it again
             return (
                 Wait(latest.receipt_by, WaitFor.RECEIPT)
                 if self.now < latest.receipt_by
@@ -357,12 +500,16 @@ class _Case:
             )
         if latest.status is AttemptStatus.EXPIRED:
             return Finish(MessageStatus.EXPIRED, Reason.NO_RECEIPT)
-        if all(self._rule(a.provider, _error_of(a)).permanent for a in self.present):
+        if all(self._rule_of(a).permanent for a in self.present):
             return Finish(MessageStatus.FAILED, _error_of(latest).value)
         return Finish(MessageStatus.DEAD_LETTER, Reason.ATTEMPTS_EXHAUSTED)
 
     def _wait(self, until: datetime, why: WaitFor) -> Wait:
         return Wait(min(until, self.message.valid_until), why)
+
+    @property
+    def _tells_listener(self) -> bool:
+        return self.policy.missing_receipt is MissingReceiptPolicy.TELL_LISTENER
 
     def _goes_on_without_receipt(self) -> bool:
         return (
@@ -370,30 +517,88 @@ class _Case:
             and not self.message.cancel_requested
         )
 
-    def _can_recall(self, latest: AttemptFacts) -> bool:
+    def _receipt_by(self, latest: AttemptFacts) -> datetime:
+        """How long to wait for a receipt: never so long that another route has no chance.
+
+        ENROUTE receipts extend the wait without a look at other routes.
+        """
+        another = self._alternatives(latest.provider, has_begun=True)
+        if not another or not self._goes_on_without_receipt():
+            return latest.receipt_by
+        last = deadlines.last_failover(latest.settled_at, self.message.valid_until)
+        return min(latest.receipt_by, last)
+
+    def _alternatives(
+        self, provider: str, *, has_begun: bool = False, only_up: bool = False
+    ) -> int:
+        """How many other providers could take the message after an attempt by this one.
+
+        That attempt is the next one, or, if it `has_begun`, the latest. One that is down counts, too,
+        unless `only_up`: by the deadline of a receipt it may be up.
+        """
+        others = [
+            option
+            for option in self.options
+            if option.provider != provider
+            and (option.up or not only_up)
+            and not self._exhausted(option.provider)
+        ]
+        before = self.present[:-1] if has_begun else self.present
+        attempts_left = self.policy.max_attempts - self._counted(before) - 1
+        return max(0, min(len(others), attempts_left))
+
+    def _counted(self, attempts: Sequence[AttemptFacts]) -> int:
+        """How many of these count: those do not that met an outage, or were only asked to wait."""
+        return sum(not (self._rule_of(a).waits or self._met_outage(a)) for a in attempts)
+
+    def _can_cancel_at_provider(self, latest: AttemptFacts) -> bool:
         option = self._option(latest.provider)
         return (
-            latest.status is AttemptStatus.ACCEPTED
-            and latest.recalled is None
+            latest.status in {AttemptStatus.ACCEPTED, AttemptStatus.PARTIAL}
+            and latest.cancelled_at_provider is None
             and option is not None
-            and option.recalls
+            and option.cancels
             and option.up
         )
 
     def _option(self, provider: str) -> RouteOption | None:
-        return next((option for option in self.options if option.provider == provider), None)
+        return self._by_name.get(provider)
 
     def _rule(self, provider: str, error: ErrorClass) -> RetryRule:
         option = self._option(provider)
         return (option.retries if option else RETRIES)[error]
 
-    def _tried(self, provider: str) -> list[AttemptFacts]:
-        return [attempt for attempt in self.present if attempt.provider == provider]
+    def _rule_of(self, attempt: AttemptFacts) -> RetryRule:
+        return self._rule(attempt.provider, _error_of(attempt))
 
-    def _exhausted(self, provider: str) -> bool:
-        """Whether some class of error has used up this provider's attempts."""
-        errors = [_error_of(attempt) for attempt in self._tried(provider)]
-        return any(errors.count(e) >= self._rule(provider, e).attempts for e in set(errors))
+    def _tried(self, provider: str) -> Sequence[AttemptFacts]:
+        return self._by_provider.get(provider, ())
+
+    def _exhausted(self, provider: str, *, lenient: bool = False) -> bool:
+        """Whether some class of error has used up this provider's attempts.
+
+        With `lenient` those attempts do not count that only ran out of time, or that met an outage.
+        """
+        errors = Counter(
+            _error_of(attempt)
+            for attempt in self._tried(provider)
+            if not (lenient and (_is_out_of_time(attempt) or self._met_outage(attempt)))
+        )
+        rules = {error: self._rule(provider, error) for error in errors}
+        return any(
+            not rule.waits and errors[error] >= rule.attempts for error, rule in rules.items()
+        )
+
+    def _is_failing(self, provider: str) -> bool:
+        """Whether a provider itself has failed, and is waited for as if it had been down since then."""
+        first = next((a for a in self._tried(provider) if self._rule_of(a).outage), None)
+        if first is None:
+            return False
+        since = deadlines.outage_since(self.message.since, first.started_at)
+        return self.now < deadlines.outage_end(since, self.policy.outage_patience)
+
+    def _met_outage(self, attempt: AttemptFacts) -> bool:
+        return attempt.provider in self._failing and self._rule_of(attempt).outage
 
     def _ready_at(self, provider: str) -> datetime:
         tried = self._tried(provider)
@@ -401,7 +606,11 @@ class _Case:
             return self.now
         last = tried[-1]
         rule = self._rule(provider, _error_of(last))
-        return last.settled_at + (last.retry_after or rule.pause(len(tried)))
+        if _is_out_of_time(last):
+            ended = sum(_is_out_of_time(attempt) for attempt in tried)
+            return deadlines.same_route_at(last.settled_at, ended)
+        tries = sum(attempt.tries for attempt in tried)
+        return last.settled_at + (last.retry_after or rule.pause(tries))
 
     def _next_number(self) -> int:
         return 1 + max((attempt.number for attempt in self.message.attempts), default=0)
@@ -412,3 +621,10 @@ def _error_of(attempt: AttemptFacts) -> ErrorClass:
     if attempt.status is AttemptStatus.UNKNOWN:
         return ErrorClass.UNKNOWN
     return attempt.error_class or ErrorClass.UNDELIVERED
+
+
+def _is_out_of_time(attempt: AttemptFacts) -> bool:
+    """Whether an attempt ended only since its receipt, or its recipient, did not come in time."""
+    if attempt.status is AttemptStatus.UNDELIVERED:
+        return attempt.out_of_time
+    return attempt.status is AttemptStatus.EXPIRED

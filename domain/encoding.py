@@ -6,7 +6,6 @@ is that of SMPP 3.4, 5.2.19.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from functools import lru_cache
 
 
 class Encoding(StrEnum):
@@ -106,6 +105,14 @@ def is_gsm7(text: str, alphabet: DefaultAlphabet = DefaultAlphabet.GSM7) -> bool
     return _at_once(text) is not None or _REPERTOIRES[alphabet].issuperset(text)
 
 
+def try_gsm7(text: str, alphabet: DefaultAlphabet = DefaultAlphabet.GSM7) -> bytes | None:
+    """The septets of the text, one in each octet; None where `is_gsm7` is false."""
+    octets = _at_once(text)
+    if octets is None and _REPERTOIRES[alphabet].issuperset(text):
+        octets = b"".join(map(_TO_SEPTETS.__getitem__, text))
+    return octets
+
+
 def encode_gsm7(text: str) -> bytes:
     """The text in septets, one in each octet, by TS 23.038, 6.2.1 and 6.2.1.1.
 
@@ -122,7 +129,6 @@ def encode_gsm7(text: str) -> bytes:
     raise NotEncodable(position, "GSM-7")
 
 
-@lru_cache(maxsize=8000)  # asked when a text is looked at, when it is cut, and when it is sent
 def _at_once(text: str) -> bytes | None:
     """The septets of a text of which each character is one, and in Latin-1, as most texts are."""
     try:

@@ -1,14 +1,15 @@
 """What a message is for, and what that means for its delivery."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Self
 
 
 class Mode(StrEnum):
-    """The purpose of a message; it decides priority, validity and what happens in doubt."""
+    """The purpose of a message; it decides priority, validity and what happens unknown."""
 
     TRANSACTIONAL = "transactional"
     PROMOTIONAL = "promotional"
@@ -37,7 +38,7 @@ _RANKS: Mapping[Priority, int] = MappingProxyType(
 
 
 class UnknownPolicy(StrEnum):
-    """What to do when a provider never answered, so that nobody knows whether it has the message."""
+    """What to do if no response to a submit came, so that it is unknown whether the provider has the message."""
 
     RESEND = "resend"
     """Better twice than never."""
@@ -52,22 +53,34 @@ class MissingReceiptPolicy(StrEnum):
 
     NEXT_ROUTE = "next_route"
     EXPIRE = "expire"
+    TELL_LISTENER = "tell_listener"
+    """Tell the workflow that listens to the message, once, and go on waiting; only by message."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModePolicy:
     """How messages of one mode are delivered.
 
+    `receipt_deadline` is how long a receipt is waited for, None for as long as the message is valid or,
+    where the next route would follow, as its provider's configuration says.
     `outage_patience` bounds how long a message waits while no provider of its route is up;
-    `max_attempts` bounds the attempts between acceptance or replay and the end, whatever the reasons.
+    `max_attempts` bounds the attempts between acceptance or replay and the end; those after which a
+    provider only asked to wait do not count (`RetryRule.waits`).
     """
 
     priority: Priority
     validity: timedelta
     unknown: UnknownPolicy
     missing_receipt: MissingReceiptPolicy
+    receipt_deadline: timedelta | None = None
     max_attempts: int = 30
     outage_patience: timedelta = timedelta(minutes=30)
+
+    def for_message(self, missing_receipt: MissingReceiptPolicy | None) -> Self:
+        """The policy for a message that says itself what happens on a missing receipt, or does not."""
+        if missing_receipt is None or missing_receipt is self.missing_receipt:
+            return self
+        return replace(self, missing_receipt=missing_receipt)
 
     @property
     def must_arrive(self) -> bool:
@@ -89,12 +102,14 @@ MODE_POLICIES: Mapping[Mode, ModePolicy] = MappingProxyType(
             validity=timedelta(hours=1),
             unknown=UnknownPolicy.RESEND,
             missing_receipt=MissingReceiptPolicy.NEXT_ROUTE,
+            receipt_deadline=timedelta(seconds=60),
         ),
         Mode.VERIFICATION: ModePolicy(
             priority=Priority.HIGH,
             validity=timedelta(minutes=10),
             unknown=UnknownPolicy.RESEND,
             missing_receipt=MissingReceiptPolicy.NEXT_ROUTE,
+            receipt_deadline=timedelta(seconds=60),
         ),
         Mode.TRANSACTIONAL: _CONVERSATION,
         Mode.TWO_WAY: _CONVERSATION,

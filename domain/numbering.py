@@ -182,3 +182,15 @@ def split(international: str) -> tuple[int, str] | None:
             )
             return (calling_code, national) if plain else None
     return None
+
+
+def has_possible_length(international: str) -> bool:
+    """Whether digits that begin with a calling code are as many as a number of its country has.
+
+    Those of a number in national form, whose first digits only look like a calling code, mostly are not.
+    """
+    for length in range(1, _LONGEST_CALLING_CODE + 1):
+        plan = numbering_plan(int(international[:length]))
+        if plan is not None:
+            return plan.possible(international[length:]) == ValidationResult.IS_POSSIBLE
+    return False

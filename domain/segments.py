@@ -4,10 +4,10 @@ A part holds 140 octets (3GPP TS 23.040, 9.2.3.24): 160 septets or 70 UTF-16 uni
 header that ties the parts together takes.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import TypeAlias
 
 import regex
@@ -16,10 +16,9 @@ from domain.encoding import (
     ESCAPE,
     DefaultAlphabet,
     Encoding,
-    encode_gsm7,
     encode_text,
     encode_ucs2,
-    is_gsm7,
+    try_gsm7,
 )
 from domain.substitutions import Replacement, substitute
 from domain.values import value
@@ -75,9 +74,11 @@ class EmptyText(UnsendableText):
 
 
 class TooManyParts(UnsendableText):
+    """`parts` is a lower bound: a text that is too long is refused before it is cut."""
+
     def __init__(self, parts: int, limit: int) -> None:
         super().__init__(
-            f"The text needs {parts} parts, and at most {limit} are allowed: shorten it."
+            f"The text needs at least {parts} parts, and at most {limit} are allowed: shorten it."
         )
         self.parts = parts
         self.limit = limit
@@ -120,43 +121,80 @@ def segment(
     the whole GSM-7. An SMSC whose default `alphabet` is Latin-1 cannot be told the Greek letters
     and the euro sign of GSM-7: such a text is UCS-2 there.
 
+    The length is checked before the text is encoded, and the units before it is cut, so that no
+    text costs more than one of `max_parts` parts.
+
     Raises EmptyText, TooManyParts, and NotEncodable for half a surrogate pair.
     """
-    return _segment(text, method, alphabet, smart, max_parts)
-
-
-@lru_cache(maxsize=8000)  # a text is cut for its claim, and a moment later for its submit
-def _segment(
-    text: str, method: PartMethod, alphabet: DefaultAlphabet, smart: bool, max_parts: int
-) -> Segmented:
+    if len(text) > longest_text(max_parts, smart=smart):
+        raise TooManyParts(max_parts + 1, max_parts)
     replacements: tuple[Replacement, ...] = ()
-    if smart:
+    coded = try_gsm7(text, alphabet)
+    if coded is None and smart:
         text, replacements = substitute(text, alphabet)
+        if replacements:
+            coded = try_gsm7(text, alphabet)
     if not text:
         raise EmptyText
-    encoding = Encoding.GSM7 if is_gsm7(text, alphabet) else Encoding.UCS2
-    parts, units = _CUT[encoding](text, LIMITS[method, encoding])
+    if coded is not None:
+        encoding, total = Encoding.GSM7, len(coded)
+    else:
+        # Also refuses half a surrogate pair.
+        encoding, total = Encoding.UCS2, len(encode_ucs2(text)) // 2
+    limits = LIMITS[method, encoding]
+    if total <= limits.single:
+        return Segmented(encoding, method, alphabet, (text,), (total,), 1, replacements)
+    fewest = -(-total // limits.part)
+    if fewest > max_parts:
+        raise TooManyParts(fewest, max_parts)
+    cut = _cut_ucs2(text, limits.part) if coded is None else _cut_gsm7(text, coded, limits.part)
+    parts, units = cut
     segments = len(parts)
     if segments > max_parts:
         raise TooManyParts(segments, max_parts)
     if method is PartMethod.PAYLOAD:
-        parts, units = (text,), (sum(units),)
+        parts, units = (text,), (total,)
     return Segmented(encoding, method, alphabet, parts, units, segments, replacements)
 
+
+def segment_as_counted(
+    text: str, *, method: PartMethod, alphabet: DefaultAlphabet = DefaultAlphabet.GSM7
+) -> Segmented:
+    """As `segment`, and with the same number of parts by all methods, as it was counted at accept.
+
+    The longer header of UDH16 makes more parts of a text that just fits: such a text gets UDH8.
+    """
+    if method is not PartMethod.UDH16:
+        return segment(text, method=method, alphabet=alphabet)
+    short = segment(text, method=PartMethod.UDH8, alphabet=alphabet)
+    try:
+        return segment(text, method=method, alphabet=alphabet, max_parts=short.segments)
+    except TooManyParts:
+        return short
+
+
+def longest_text(max_parts: int, *, smart: bool) -> int:
+    """The most characters of a text that is looked at for so many parts.
+
+    Every character takes a septet at least, but smart encoding leaves some characters out: it is
+    given texts of up to twice that length.
+    """
+    return max_parts * _MOST_CHARACTERS * (2 if smart else 1)
+
+
+_MOST_CHARACTERS = LIMITS[PartMethod.UDH8, Encoding.GSM7].single
+"""In one part."""
 
 _Parts: TypeAlias = tuple[tuple[str, ...], tuple[int, ...]]
 
 
-def _cut_gsm7(text: str, limits: Limits) -> _Parts:
-    coded = encode_gsm7(text)
-    if len(coded) <= limits.single:
-        return (text,), (len(coded),)
+def _cut_gsm7(text: str, coded: bytes, limit: int) -> _Parts:
     parts: list[str] = []
     units: list[int] = []
     begin = 0
     characters = 0
     while begin < len(coded):
-        end = min(begin + limits.part, len(coded))
+        end = min(begin + limit, len(coded))
         # CR LF is the one grapheme of GSM-7 that has two characters.
         if coded[end - 1] == ESCAPE or coded[end - 1 : end + 1] == b"\r\n":
             end -= 1
@@ -168,24 +206,24 @@ def _cut_gsm7(text: str, limits: Limits) -> _Parts:
     return tuple(parts), tuple(units)
 
 
-def _cut_ucs2(text: str, limits: Limits) -> _Parts:
-    total = len(encode_ucs2(text)) // 2  # also refuses half a surrogate pair
-    if total <= limits.single:
-        return (text,), (total,)
+def _cut_ucs2(text: str, limit: int) -> _Parts:
+    if _LONE.fullmatch(text):
+        alone = tuple(text[begin : begin + limit] for begin in range(0, len(text), limit))
+        return alone, tuple(map(len, alone))
     parts: list[str] = []
     units: list[int] = []
     part: list[str] = []
-    room = limits.part
-    for piece, length in _pieces(text, limits.part):
+    room = limit
+    for piece, length in _pieces(text, limit):
         if length > room:
             parts.append("".join(part))
-            units.append(limits.part - room)
+            units.append(limit - room)
             part.clear()
-            room = limits.part
+            room = limit
         part.append(piece)
         room -= length
     parts.append("".join(part))
-    units.append(limits.part - room)
+    units.append(limit - room)
     return tuple(parts), tuple(units)
 
 
@@ -208,7 +246,13 @@ def _utf16_units(text: str) -> int:
 
 
 _GRAPHEME = regex.compile(r"\X")
-_CUT = {Encoding.GSM7: _cut_gsm7, Encoding.UCS2: _cut_ucs2}
+# Characters of one unit that are a grapheme each, beside any other of them: those of most texts in
+# Cyrillic, Greek, Hebrew, Arabic, Chinese, Japanese and Korean, which need no search for graphemes.
+_LONE = re.compile(
+    "[\n -~\u00a0-\u00ac\u00ae-\u02ff\u0370-\u0377\u037a-\u037f\u0384-\u0482\u048a-\u0556\u05d0-\u05ea"
+    "\u0620-\u064a\u0660-\u066f\u0671-\u06d5\u1e00-\u1eff\u2010-\u2027\u2030-\u205e\u20a0-\u20bf"
+    "\u3000-\u3029\u3041-\u3096\u309b-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff9d]*"
+)
 
 
 def udh(method: PartMethod, reference: int, total: int, number: int) -> bytes:

@@ -87,7 +87,7 @@ class Sender:
         return self.value.removeprefix("+") if self.kind is SenderKind.LONG_NUMBER else self.value
 
     @property
-    def can_be_answered(self) -> bool:
+    def takes_replies(self) -> bool:
         """Whether a phone can reply to it; a name has nothing to reply to."""
         return self.kind is not SenderKind.ALPHANUMERIC
 

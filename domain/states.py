@@ -14,7 +14,6 @@ class MessageStatus(StrEnum):
     """Where a message is."""
 
     SCHEDULED = "scheduled"
-    HELD = "held"
     QUEUED = "queued"
     SENDING = "sending"
     SENT = "sent"
@@ -28,10 +27,9 @@ class MessageStatus(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What was decided about a message, stored beside it; None while it simply goes its way."""
+    """A stored decision that postpones or ends a message; None while its attempts alone decide its status."""
 
     SCHEDULED = "scheduled"
-    HELD = "held"
     SENT = "sent"
     """Accepted by a provider that gives no receipts: nothing more will be heard of it."""
     FAILED = "failed"
@@ -42,7 +40,7 @@ class Verdict(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether the message goes no further, save by a late receipt or a replay."""
-        return self not in {Verdict.SCHEDULED, Verdict.HELD}
+        return self is not Verdict.SCHEDULED
 
 
 class PartStatus(StrEnum):

@@ -12,7 +12,7 @@ from unicodedata import normalize
 
 import regex
 
-from domain.encoding import DefaultAlphabet, is_gsm7
+from domain.encoding import GSM7_CHARACTERS, DefaultAlphabet, is_gsm7
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,11 @@ _REPLACEABLE = regex.compile(
     r"\p{L}[\u0300-\u034e\u0350-\u036f]+|[" + regex.escape("".join(SUBSTITUTIONS)) + "]"
 )
 
+# A text with any other character does not become GSM-7: its letters are not looked through.
+_REPLACEABLE_TEXT: frozenset[str] = frozenset(
+    {*GSM7_CHARACTERS, *SUBSTITUTIONS, *map(chr, range(0x300, 0x370))}
+)
+
 
 def substitute(
     text: str, alphabet: DefaultAlphabet = DefaultAlphabet.GSM7
@@ -94,7 +99,7 @@ def substitute(
 
     All or nothing: a text that is GSM-7 already, or would not become it, is returned as it is.
     """
-    if is_gsm7(text, alphabet):
+    if is_gsm7(text, alphabet) or not _REPLACEABLE_TEXT.issuperset(text):
         return text, ()
     replaced: Counter[tuple[str, str]] = Counter()
     pieces = list(_pieces(text, replaced))

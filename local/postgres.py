@@ -180,9 +180,9 @@ class PostgresServer(Postgres, Server):
             stop_signal=signal.SIGINT,  # "fast shutdown": ends sessions, writes a checkpoint
         )
         self._child.start()
-        self._child.wait_for(self._answers, seconds=60, what="taking connections")
+        self._child.wait_for(self._responses, seconds=60, what="taking connections")
 
-    def _answers(self) -> bool:
+    def _responses(self) -> bool:
         try:
             psycopg.connect(self.admin_url, connect_timeout=2).close()
         except psycopg.OperationalError:

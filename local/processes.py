@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
-TETHER: Final = Path(__file__).with_name("tether.py")
+TETHER: Final = Path(__file__).with_name("parent_death.py")
 
 # Below the range from which kernels take the ports of outgoing connections (32768 and up on Linux,
 # 49152 on macOS): a server that restarts must find its port free again.
@@ -117,13 +117,13 @@ class Child:
 
     def _spawn(self) -> None:
         uid, gid = ("-", "-") if self._user is None else (str(self._user.uid), str(self._user.gid))
-        tether = [sys.executable, "-I", "-S", str(TETHER)]
+        parent_death = [sys.executable, "-I", "-S", str(TETHER)]
         tied = [str(os.getpid()), str(int(self._stop_signal)), uid, gid]
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._log_began = os.fstat(descriptor).st_size
         try:
             self._process = subprocess.Popen(
-                [*tether, *tied, *self.command],
+                [*parent_death, *tied, *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=subprocess.STDOUT,

@@ -12,13 +12,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from domain.secrets import AllowedSecrets
 from local.folders import InUse, exclusively
 from local.postgres import PostgresServer, PostgresUnavailable
 from local.processes import ChildEnded
 from local.stack import WORKERS, Stack, StackFailed
 from local.temporal import TemporalUnavailable
+from providers.registry import ProviderTypes
 from settings.configuration_file import ConfigurationMistakes, read_configuration
 from settings.secrets import SecretMissing, resolve_secret
+from settings.settings import SettingsMistakes
 
 SEND_TO: Final = "+447700900123"  # a documented test number, which the simulator delivers to
 LOOK_SECONDS: Final = 0.5
@@ -81,7 +84,7 @@ def _run_alone(build: Path) -> int:
         return 130
     except (
         *(StackFailed, ChildEnded, TimeoutError),
-        *(PostgresUnavailable, TemporalUnavailable),
+        *(PostgresUnavailable, TemporalUnavailable, SettingsMistakes),
     ) as failure:
         print(f"\nThe stack has ended. {failure}", flush=True)
         return 1
@@ -126,25 +129,26 @@ def _announce(stack: Stack, file: Path) -> None:
             "temporal_ui": stack.temporal_ui_url,
             "metrics": stack.metrics_urls,
             "api_key": key,
+            "operator_key": stack.operator_key.secret,
         },
     )
-    message = {"to": SEND_TO, "from": "ACME", "body": "Hello from the gateway"}
+    message = {"to": SEND_TO, "from": "Acme", "body": "Hello from the gateway"}
     addresses = {
-        "API": f"{stack.api_url}/api/v1",
+        "API": stack.api_url,
         "API docs": f"{stack.api_url}/docs",
         "Temporal": stack.temporal.address,
         "Temporal UI": stack.temporal_ui_url or "(yours)",
-        "Metrics of API": stack.metrics_urls[0],
-        "…workers, Temporal": " ".join(stack.metrics_urls[1:]),
+        **{f"Metrics of {what}": url for what, url in stack.metrics_by_process.items()},
         **{f"SMSC {name}": url for name, url in stack.control_urls.items()},
         "Data and logs": _places(stack),
         "API key": key,
+        "Operator's key": stack.operator_key.secret,
     }
     width = max(map(len, addresses)) + 2
     print()
     for what, where in addresses.items():
         print(f"  {what:{width}}{where}")
-    for sentence in out_of_use(stack.configuration_file):
+    for sentence in out_of_use(stack.configuration_file, stack.allowed_secrets):
         print(f"\n  {sentence}")
     print("\n  Send one:\n")
     print(
@@ -155,18 +159,20 @@ def _announce(stack: Stack, file: Path) -> None:
     print("\n  Ctrl-C stops everything; the data stays.\n", flush=True)
 
 
-def out_of_use(configuration_file: Path) -> list[str]:
+def out_of_use(configuration_file: Path, allowed: AllowedSecrets) -> list[str]:
     """A sentence for each provider that nothing can be sent through, for want of its password."""
-    _, configuration = read_configuration(configuration_file)
+    types = ProviderTypes.installed().configurations
+    _, configuration = read_configuration(configuration_file, types=types)
     sentences = []
     for name, provider in configuration.providers.items():
-        try:
-            resolve_secret(provider.password, literal_allowed=provider.password_is_literal)
-        except SecretMissing as missing:
-            sentences.append(
-                f"Nothing is sent through the provider {name} as long as its password is missing: "
-                f"{missing}. Mend that and start again."
-            )
+        for secret in provider.secrets():
+            try:
+                resolve_secret(secret.reference, allowed, literal_allowed=secret.is_literal)
+            except SecretMissing as missing:
+                sentences.append(
+                    f"Nothing is sent through the provider {name} as long as its {secret.key} is "
+                    f"missing: {missing}. Mend that and start again."
+                )
     return sentences
 
 

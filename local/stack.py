@@ -22,7 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
-from domain.configuration import Configuration, SmppProvider
+from domain.configuration import Configuration
+from domain.configuration.providers.smpp import SmppConfiguration
+from domain.secrets import AllowedSecrets
 from local.postgres import Postgres, PostgresServer
 from local.processes import Child, Server, free_port, listens
 from local.temporal import (
@@ -33,7 +35,9 @@ from local.temporal import (
     address_from_environment,
     find_or_install_temporal,
 )
+from providers.registry import ProviderTypes
 from settings.configuration_file import read_configuration
+from settings.settings import load_settings
 
 CHECKOUT: Final = Path(__file__).parent.parent
 DATABASE: Final = "smsgateway"
@@ -57,17 +61,21 @@ echoes_reference = true
 [[routes]]
 providers = ["primary", "backup"]
 
+# Short, so that a dead letter can be tried; the default is 30m.
+[modes.promotional]
+outage_patience = "10s"
+
 [callbacks]
 allow_private_addresses = true
 """
 
 
 WORKERS: Final = int(os.environ.get("SMSGATEWAY_WORKERS") or 3)
-"""Worker processes: two for the shares of bulks give most on two processors, and one beside them is
+"""Worker processes: two for the chunks of bulks give most on two processors, and one beside them is
 there for single messages at any time (docs/performance.md).
 
-Binds, windows and rates hold within one process. So a configuration of the user's own gets one
-worker, unless the variable says otherwise: carriers count what their contract allows.
+A configuration of the user's own gets one worker with all roles, unless the variable says otherwise:
+its providers may have a single bind, which one worker holds.
 """
 
 
@@ -122,11 +130,11 @@ class Stack:
         template: a configuration in which `$primary` and `$backup` stand for ports.
         environment: further variables for worker and API.
         workers: how many worker processes there are: one with all roles, or one for everything but
-            the shares of bulks and the others for those.
+            the chunks of bulks and the others for those.
         own_servers: whether to leave out the user's `DATABASE_URL` and `TEMPORAL_ADDRESS`.
         temporal: makes the Temporal in place of the development server, one that may keep its
             workflows in this stack's Postgres, which is started before it and stopped after it.
-        progress: is told what happens, in a sentence.
+        progress: called with a sentence at each step.
     """
 
     def __init__(
@@ -155,6 +163,7 @@ class Stack:
         self._children: dict[str, Child] = {}
         self._expected: set[str] = set()
         self._api_key: ApiKey | None = None
+        self._operator_key: ApiKey | None = None
         self._database_url = ""
         self.configuration_file = configuration or self.folder / "gateway.toml"
         self.control_urls: dict[str, str] = {}
@@ -192,12 +201,20 @@ class Stack:
     @property
     def metrics_urls(self) -> list[str]:
         """For Prometheus: the API's, the workers', and the Temporal server's."""
-        names = ["api_metrics"]
+        return list(self.metrics_by_process.values())
+
+    @property
+    def metrics_by_process(self) -> dict[str, str]:
+        """The same by what they are of, such as "API"; a worker's Temporal SDK has its own."""
+        names = {"API": "api_metrics"}
         for worker in self._workers:
-            names += [f"{worker}_metrics", f"{worker}_temporal_metrics"]
-        urls = [f"http://127.0.0.1:{self.ports.of(name)}/metrics" for name in names]
+            names[worker] = f"{worker}_metrics"
+            names[f"{worker}, SDK"] = f"{worker}_temporal_metrics"
+        urls = {
+            what: f"http://127.0.0.1:{self.ports.of(name)}/metrics" for what, name in names.items()
+        }
         own = self.temporal.metrics_url if isinstance(self.temporal, OwnTemporal) else None
-        return [*urls, own] if own else urls
+        return {**urls, "Temporal": own} if own else urls
 
     @property
     def temporal_ui_url(self) -> str | None:
@@ -218,6 +235,17 @@ class Stack:
         if self._api_key is None:
             raise StackFailed("There is no API key before the stack has started.")
         return self._api_key
+
+    @property
+    def operator_key(self) -> ApiKey:
+        """The key to manage accounts and the configuration with.
+
+        Raises:
+            StackFailed: the stack was not started yet.
+        """
+        if self._operator_key is None:
+            raise StackFailed("There is no operator's key before the stack has started.")
+        return self._operator_key
 
     def child(self, name: str) -> Child:
         """The process of `api`, `worker` (then `worker_2`), or a simulator by its provider's name."""
@@ -254,7 +282,9 @@ class Stack:
             ports = {name: self.ports.of(name) for name in ("primary", "backup")}
             text = string.Template(self._template).substitute(ports, binds=2 * len(self._workers))
             self.configuration_file.write_text(text)
-        _, configuration = read_configuration(self.configuration_file)
+        _, configuration = read_configuration(
+            self.configuration_file, self.allowed_secrets, ProviderTypes.installed().configurations
+        )
         self.find_temporal()
         self._progress("starting Postgres, Temporal and the SMSC simulators")
         simulators = [partial(self._start_simulator, *each) for each in _simulators(configuration)]
@@ -416,7 +446,7 @@ class Stack:
 
     # Simulators
 
-    def _start_simulator(self, name: str, provider: SmppProvider) -> None:
+    def _start_simulator(self, name: str, provider: SmppConfiguration) -> None:
         if listens(provider.port):
             raise StackFailed(
                 f"Port {provider.port}, which {self.configuration_file} gives to the simulated "
@@ -442,12 +472,13 @@ class Stack:
     # Bootstrap, worker and API
 
     def bootstrap(self) -> None:
-        """Apply migrations, make search attributes and a fresh key; revokes the key before it.
+        """Apply migrations, make search attributes and fresh keys; revokes those before them.
 
         Raises:
             StackFailed: it failed; carries what it said.
         """
-        command = [sys.executable, "worker.py", "bootstrap", "--new-key", KEY_NAME, "--print-key"]
+        keys = ["--new-operator-key", KEY_NAME, "--new-key", KEY_NAME, "--print-key"]
+        command = [sys.executable, "worker.py", "bootstrap", *keys]
         done = subprocess.run(
             command,
             check=False,
@@ -460,8 +491,9 @@ class Stack:
             log.write(done.stderr)
         if done.returncode != 0:
             raise StackFailed(f"The database cannot be prepared:\n{done.stderr.strip()[-2000:]}")
-        key = json.loads(done.stdout.strip().splitlines()[-1])
-        self._api_key = ApiKey(secret=key["api_key"], key_id=key["key_id"])
+        made = json.loads(done.stdout.strip().splitlines()[-1])
+        self._api_key = ApiKey(secret=made["api_key"], key_id=made["key_id"])
+        self._operator_key = ApiKey(secret=made["operator_key"], key_id=made["operator_key_id"])
 
     def start_worker(
         self,
@@ -484,18 +516,18 @@ class Stack:
         self._launch(child, lambda: not wait or child.has_said("worker_ready"), "ready")
 
     def _roles(self, worker: str) -> Sequence[str]:
-        """One of several leaves the shares of bulks to the others, so that alerts wait for none."""
+        """One of several leaves the chunks of bulks to the others, so that alerts wait for none."""
         if not self._parted:
             return ["all"]
         if worker == self._workers[0]:
-            return ["sends", "providers", "callbacks", "upkeep"]
-        return ["shares"]
+            return ["sends", "providers", "callbacks", "reconciler"]
+        return ["chunks"]
 
     def stop_worker(self) -> None:
         self._stop("worker")
 
-    def kill_worker(self) -> None:
-        self._kill("worker")
+    def kill_worker(self, name: str = "worker") -> None:
+        self._kill(name)
 
     def add_worker(self) -> str:
         """Start one more worker; its name."""
@@ -530,8 +562,8 @@ class Stack:
     def is_ready(self) -> bool:
         """Whether the API can accept messages now."""
         try:
-            with urllib.request.urlopen(f"{self.api_url}/readyz", timeout=5) as answer:  # noqa: S310  ours
-                return bool(answer.status == 200)  # noqa: PLR2004  the status itself
+            with urllib.request.urlopen(f"{self.api_url}/readyz", timeout=5) as response:  # noqa: S310  ours
+                return bool(response.status == 200)  # noqa: PLR2004  the status itself
         except (urllib.error.URLError, OSError):
             return False
 
@@ -558,6 +590,13 @@ class Stack:
             port = str(self.ports.of(f"{name}_temporal_metrics"))
             ours["SMSGATEWAY_TEMPORAL_METRICS_PORT"] = port
         return os.environ | ours | self._environment
+
+    @property
+    def allowed_secrets(self) -> AllowedSecrets:
+        """What the configuration's secret references may name, by this environment."""
+        key = self._recipient_hash_key()
+        given = load_settings(database_url="postgresql://", recipient_hash_key=key)
+        return given.allowed_secrets
 
     def _is_ours(self, name: str) -> bool:
         return name == "api" or name in self._workers
@@ -606,12 +645,13 @@ def _worker(number: int) -> str:
     return "worker" if number == 1 else f"worker_{number}"
 
 
-def _simulators(configuration: Configuration) -> Iterable[tuple[str, SmppProvider]]:
+def _simulators(configuration: Configuration) -> Iterable[tuple[str, SmppConfiguration]]:
     """The providers to simulate, each address once, under the name of the first that has it."""
     seen: set[int] = set()
     for name, provider in configuration.providers.items():
-        here = provider.host in {"127.0.0.1", "localhost"}
-        if provider.type == "simulator" and here and provider.port not in seen:
+        if not isinstance(provider, SmppConfiguration) or provider.type != "simulator":
+            continue
+        if provider.host in {"127.0.0.1", "localhost"} and provider.port not in seen:
             seen.add(provider.port)
             yield name, provider
 

@@ -131,7 +131,7 @@ def find_or_install_temporal(progress: Progress) -> Path:
 def install_once(name: str, program: Path, ways: Sequence[Install], progress: Progress) -> Path:
     """Return a program of the cache, after installing it by the first way that works if need be.
 
-    Two at once do not disturb each other: the second is told by `name` what it waits for, and finds
+    Two at once do not disturb each other: the second prints by `name` what it waits for, and finds
     it installed.
 
     Raises:
@@ -146,6 +146,7 @@ def install_once(name: str, program: Path, ways: Sequence[Install], progress: Pr
         if program.exists():
             return program
         failures = []
+        started = time.monotonic()
         for install in ways:
             with tempfile.TemporaryDirectory(prefix="installing-", dir=folder) as workplace:
                 try:
@@ -154,6 +155,7 @@ def install_once(name: str, program: Path, ways: Sequence[Install], progress: Pr
                     progress(str(failure))
                     failures.append(str(failure))
                 else:
+                    progress(f"{name} is installed ({time.monotonic() - started:.0f} s)")
                     return program
     raise TemporalUnavailable("\n".join(failures))
 
@@ -210,7 +212,7 @@ def go_install(package: str, workplace: Path, progress: Progress, *, cost: str) 
     Args:
         package: its path and version, as `go install` takes them.
         workplace: an empty folder.
-        progress: is told that it begins, and that it goes on.
+        progress: called with a sentence when it begins, and while it continues.
         cost: what it takes, for whoever waits.
 
     Raises:
@@ -417,8 +419,8 @@ class TemporalServer(OwnTemporal):
         if not (listens(self.ports["grpc"]) and listens(self.ports["ui"])):
             return False
         check = ["operator", "cluster", "health", "--address", self.address]
-        answer = subprocess.run([self.program, *check], check=False, capture_output=True)
-        return answer.returncode == 0
+        response = subprocess.run([self.program, *check], check=False, capture_output=True)
+        return response.returncode == 0
 
     def _remove_database(self) -> None:
         for file in self.folder.glob(f"{self.database.name}*"):

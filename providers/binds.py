@@ -4,31 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
+import re
+import socket
 import ssl
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from domain.configuration import BindStyle
+from domain.binds import BindError, BindFailure, latest
+from domain.configuration.providers.smpp import BindStyle
 from smpp.client import BindRefused, ConnectFailed, connect
-from smpp.pdus import FieldError, status_name
+from smpp.commands import command_name
+from smpp.fields import FieldError
 from smpp.session import BindType
+from smpp.statuses import status_name
 from telemetry import metrics
+from telemetry.supervision import supervised
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from domain.configuration import SmppProvider as SmppConfiguration
-    from domain.configuration import TlsOptions
-    from smpp.session import RequestHandler, Session
+    from domain.configuration.providers.connections import TlsOptions
+    from domain.configuration.providers.smpp import SmppConfiguration
+    from smpp.session import MalformedHandler, RequestHandler, Session
 
 _log = structlog.get_logger(logger_name=__name__)
 
 # A bind that stood so many seconds was a good one: the next try to bind does not wait long.
 _STEADY: Final = 10.0
-# Beyond the time for answers, how long an SMSC may take to say good-bye.
+# Beyond the time for responses, how long an SMSC may take to say good-bye.
 _GOODBYE: Final = 1.0
+
+_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
+# The usual ones of OpenSSL's X509_V_ERR_…; the others are shown by their number.
+_CERTIFICATE_ERRORS: Final[Mapping[int, str]] = {
+    9: "the certificate is not valid yet",
+    10: "the certificate has expired",
+    18: "the certificate is self-signed",
+    19: "a certificate of the chain is self-signed",
+    20: "the issuer of the certificate is not known",
+    21: "the first certificate cannot be verified",
+    62: "the certificate is not for this host",
+    64: "the certificate is not for this address",
+}
 
 _BIND_TYPES: Final[Mapping[BindStyle, tuple[BindType, ...]]] = {
     BindStyle.TRANSCEIVER: (BindType.TRANSCEIVER,),
@@ -36,14 +60,37 @@ _BIND_TYPES: Final[Mapping[BindStyle, tuple[BindType, ...]]] = {
 }
 
 
+class TlsFileUnusable(Exception):
+    """A file of a provider's `tls` cannot be read or used; `subject` names its key and path."""
+
+    loggable = True
+
+    def __init__(self, subject: str, error: OSError) -> None:
+        self.subject = subject
+        self.cause = type(error).__name__
+        super().__init__(f"{subject} cannot be read or used: {self.cause}")
+
+
 class _Bind:
-    """A session that is wanted; `session` is there while it is bound."""
+    """A session that is wanted; `session` is there while it is bound.
+
+    `error` is why it is not bound, or, with an `ended_at`, why it was not before.
+    """
 
     def __init__(self, provider: str, number: int, bind_type: BindType) -> None:
         self.name = f"{provider}/{number}{'r' if bind_type is BindType.RECEIVER else ''}"
         self.number = number
         self.bind_type = bind_type
         self.session: Session | None = None
+        self.error: BindError | None = None
+
+    def failed(self, reason: BindFailure, code: str | None = None) -> None:
+        self.error = BindError(reason, code, self.bind_type.value, at=datetime.now(UTC))
+
+    def bound(self, session: Session) -> None:
+        self.session = session
+        if self.error is not None:
+            self.error = replace(self.error, ended_at=datetime.now(UTC))
 
 
 class Binds:
@@ -53,8 +100,11 @@ class Binds:
     receivers have an "r" at the end of their names. None is bound before `hold`. `on_change` is called
     whenever a session can be used that could not, or the other way.
 
+    Where the configuration promises receipts, messages are sent only while a session is bound by
+    which receipts come: a transceiver or a receiver. `last_error` then tells what is missing.
+
     Raises:
-        OSError, ssl.SSLError: a file of `configuration.tls` cannot be read or used.
+        TlsFileUnusable: a file of `configuration.tls` cannot be read or used.
     """
 
     def __init__(
@@ -63,12 +113,14 @@ class Binds:
         configuration: SmppConfiguration,
         password: str,
         on_request: RequestHandler,
+        on_malformed: MalformedHandler,
         on_change: Callable[[], None],
     ) -> None:
         self._provider = provider
         self._configuration = configuration
         self._password = password
         self._on_request = on_request
+        self._on_malformed = on_malformed
         self._on_change = on_change
         self._tls = _tls_context(configuration.tls)
         self._binds = [
@@ -76,18 +128,34 @@ class Binds:
             for number in range(1, configuration.binds + 1)
             for bind_type in _BIND_TYPES[configuration.bind]
         ]
-        # Kept, since each message asks for them; `_changed` renews it.
+        # Kept, since each message asks for them; `_changed` renews them.
         self._senders: list[Session] = []
+        self._receivers: list[Session] = []
         self._keepers: dict[_Bind, asyncio.Task[None]] = {}
         self._endings: set[asyncio.Task[None]] = set()
 
     def transmitting(self) -> Sequence[Session]:
         """The sessions that messages may be sent over now."""
+        if not self._can_receive():
+            return []
         return [session for session in self._senders if session.is_open]
 
     def open_windows(self) -> int:
         """How many submits may be unanswered at once, over all sessions."""
+        if not self._can_receive():
+            return 0
         return sum([session.window for session in self._senders if session.is_open])
+
+    def _can_receive(self) -> bool:
+        """Whether a session is bound by which receipts come, or none are expected."""
+        if not self._configuration.receipts:
+            return True
+        return any(session.is_open for session in self._receivers)
+
+    @property
+    def last_error(self) -> BindError | None:
+        """Why a session that is kept up is not bound just now, or was not at last."""
+        return latest(bind.error for bind in self._keepers if bind.error is not None)
 
     def freest(self, *, but: Collection[Session] = ()) -> Session | None:
         """The session with the most room in its window; those of `but` are spared."""
@@ -106,12 +174,17 @@ class Binds:
     async def hold(self, binds: int, drain_timeout: float) -> None:
         """Keep so many binds up, in the background, for ever; those beyond are ended.
 
-        Answers to what these have sent are waited for `drain_timeout` seconds.
+        Responses to what these have sent are waited for `drain_timeout` seconds.
         """
         for bind in self._binds:
             if bind.number <= binds and bind not in self._keepers:
-                keeping = asyncio.get_running_loop().create_task(self._keep_bound(bind))
-                self._keepers[bind] = keeping
+                keeping = supervised(
+                    partial(self._keep_bound, bind),
+                    "keep_bound",
+                    provider=self._provider,
+                    bind=bind.name,
+                )
+                self._keepers[bind] = asyncio.get_running_loop().create_task(keeping)
         self._changed()
         surplus = [bind for bind in self._keepers if bind.number > binds]
         await asyncio.gather(*[self._end(bind, drain_timeout) for bind in surplus])
@@ -123,6 +196,7 @@ class Binds:
         if bind.session is not None:
             await _say_goodbye(bind.session, drain_timeout)
             bind.session = None
+        bind.error = None
         self._keepers.pop(bind, None)
         self._changed()
 
@@ -171,19 +245,37 @@ class Binds:
                 response_timeout=configuration.response_timeout.total_seconds(),
                 name=bind.name,
                 on_request=self._on_request,
+                on_malformed=self._on_malformed,
+                on_irregular=self._count_irregular,
             )
         except BindRefused as refused:
+            bind.failed(BindFailure.BIND_REFUSED, status_name(refused.status))
             why = {"reason": "bind_refused", "code": status_name(refused.status)}
         except ConnectFailed as failed:
-            why = {"reason": "connect_failed", "error_type": type(failed.__cause__).__name__}
+            reason, code = _connect_failure(failed.__cause__)
+            bind.failed(reason, code)
+            why = {"reason": reason, "error_type": type(failed.__cause__).__name__}
         except FieldError:
             # The secret is the one field whose length could not be checked when it was declared.
+            bind.failed(BindFailure.PASSWORD_TOO_LONG)
             why = {"reason": "password_too_long"}
+        except Exception as error:
+            bind.failed(BindFailure.UNEXPECTED, type(error).__name__)
+            self._count_errors()
+            raise
+        self._count_errors()
         _log.warning("bind_failed", provider=self._provider, bind=bind.name, **why)
         return None
 
+    def _count_irregular(self, command_id: int, is_malformed: bool) -> None:
+        metrics.pdu_irregular(
+            provider=self._provider,
+            command=command_name(command_id),
+            outcome="malformed" if is_malformed else "read",
+        )
+
     async def _stay_bound(self, bind: _Bind, session: Session) -> None:
-        bind.session = session
+        bind.bound(session)
         _log.info("bind_up", provider=self._provider, bind=bind.name)
         self._changed()
         await session.draining.wait()
@@ -191,6 +283,7 @@ class Binds:
         await session.closed.wait()
         bind.session = None
         reason = session.close_reason.replace(" ", "_")
+        bind.failed(BindFailure.SESSION_ENDED, reason)
         _log.warning("bind_down", provider=self._provider, bind=bind.name, reason=reason)
         self._changed()
 
@@ -200,9 +293,48 @@ class Binds:
             for bind in self._binds
             if bind.bind_type is not BindType.RECEIVER and bind.session is not None
         ]
+        self._receivers = [
+            bind.session
+            for bind in self._binds
+            if bind.bind_type is not BindType.TRANSMITTER and bind.session is not None
+        ]
         up = sum(bind.session is not None and bind.session.is_open for bind in self._binds)
         metrics.binds_counted(self._provider, {"up": up, "down": len(self._keepers) - up})
+        self._count_errors()
         self._on_change()
+
+    def _count_errors(self) -> None:
+        errors = (bind.error for bind in self._keepers if bind.error is not None)
+        metrics.bind_errors_counted(
+            self._provider, Counter(error.reason for error in errors if error.is_current)
+        )
+
+
+def _connect_failure(cause: BaseException | None) -> tuple[BindFailure, str]:
+    """The kind of a connection's failure, and its code: no text in which an address may stand."""
+    code = type(cause).__name__
+    match cause:
+        case ConnectionRefusedError():
+            return BindFailure.CONNECTION_REFUSED, code
+        case socket.gaierror() | UnicodeError():
+            return BindFailure.HOST_NOT_FOUND, code
+        case ssl.SSLCertVerificationError():
+            return (
+                BindFailure.TLS_FAILED,
+                f"{code}: {_CERTIFICATE_ERRORS.get(cause.verify_code, cause.verify_code)}",
+            )
+        case ssl.SSLError():
+            return BindFailure.TLS_FAILED, code
+        case TimeoutError():
+            return BindFailure.TIMEOUT, code
+        case OSError(errno=None) if _all_refused(str(cause)):
+            return BindFailure.CONNECTION_REFUSED, ConnectionRefusedError.__name__
+    return BindFailure.CONNECT_FAILED, code
+
+
+def _all_refused(multiple: str) -> bool:
+    """Whether each address of a host refused; asyncio then puts their errors into one text."""
+    return {int(number) for number in _ERRNO.findall(multiple)} == {errno.ECONNREFUSED}
 
 
 async def _say_goodbye(session: Session, drain_timeout: float) -> None:
@@ -215,10 +347,25 @@ async def _say_goodbye(session: Session, drain_timeout: float) -> None:
 def _tls_context(options: TlsOptions | None) -> ssl.SSLContext | None:
     if options is None:
         return None
-    context = ssl.create_default_context(cafile=options.ca)
+    with _naming(f'tls.ca = "{options.ca}"'):
+        context = ssl.create_default_context(cafile=options.ca)
     if not options.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if options.cert is not None:
-        context.load_cert_chain(options.cert, options.key)
+    if options.cert is not None and options.key is not None:
+        # OpenSSL's errors do not say which of the two files is missing.
+        for key, path in (("cert", options.cert), ("key", options.key)):
+            with _naming(f'tls.{key} = "{path}"'), open(path, "rb"):  # noqa: PTH123 - a text
+                pass
+        with _naming(f'tls.cert = "{options.cert}", tls.key = "{options.key}"'):
+            context.load_cert_chain(options.cert, options.key)
     return context
+
+
+@contextlib.contextmanager
+def _naming(subject: str) -> Iterator[None]:
+    """Name the key and the path of a file that cannot be read or used."""
+    try:
+        yield
+    except OSError as error:  # and ssl.SSLError, which is one
+        raise TlsFileUnusable(subject, error) from error

@@ -5,47 +5,76 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
-from domain.configuration import MessageIdForm, ValidityForm
-from domain.encoding import Encoding
-from domain.errors import ErrorClass, classify_smpp
+from domain import deadlines
+from domain.configuration.providers.smpp import ValidityForm
+from domain.encoding import Encoding, NotEncodable
+from domain.error_classes import RETRIES, ErrorClass, classify_smpp
 from domain.modes import Priority
 from domain.outcomes import OutcomeKind, PartOutcome
-from domain.segments import WirePart, segment, wire_parts
+from domain.segments import (
+    PartMethod,
+    UnsendableText,
+    WirePart,
+    segment_as_counted,
+    wire_parts,
+)
 from domain.senders import parse_sender
 from providers.base import (
-    Answered,
-    LateAnswer,
+    Exchange,
+    LateResponse,
     NoSlot,
     Outbound,
+    PartsChanged,
     Provider,
+    ReceiptRefused,
     ReceivedReceipt,
+    UnparsedReason,
+    UnparsedReceipt,
+    not_in_time,
     not_sent,
 )
 from providers.binds import Binds
-from providers.turns import Turns
-from smpp.pdus import Command, FieldError, Fields, MalformedPdu, Pdu, Status, Tag, Tlv
-from smpp.receipts import MESSAGE_STATES, Receipt, parse_receipt
+from providers.submit_queue import SubmitQueue
+from smpp.commands import RESPONSE_BIT, Command
+from smpp.fields import FieldError, Fields
+from smpp.pdus import MalformedPdu, Pdu, decode
+from smpp.receipts import MESSAGE_STATES, parse_receipt, storable
 from smpp.session import ResponseTimeout, Session, SessionClosed, SessionError
+from smpp.statuses import Status
+from smpp.tlvs import Tag, Tlv
 from telemetry import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from domain.configuration import SmppProvider as SmppConfiguration
+    from domain.binds import BindError
+    from domain.configuration.providers.smpp import SmppConfiguration
+    from domain.rates import RateDemand
     from domain.receipts import ReceiptState
     from domain.segments import Segmented
-    from providers.base import LateSink, PartSender, ReceiptSink
+    from providers.base import (
+        LateSink,
+        PartSender,
+        ProviderSinks,
+        ReceiptSink,
+        UnparsedReceiptSink,
+    )
 
 _log = structlog.get_logger(logger_name=__name__)
 
 _PARTING: Final = 3.0
-"""Seconds for the answers of a session that is given to another process."""
+"""Seconds for the responses of a session that is given to another process."""
+
+_SLOWED_BELOW: Final = 0.9
+"""The part of its usual rate below which a provider is said to be slowed down."""
+_CHECK_SLOWDOWN_EVERY: Final = 1.0
 
 _UDHI: Final = 0x40  # esm_class, 3.4, 5.2.12
 _RECEIPT_WANTED: Final = 0x01  # registered_delivery, 3.4, 5.2.17
@@ -65,6 +94,8 @@ _LONGEST_SHORT_CODE: Final = 8
 _SHORTEST_NUMBER: Final = 7
 _LONGEST_NUMBER: Final = 15
 
+_LONGEST_ID_SENT: Final = 64  # message_id, 3.4, 5.2.23
+
 _DELIVERIES: Final = frozenset({Command.DELIVER_SM, Command.DATA_SM})
 
 
@@ -72,8 +103,9 @@ class SmppProvider(Provider):
     """An account at an SMSC, or at the simulator; made within a running event loop.
 
     `password` is the secret itself. `on_receipt` is awaited before a receipt is answered: if it
-    raises, the SMSC is told to send the receipt again. `on_late` is told of answers that came after
-    their part had been given up as unknown.
+    raises, the SMSC is told to send the receipt again, unless it raises ReceiptRefused.
+    `on_unparsed_receipt` likewise takes receipts that cannot be parsed; without it the SMSC keeps these.
+    `on_late` is called with responses that came after their part had been given up as unknown.
 
     Raises:
         OSError, ssl.SSLError: a file of `configuration.tls` cannot be read or used.
@@ -86,25 +118,54 @@ class SmppProvider(Provider):
         password: str,
         on_receipt: ReceiptSink,
         on_late: LateSink | None = None,
+        on_unparsed_receipt: UnparsedReceiptSink | None = None,
     ) -> None:
         self.name = name
         self._configuration = configuration
         self._on_receipt = on_receipt
         self._on_late = on_late
-        self._binds = Binds(name, configuration, password, self._take, self._binds_changed)
-        self._turns = Turns(configuration.rate, self._binds.open_windows)
-        metrics.window_watched(name, lambda: self._turns.held)
+        self._on_unparsed_receipt = on_unparsed_receipt
+        self._binds = Binds(
+            name, configuration, password, self._take, self._take_malformed, self._binds_changed
+        )
+        self._queue = SubmitQueue(configuration.rate, self._binds.open_windows)
+        metrics.window_watched(name, lambda: self._queue.held)
+        metrics.rate_watched(name, lambda: self.rate_ratio)
         self._is_up = asyncio.Event()
         self._is_down = asyncio.Event()
         self._is_down.set()
         self._stopping = False
         self._awaiting_late: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[Pdu | None]] = set()
+        self._slowdown_check: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def build(
+        cls,
+        name: str,
+        configuration: SmppConfiguration,
+        secrets: Mapping[str, str],
+        sinks: ProviderSinks,
+    ) -> Self:
+        """The provider with this section of the configuration; its only secret is `password`."""
+        return cls(
+            name,
+            configuration,
+            secrets["password"],
+            on_receipt=sinks.on_receipt,
+            on_late=sinks.on_late,
+            on_unparsed_receipt=sinks.on_unparsed_receipt,
+        )
 
     # Up and down
 
     @property
     def binds_up(self) -> int:
         return len(self._binds.transmitting())
+
+    @property
+    def last_bind_error(self) -> BindError | None:
+        return self._binds.last_error
 
     @property
     def capacity(self) -> int:
@@ -119,12 +180,23 @@ class SmppProvider(Provider):
 
     @property
     def rate(self) -> float | None:
-        return self._turns.pace.limit
+        return self._queue.rate_limiter.limit
+
+    @property
+    def current_rate(self) -> float | None:
+        return self._queue.rate_limiter.rate()
+
+    @property
+    def rate_ratio(self) -> float:
+        return self._queue.rate_limiter.ratio
+
+    def limit_rate(self, rate: float) -> None:
+        self._queue.limit_rate(rate)
+
+    def demand(self) -> RateDemand:
+        return self._queue.demand()
 
     async def hold(self, binds: int) -> None:
-        rate, total = self._configuration.rate, self._configuration.binds
-        if rate is not None and binds:
-            self._turns.pace.limit_to(rate * binds / total)
         await self._binds.hold(binds, _PARTING)
 
     async def stop(self, grace: timedelta) -> None:
@@ -134,34 +206,52 @@ class SmppProvider(Provider):
         self._binds_changed()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                await self._turns.close()
-        self._turns.end()
+                await self._queue.close()
+        self._queue.end()
+        if self._slowdown_check is not None:
+            self._slowdown_check.cancel()
         await self._binds.stop(max(0.0, deadline - loop.time()))
-        await asyncio.gather(*self._awaiting_late)
+        await asyncio.gather(*self._awaiting_late, *self._asking)
 
     def _binds_changed(self) -> None:
         up = self.up and not self._stopping
         (self._is_up.set if up else self._is_up.clear)()
         (self._is_down.clear if up else self._is_down.set)()
-        self._turns.look_again()
+        self._queue.recheck()
 
     # Sending
 
-    def slot(self, priority: Priority) -> AbstractAsyncContextManager[None]:
-        return _Slot(self._turns, priority.rank)
+    def acquire(self, priority: Priority) -> AbstractAsyncContextManager[None]:
+        return _Slot(self._queue, priority.rank)
 
     def count_parts(self, outbound: Outbound) -> int:
-        return len(self._segmented(outbound).parts)
+        try:
+            return len(self._segmented(outbound).parts)
+        except (UnsendableText, NotEncodable):
+            return 1
 
     def _segmented(self, outbound: Outbound) -> Segmented:
         configuration = self._configuration
-        return segment(outbound.text, method=configuration.parts, alphabet=configuration.alphabet)
+        method = outbound.part_method or configuration.parts
+        if method is PartMethod.UDH8 and outbound.long_reference:
+            method = PartMethod.UDH16
+        return segment_as_counted(outbound.text, method=method, alphabet=configuration.alphabet)
 
-    def _part_sender(self, outbound: Outbound) -> PartSender:
+    def _part_sender(self, outbound: Outbound, start_by: float | None) -> PartSender:
         segmented = self._segmented(outbound)
-        submission = _Submission(self._configuration, self._binds, self._turns, outbound, segmented)
+        if outbound.parts is not None and len(segmented.parts) != outbound.parts:
+            raise PartsChanged
+        submission = _Submission(
+            self._configuration,
+            self._binds,
+            self._queue,
+            outbound,
+            segmented,
+            self._count_response,
+            start_by,
+        )
 
-        async def send(number: int) -> Answered:
+        async def send(number: int) -> Exchange:
             answered = await submission.send(number)
             if submission.late is not None and self._on_late is not None:
                 waiting = self._tell_late(
@@ -174,6 +264,32 @@ class SmppProvider(Provider):
 
         return send
 
+    def _count_response(self, error_class: ErrorClass | None) -> None:
+        """Adapt the rate to a response, and log when that begins and when it has ended."""
+        rate_limiter = self._queue.rate_limiter
+        rate_limiter.count_response(error_class)
+        if error_class is None or self._slowdown_check is not None or self._stopping:
+            return
+        if rate_limiter.ratio < _SLOWED_BELOW:
+            _log.warning(
+                "provider_slowed",
+                provider=self.name,
+                error_class=error_class,
+                rate=rate_limiter.rate(),
+            )
+            self._check_slowdown_later()
+
+    def _check_slowdown_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._slowdown_check = loop.call_later(_CHECK_SLOWDOWN_EVERY, self._check_slowdown)
+
+    def _check_slowdown(self) -> None:
+        self._slowdown_check = None
+        if self.rate_ratio < 1:
+            self._check_slowdown_later()
+        else:
+            _log.info("provider_slowdown_ended", provider=self.name, rate=self.rate)
+
     async def _tell_late(
         self,
         sink: LateSink,
@@ -182,15 +298,15 @@ class SmppProvider(Provider):
         late: asyncio.Future[Pdu],
     ) -> None:
         try:
-            answer = await late
+            response = await late
         except SessionClosed:
             return
-        outcome = _outcome_of(self._configuration, unknown.number, unknown.bind, answer)
+        outcome = _outcome_of(self._configuration, unknown.number, unknown.bind, response)
         try:
-            await sink(LateAnswer(self.name, outbound.message_id, outbound.attempt, outcome))
+            await sink(LateResponse(self.name, outbound.message_id, outbound.attempt, outcome))
         except Exception as error:  # noqa: BLE001 - then the part stays unknown, as it is
             _log.error(
-                "late_answer_not_recorded",
+                "late_response_not_recorded",
                 provider=self.name,
                 message_id=outbound.message_id,
                 error_type=type(error).__name__,
@@ -198,59 +314,100 @@ class SmppProvider(Provider):
 
     # Asking about what was sent
 
-    async def recall(self, provider_message_id: str, *, sender: str, recipient: str) -> bool:
+    async def cancel_at_provider(
+        self, provider_message_id: str, *, sender: str, recipient: str
+    ) -> bool:
         configuration = self._configuration
         if not configuration.cancel:
             return False
-        answer = await self._ask(
+        response = await self._ask(
             Command.CANCEL_SM,
             {
-                "message_id": self._written_id(provider_message_id),
+                "message_id": _octets_of_id(provider_message_id),
                 **_source(configuration, sender),
                 **_destination(configuration, recipient),
             },
         )
-        return answer is not None and answer.command is Command.CANCEL_SM_RESP
+        return response is not None and response.command is Command.CANCEL_SM_RESP
 
     async def query(self, provider_message_id: str, *, sender: str) -> ReceiptState | None:
-        answer = await self._ask(
+        response = await self._ask(
             Command.QUERY_SM,
             {
-                "message_id": self._written_id(provider_message_id),
+                "message_id": _octets_of_id(provider_message_id),
                 **_source(self._configuration, sender),
             },
         )
-        if answer is None or answer.command is not Command.QUERY_SM_RESP:
+        if response is None or response.command is not Command.QUERY_SM_RESP:
             return None
-        return MESSAGE_STATES.get(answer.number("message_state"))
+        return MESSAGE_STATES.get(response.number("message_state"))
 
     async def _ask(self, command: Command, fields: Fields) -> Pdu | None:
-        """The positive answer, if there is one: in doubt it may be asked again."""
-        session = self._binds.freest()
-        if session is None:
+        """The positive answer, if there is one: unknown it may be asked again.
+
+        It takes at most twice the provider's `response_timeout`: for a slot of a window, and for the
+        answer. A caller that is cancelled leaves the request its slot, since it may be on its way.
+        """
+        asking = asyncio.get_running_loop().create_task(self._ask_in_turn(command, fields))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+        return await asyncio.shield(asking)
+
+    async def _ask_in_turn(self, command: Command, fields: Fields) -> Pdu | None:
+        if not self.up:
+            return None
+        patience = self._configuration.response_timeout.total_seconds()
+        try:
+            await self._queue.take_for_operation(patience=patience)
+        except NoSlot:
             return None
         try:
-            answer = await session.request(command, fields)
+            session = self._binds.freest()
+            response = None if session is None else await session.request(command, fields)
         except (SessionError, MalformedPdu, FieldError):
             return None
-        return answer if answer.status == Status.ESME_ROK else None
-
-    def _written_id(self, provider_message_id: str) -> bytes:
-        """The id as the SMSC wrote it in its answer, but for zeros in front."""
-        hexadecimal = self._configuration.message_id.response is MessageIdForm.HEX
-        if hexadecimal and provider_message_id.isdecimal():
-            return format(int(provider_message_id), "x").encode()
-        return provider_message_id.encode("latin-1", "replace")
+        finally:
+            self._queue.give_back_operation()
+        return response if response is not None and response.status == Status.ESME_ROK else None
 
     # What the SMSC asks
 
     def _take(self, session: Session, pdu: Pdu) -> Awaitable[Pdu | None]:
-        receipt = parse_receipt(pdu) if pdu.command in _DELIVERIES else None
-        if receipt is None:
-            return self._answer(session, pdu)
-        return self._take_receipt(session, pdu, receipt)
+        if pdu.command not in _DELIVERIES:
+            return self._response(session, pdu)
+        received = received_receipt(self.name, self._configuration, pdu)
+        if received is None:
+            return self._response(session, pdu)
+        if isinstance(received, UnparsedReason):
+            return self._keep_unparsed(session, pdu.frame, received, pdu.reply)
+        return self._take_receipt(session, pdu, received)
 
-    async def _answer(self, session: Session, pdu: Pdu) -> Pdu | None:
+    def _take_malformed(self, session: Session, malformed: MalformedPdu) -> Awaitable[Pdu | None]:
+        """Keep a deliver_sm or data_sm that cannot be read: it may be a receipt."""
+        response = Command(malformed.command_id | RESPONSE_BIT)
+
+        def reply(status: int = 0) -> Pdu:
+            return Pdu(response, status, malformed.sequence)
+
+        return self._keep_unparsed(session, malformed.frame, UnparsedReason.MALFORMED_PDU, reply)
+
+    async def _keep_unparsed(
+        self, session: Session, frame: bytes, reason: UnparsedReason, reply: Callable[[int], Pdu]
+    ) -> Pdu | None:
+        _log.warning(
+            "receipt_not_parsed", provider=self.name, bind=session.name, reason=reason.value
+        )
+        try:
+            if self._on_unparsed_receipt is None:
+                return reply(Status.ESME_RX_T_APPN)
+            await self._on_unparsed_receipt(UnparsedReceipt(self.name, reason, frame))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the SMSC is to come again
+            self._log_not_recorded(session, error)
+            return reply(Status.ESME_RX_T_APPN)
+        metrics.receipt_not_parsed(provider=self.name, reason=reason)
+        return reply(Status.ESME_ROK)
+
+    async def _response(self, session: Session, pdu: Pdu) -> Pdu | None:
         """What is no receipt; a permanent no keeps the SMSC from insisting."""
         match pdu.command:
             case Command.DELIVER_SM | Command.DATA_SM:
@@ -258,81 +415,100 @@ class SmppProvider(Provider):
                 _log.warning("inbound_not_taken", provider=self.name, bind=session.name)
                 return pdu.reply(Status.ESME_RX_R_APPN)
             case Command.ALERT_NOTIFICATION | Command.OUTBIND:
-                return None  # neither has an answer (3.4, 4.12 and 4.1.7)
+                return None  # neither has a response (3.4, 4.12 and 4.1.7)
             case _:
                 return pdu.reply(Status.ESME_RINVCMDID)
 
     def _take_receipt(
-        self, session: Session, pdu: Pdu, receipt: Receipt
+        self, session: Session, pdu: Pdu, received: ReceivedReceipt
     ) -> asyncio.Future[Pdu | None]:
         """Its answer, when it is stored. No task for each: thousands of them come in a second."""
-        answer: asyncio.Future[Pdu | None] = asyncio.get_running_loop().create_future()
+        response: asyncio.Future[Pdu | None] = asyncio.get_running_loop().create_future()
 
         def answered(stored: asyncio.Future[None]) -> None:
             error = asyncio.CancelledError() if stored.cancelled() else stored.exception()
-            answer.set_result(
+            response.set_result(
                 pdu.reply() if error is None else self._not_recorded(session, pdu, error)
             )
 
         try:
-            received = _received(self.name, self._configuration, receipt)
             asyncio.ensure_future(self._on_receipt(received)).add_done_callback(answered)
         except Exception as error:  # noqa: BLE001 - whatever it was, the SMSC is to come again
-            answer.set_result(self._not_recorded(session, pdu, error))
-        return answer
+            response.set_result(self._not_recorded(session, pdu, error))
+        return response
 
     def _not_recorded(self, session: Session, receipt: Pdu, error: BaseException) -> Pdu:
+        self._log_not_recorded(session, error)
+        is_refused = isinstance(error, ReceiptRefused)
+        return receipt.reply(Status.ESME_RX_P_APPN if is_refused else Status.ESME_RX_T_APPN)
+
+    def _log_not_recorded(self, session: Session, error: BaseException) -> None:
         _log.error(
             "receipt_not_recorded",
             provider=self.name,
             bind=session.name,
             error_type=type(error).__name__,
         )
-        return receipt.reply(Status.ESME_RX_T_APPN)
 
 
 class _Slot(AbstractAsyncContextManager[None]):
     """A turn, taken and given back."""
 
-    def __init__(self, turns: Turns, rank: int) -> None:
-        self._turns = turns
+    def __init__(self, turns: SubmitQueue, rank: int) -> None:
+        self._queue = turns
         self._rank = rank
 
     async def __aenter__(self) -> None:
-        await self._turns.take(self._rank)
+        await self._queue.take(self._rank)
 
     async def __aexit__(self, *_: object) -> None:
-        self._turns.give_back()
+        self._queue.give_back()
 
 
 class _Submission:
-    """One message on its way: its parts, and the session that carries them."""
+    """One message on its way: its parts, and the session that carries them.
+
+    Raises:
+        UnusableParameter: a parameter of the message cannot be written into its TLV.
+    """
 
     def __init__(
         self,
         configuration: SmppConfiguration,
         binds: Binds,
-        turns: Turns,
+        turns: SubmitQueue,
         outbound: Outbound,
         segmented: Segmented,
+        count_response: Callable[[ErrorClass | None], None],
+        start_by: float | None,
     ) -> None:
         self.late: asyncio.Future[Pdu] | None = None
-        """Where the answer may still come from, to the part that was given up last."""
+        """Where the response may still come from, to the part that was given up last."""
         self._configuration = configuration
         self._binds = binds
-        self._turns = turns
+        self._queue = turns
+        self._count_response = count_response
         self._outbound = outbound
+        self._start_by = start_by
         self._encoding = segmented.encoding
         self._parts = wire_parts(segmented, outbound.reference)
+        self._vendor_tlvs = [
+            Tlv(tlv.tag, octets)
+            for tlv in configuration.tlvs
+            if (octets := tlv.value(outbound.parameters)) is not None
+        ]
         self._session: Session | None = None
 
-    async def send(self, number: int) -> Answered:
+    async def send(self, number: int) -> Exchange:
         """Send one part, by the session of the part before while that stands."""
         if self._session is not None:
             try:
-                await self._turns.take_for_part()
+                async with asyncio.timeout_at(self._start_by):
+                    await self._queue.take_for_part(self._outbound.priority.rank)
             except NoSlot:
-                return Answered(not_sent(number))
+                return Exchange(not_sent(number))
+            except TimeoutError:
+                return Exchange(not_in_time(number))
         fields, tlvs = self._pdu(number)
         closed: list[Session] = []
         while (session := self._next_session(closed)) is not None:
@@ -340,7 +516,7 @@ class _Submission:
             if answered is not None:
                 return answered
             closed.append(session)
-        return Answered(not_sent(number))
+        return Exchange(not_sent(number))
 
     def _pdu(self, number: int) -> tuple[Fields, Sequence[Tlv]]:
         """Fields and TLVs of the submit_sm (SMPP 3.4, 4.4.1)."""
@@ -352,9 +528,7 @@ class _Submission:
             **_destination(configuration, outbound.recipient),
             "esm_class": _UDHI if part.has_header else 0,
             "priority_flag": _PRIORITY_FLAGS[outbound.priority],
-            "validity_period": validity_period(
-                configuration.validity, outbound.valid_for, datetime.now(UTC)
-            ),
+            "validity_period": _validity_period(configuration, outbound, datetime.now(UTC)),
             "registered_delivery": _RECEIPT_WANTED if configuration.receipts else 0,
             "data_coding": coding.gsm7 if self._encoding is Encoding.GSM7 else coding.ucs2,
             "short_message": part.short_message,
@@ -363,7 +537,7 @@ class _Submission:
         return fields, [
             Tlv(Tag.USER_MESSAGE_REFERENCE, reference.to_bytes(2, "big")),
             *[Tlv(tag, value) for tag, value in part.tlvs],
-            *[Tlv(tlv.tag, tlv.value) for tlv in configuration.tlvs],
+            *self._vendor_tlvs,
         ]
 
     def _next_session(self, closed: Sequence[Session]) -> Session | None:
@@ -374,36 +548,35 @@ class _Submission:
 
     async def _send_over(
         self, session: Session, number: int, fields: Fields, tlvs: Sequence[Tlv]
-    ) -> Answered | None:
+    ) -> Exchange | None:
         """What came of it, or None where the session closed before the part had left."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            answer = await session.request(Command.SUBMIT_SM, fields, tlvs)
+            response = await session.request(Command.SUBMIT_SM, fields, tlvs)
         except SessionClosed as end:
             return _unknown(number, session) if end.sent else None
         except ResponseTimeout as silence:
             if not silence.sent:
-                return Answered(not_sent(number, session.name))
+                return Exchange(not_sent(number, session.name))
             self.late = silence.late
             return _unknown(number, session)
         except MalformedPdu:
             return _unknown(number, session)
         except FieldError:
             invalid = ErrorClass.INVALID_MESSAGE
-            return Answered(
+            return Exchange(
                 PartOutcome(number, OutcomeKind.REFUSED, error_class=invalid, bind=session.name)
             )
-        outcome = _outcome_of(self._configuration, number, session.name, answer)
-        if outcome.kind is OutcomeKind.THROTTLED:
-            self._turns.pace.complain()
-        elif outcome.error_class is ErrorClass.SESSION:
+        outcome = _outcome_of(self._configuration, number, session.name, response)
+        self._count_response(outcome.error_class)
+        if outcome.error_class is ErrorClass.SESSION:
             self._binds.begin_anew(session)
-        return Answered(outcome, loop.time() - began)
+        return Exchange(outcome, loop.time() - began)
 
 
-def _unknown(number: int, session: Session) -> Answered:
-    return Answered(
+def _unknown(number: int, session: Session) -> Exchange:
+    return Exchange(
         PartOutcome(number, OutcomeKind.UNKNOWN, error_class=ErrorClass.UNKNOWN, bind=session.name)
     )
 
@@ -432,40 +605,76 @@ def _destination(configuration: SmppConfiguration, recipient: str) -> Fields:
 
 
 def _outcome_of(
-    configuration: SmppConfiguration, number: int, bind: str, answer: Pdu
+    configuration: SmppConfiguration, number: int, bind: str, response: Pdu
 ) -> PartOutcome:
     """What a submit_sm_resp, or a generic_nack in its place, means."""
-    if answer.status == Status.ESME_ROK and answer.command is Command.SUBMIT_SM_RESP:
-        written = answer.octets("message_id").decode("latin-1")
-        message_id = configuration.message_id.response.canonical(written)
+    if response.status == Status.ESME_ROK and response.command is Command.SUBMIT_SM_RESP:
+        given = response.octets("message_id")
+        message_id = configuration.message_id.of_response(storable(given))
+        is_other = given != _octets_of_id(message_id) and len(given) <= _LONGEST_ID_SENT
         return PartOutcome(
-            number, OutcomeKind.ACCEPTED, provider_message_id=message_id or None, bind=bind
+            number,
+            OutcomeKind.ACCEPTED,
+            provider_message_id=message_id or None,
+            bind=bind,
+            provider_message_id_given=given.decode("latin-1") if is_other and message_id else None,
         )
-    error_class = classify_smpp(answer.status, configuration.errors)
+    error_class = classify_smpp(response.status, configuration.errors)
     return PartOutcome(
         number,
-        OutcomeKind.THROTTLED if error_class is ErrorClass.THROTTLED else OutcomeKind.REFUSED,
-        code=f"0x{answer.status:08x}",
+        OutcomeKind.THROTTLED if RETRIES[error_class].waits else OutcomeKind.REFUSED,
+        code=f"0x{response.status:08x}",
         error_class=error_class,
         bind=bind,
     )
 
 
-def _received(provider: str, configuration: SmppConfiguration, receipt: Receipt) -> ReceivedReceipt:
+def received_receipt(
+    provider: str, configuration: SmppConfiguration, pdu: Pdu
+) -> ReceivedReceipt | UnparsedReason | None:
+    """The receipt in a deliver_sm or data_sm, or why it cannot be parsed; None if it is something else.
+
+    A receipt that tells no id is of use only where the SMSC echoes our reference.
+    """
+    receipt = parse_receipt(pdu, configuration.receipt_states)
+    if receipt is None:
+        return None
+    if receipt.state is None:
+        return UnparsedReason.UNKNOWN_STATE
+    message_id = configuration.message_id.of_receipt(receipt.id_in_text, receipt.id_in_tlv)
+    reference = receipt.reference if configuration.echoes_reference else None
+    if not message_id and reference is None:
+        return UnparsedReason.NO_MESSAGE_ID
     code = receipt.error or ""
-    if not code.strip("0"):  # no error, or none that the text tells
-        code = str(receipt.network_error.code) if receipt.network_error is not None else ""
+    if not code.strip("0") and receipt.network_error is not None:  # none that the text tells
+        code = str(receipt.network_error.code)
     return ReceivedReceipt(
         provider=provider,
-        provider_message_id=configuration.message_id.receipt.canonical(receipt.provider_message_id),
+        provider_message_id=message_id,
         state=receipt.state,
         code=code,
         network=None,  # network_error_code tells the kind of network, and not which
-        reference=receipt.reference if configuration.echoes_reference else None,
+        reference=reference,
         sender=_as_accepted(receipt.destination),
         recipient=_number(receipt.source),
         done_at=receipt.done_at and receipt.done_at.replace(tzinfo=UTC),
     )
+
+
+def parse_again(
+    provider: str, configuration: SmppConfiguration, frame: bytes
+) -> ReceivedReceipt | UnparsedReason | None:
+    """The same for the octets of an `UnparsedReceipt`."""
+    try:
+        pdu = decode(frame)
+    except MalformedPdu:
+        return UnparsedReason.MALFORMED_PDU
+    return received_receipt(provider, configuration, pdu)
+
+
+def _octets_of_id(provider_message_id: str) -> bytes:
+    """The octets of an id as the SMSC gave it."""
+    return provider_message_id.encode("latin-1", "replace")
 
 
 def _number(address: str) -> str | None:
@@ -484,16 +693,25 @@ def _as_accepted(address: str) -> str | None:
     return address or None
 
 
-def validity_period(form: ValidityForm, valid_for: timedelta | None, now: datetime) -> bytes:
-    """validity_period (SMPP 3.4, 7.1.1): relative, or absolute in UTC, counted from `now`.
+def _validity_period(configuration: SmppConfiguration, outbound: Outbound, now: datetime) -> bytes:
+    until = outbound.valid_until
+    if until is not None:
+        until = deadlines.part_valid_until(now, until, outbound.receipt_wait)
+    return validity_period(configuration.validity, until, now)
 
-    Empty, which is the SMSC's own default, for ValidityForm.NONE and where `valid_for` is None.
+
+def validity_period(form: ValidityForm, valid_until: datetime | None, now: datetime) -> bytes:
+    """validity_period (SMPP 3.4, 7.1.1): relative to `now`, at least a second, or absolute in UTC.
+
+    Empty, which is the SMSC's own default, for ValidityForm.NONE and where `valid_until` is None.
     """
-    if valid_for is None or form is ValidityForm.NONE:
+    if valid_until is None or form is ValidityForm.NONE:
         return b""
+    seconds = max(1, math.ceil((valid_until - now).total_seconds()))
     if form is ValidityForm.ABSOLUTE:
-        return f"{(now + valid_for).astimezone(UTC):%y%m%d%H%M%S}000+".encode()
-    return _relative_period(max(1, int(valid_for.total_seconds())))
+        until = now + timedelta(seconds=seconds)
+        return f"{until.astimezone(UTC):%y%m%d%H%M%S}000+".encode()
+    return _relative_period(seconds)
 
 
 @functools.lru_cache(maxsize=1024)  # the messages of one moment have the same
@@ -502,4 +720,5 @@ def _relative_period(seconds: int) -> bytes:
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     months, days = divmod(days, 30)
-    return f"00{months:02}{days:02}{hours:02}{minutes:02}{seconds:02}000R".encode()
+    years, months = divmod(months, 12)
+    return f"{years:02}{months:02}{days:02}{hours:02}{minutes:02}{seconds:02}000R".encode()

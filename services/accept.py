@@ -7,29 +7,30 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from domain.callbacks import origin_of
+from domain import deadlines
 from domain.ids import IdPrefix, public_id
-from services.asked import (
+from domain.modes import Priority
+from services.billing import Billing
+from services.configuration import Configurations
+from services.decisions import MessageDecisions
+from services.grouped_sends import GroupedSends
+from services.recipients import RecipientHash
+from services.submission import (
     KEY_LIFE,
     Accepted,
-    Addressed,
-    Asked,
     Caller,
-    Checks,
+    MessageOptions,
     SendCommand,
-    Shared,
-    answer_again,
-    answered_before,
+    Submission,
+    SubmissionValidator,
+    ValidatedRecipient,
+    callback_lane,
+    earlier_responses,
+    repeat_response,
 )
-from services.configuration import Configurations
-from services.delivery import Delivery
-from services.groups import Groups
-from services.money import Purse
-from services.orchestration import Orchestration
-from services.recipients import RecipientHash
-from services.starts import START_GRACE, StartBudget, leave_to_the_reconciler
-from store import callbacks as callback_store
-from store import events, idempotency, messages
+from services.workflow_client import WorkflowClient
+from services.workflow_starts import WorkflowStartBudget, schedule_reconcile_now
+from store import callbacks, events, idempotency, messages
 from store.database import Connection, Database
 from store.messages import NewMessage
 from telemetry import metrics
@@ -39,7 +40,7 @@ from workflows.ports.send import Step, send_workflow_id
 _log = get_logger(__name__)
 
 _ANSWER_WITHIN: Final = 0.02
-"""Seconds for which an answer waits for a Temporal that is slow: the message is committed."""
+"""Seconds for which a response waits for a Temporal that is slow: the message is committed."""
 
 
 class Accept:
@@ -49,23 +50,23 @@ class Accept:
         self,
         database: Database,
         configurations: Configurations,
-        orchestration: Orchestration,
-        delivery: Delivery,
-        checks: Checks,
-        groups: Groups,
-        budget: StartBudget,
+        workflow_client: WorkflowClient,
+        decisions: MessageDecisions,
+        checks: SubmissionValidator,
+        groups: GroupedSends,
+        budget: WorkflowStartBudget,
         recipient_hash: RecipientHash,
-        purse: Purse,
+        billing: Billing,
     ) -> None:
         self._database = database
         self._configurations = configurations
-        self._orchestration = orchestration
-        self._delivery = delivery
+        self._workflow_client = workflow_client
+        self._decisions = decisions
         self._checks = checks
         self._groups = groups
         self._budget = budget
         self._recipient_hash = recipient_hash
-        self._purse = purse
+        self._billing = billing
         self._starting: set[asyncio.Task[None]] = set()
 
     async def __call__(
@@ -78,39 +79,56 @@ class Accept:
             KeyInFlight, KeyReused: about the idempotency key; nothing was stored.
         """
         now = datetime.now(UTC)
-        asked = self._checks.asked(caller, command, now, idempotency_key=idempotency_key)
-        if asked.key is None:
-            asked.checked()
-        if not await self._budget.take():
-            return await self._groups.join(asked)
+        submission = self._checks.submission(caller, command, now, idempotency_key=idempotency_key)
+        if submission.key is None:
+            submission.checked()
+        if not await self._may_have_a_runner(submission):
+            return await self._groups.submit(submission)
         message_id = uuid7()
         async with self._database.begin() as connection:
-            if asked.key is not None:
-                known = await answered_before(connection, {asked.key: asked.digest}, now)
-                if asked.key in known:
-                    return Accepted.again(answer_again(known[asked.key]))
-            shared, addressed = asked.checked()
-            accepted = asked.accepted_as(message_id, addressed)
-            first = await self._write(connection, asked, shared, addressed, message_id, now)
-            if asked.key is not None:
+            if submission.key is not None:
+                known = await earlier_responses(
+                    connection, {submission.key: submission.digest}, now
+                )
+                if submission.key in known:
+                    return Accepted.again(repeat_response(known[submission.key]))
+            options, recipient = submission.checked()
+            accepted = submission.accepted_as(message_id, recipient)
+            first = await self._write(connection, submission, options, recipient, message_id, now)
+            if submission.key is not None:
                 idempotency.keep(
                     connection,
-                    {asked.key: (asked.digest, accepted.to_json())},
+                    {submission.key: (submission.digest, accepted.to_json())},
                     at=now,
                     expires_at=now + KEY_LIFE,
                 )
         metrics.message_accepted(
             mode=command.mode,
             environment=caller.environment.value,
-            country=addressed.number.country,
+            country=recipient.number.country,
             runner="single",
         )
         _log.info("message_accepted", message_id=accepted.message_id, mode=command.mode)
-        task = asyncio.create_task(self._start(asked, addressed, message_id, first, now))
+        task = asyncio.create_task(
+            self._start(submission, recipient, message_id, options.priority, first, now)
+        )
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
         await asyncio.wait({task}, timeout=_ANSWER_WITHIN)
         return accepted
+
+    async def _may_have_a_runner(self, submission: Submission) -> bool:
+        """Whether a message gets a workflow of its own, at once.
+
+        A critical one does without a look at the budget, which others then find smaller. So does one
+        with a listener.
+        """
+        options = submission.options
+        is_critical = options is not None and options.priority is Priority.CRITICAL
+        if is_critical or submission.command.listener is not None:
+            self._budget.overdraw()
+            return True
+        return await self._budget.take()
 
     async def drained(self) -> None:
         """Wait until every runner was started."""
@@ -119,37 +137,39 @@ class Accept:
 
     async def _start(
         self,
-        asked: Asked,
-        addressed: Addressed,
+        submission: Submission,
+        recipient: ValidatedRecipient,
         message_id: UUID,
+        priority: Priority,
         first: Step | None,
         now: datetime,
     ) -> None:
-        started = await self._orchestration.start_send(
+        started = await self._workflow_client.start_send(
             message_id,
             1,
-            mode=asked.command.mode.value,
-            country=addressed.number.country,
-            account=asked.caller.account_id,
+            mode=submission.command.mode.value,
+            country=recipient.number.country,
+            account=submission.caller.account_id,
+            priority=priority,
             first=first,
         )
         if not started:
-            await leave_to_the_reconciler(self._database, now, message=message_id)
+            await schedule_reconcile_now(self._database, now, message=message_id)
 
     async def _write(
         self,
         connection: Connection,
-        asked: Asked,
-        shared: Shared,
-        addressed: Addressed,
+        submission: Submission,
+        options: MessageOptions,
+        recipient: ValidatedRecipient,
         message_id: UUID,
         now: datetime,
     ) -> Step | None:
         """Write the message, that it was accepted, and what is done first, if that is decided."""
-        caller = asked.caller
-        message = await self._to_store(connection, asked, shared, addressed, message_id, now)
-        await self._purse.reserve(
-            connection, caller.account_id, message_id, addressed.text.segments
+        caller = submission.caller
+        message = await self._to_store(connection, submission, options, recipient, message_id, now)
+        await self._billing.reserve(
+            connection, caller.account_id, message_id, recipient.text.segments
         )
         messages.insert(connection, message)
         events.append(
@@ -158,25 +178,25 @@ class Accept:
             "accepted",
             actor=caller.key_id,
             at=now,
-            status="scheduled" if shared.scheduled_at else "queued",
+            status="scheduled" if options.scheduled_at else "queued",
             detail={
                 "encoding": message.encoding,
                 "segments": message.segments,
                 "configuration": self._configurations.version,
             },
         )
-        return await self._delivery.first_step(connection, message, now)
+        return await self._decisions.first_step(connection, message, now)
 
     async def _to_store(
         self,
         connection: Connection,
-        asked: Asked,
-        shared: Shared,
-        addressed: Addressed,
+        submission: Submission,
+        options: MessageOptions,
+        recipient: ValidatedRecipient,
         message_id: UUID,
         now: datetime,
     ) -> NewMessage:
-        number, caller = addressed.number, asked.caller
+        number, caller = recipient.number, submission.caller
         recipient_id = await messages.recipient(
             connection,
             caller.account_id,
@@ -185,34 +205,38 @@ class Accept:
             self._recipient_hash.version,
             number.country,
         )
-        lane = None
-        if shared.callback_url is not None:
-            lane = await callback_store.lane(
-                connection, caller.account_id, origin_of(shared.callback_url)
-            )
+        lane = await callback_lane(connection, caller, options)
+        listener = submission.command.listener
         return NewMessage(
             id=message_id,
             account_id=caller.account_id,
             environment=caller.environment.value,
-            mode=shared.mode.value,
-            priority=shared.priority.value,
-            sender=shared.sender.value,
+            mode=options.mode.value,
+            priority=options.priority.value,
+            sender=options.sender.value,
             recipient_id=recipient_id,
             country=number.country,
             network="unknown",
-            body=addressed.text.text,
-            encoding=addressed.text.encoding.value,
-            segments=addressed.text.segments,
+            body=recipient.text.text,
+            encoding=recipient.text.encoding.value,
+            segments=recipient.text.segments,
             accepted_at=now,
-            scheduled_at=shared.scheduled_at,
-            validity=shared.validity,
-            valid_until=(shared.scheduled_at or now) + shared.validity,
+            scheduled_at=options.scheduled_at,
+            validity=options.validity,
+            valid_until=(options.scheduled_at or now) + options.validity,
             owner=send_workflow_id(public_id(IdPrefix.MESSAGE, message_id)),
-            check_by=now + START_GRACE,
+            check_by=deadlines.reconcile_start_at(now),
             config_version=self._configurations.version,
-            callback_url=shared.callback_url,
+            callback_url=options.callback_url,
             callback_lane_id=lane,
-            callback_final_only=shared.callback_final_only,
-            traceparent=asked.traceparent,
-            metadata=asked.command.metadata,
+            callback_final_only=options.callback_final_only,
+            traceparent=submission.traceparent,
+            metadata=submission.command.metadata,
+            parameters=submission.command.parameters,
+            receipt_deadline=options.receipt_deadline,
+            missing_receipt=options.missing_receipt,
+            listener=listener,
+            listener_lane_id=await callbacks.listener_lane(connection, caller.account_id)
+            if listener is not None
+            else None,
         )

@@ -1,37 +1,55 @@
 """The services of one process, put together from its settings: the same for the API and workers."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from temporalio.client import Client, TLSConfig
 
+from domain.binds import ProviderRole
+from domain.receipt_tokens import ReceiptTokens
+from providers.registry import ProviderTypes
 from services.accept import Accept
-from services.announcements import Announcements
-from services.asked import Checks
+from services.accounts import Accounts
 from services.batches import Batches
-from services.binds import BindShares
-from services.bulk import Bulks
-from services.callbacks import Callbacks, TemporalLanes
+from services.billing import NoBilling
+from services.binds import BindLeases
+from services.bulk.claims import BulkClaims
+from services.bulk.outcomes import OutcomeRecorder
+from services.bulk.planner import BulkPlanner
+from services.bulk.sender import BulkSender
+from services.callbacks.lanes import TemporalLanes
+from services.callbacks.management import Callbacks
 from services.configuration import Configurations
 from services.dead_letters import DeadLetters
+from services.decisions import MessageDecisions
 from services.delivery import Delivery
-from services.groups import Groups
+from services.grouped_sends import GroupedSends
 from services.keys import Keys
-from services.meeting import Meeting
 from services.messages import Messages
-from services.money import Unlimited
-from services.orchestration import Orchestration
+from services.preview import Preview
 from services.providers import Providers
+from services.reads import LOCK_SHARE
+from services.receipt_correlator import ReceiptCorrelator
+from services.receipt_rules import ReceiptRules
 from services.receipts import ReceiptIntake
 from services.recipients import RecipientHash
+from services.reconciler import Reconciler
+from services.reconciler_kinds import all_checked
 from services.retention import Retention
 from services.routes import Routes
-from services.starts import StartBudget
-from services.upkeep import Upkeep
+from services.submission import SubmissionValidator
+from services.transitions import TransitionPublisher
+from services.unparsed_receipts import UnparsedReceipts
+from services.workflow_client import WorkflowClient
+from services.workflow_starts import WorkflowStartBudget
 from settings.settings import Settings
 from store.database import Database
 from telemetry.temporal import DATA_CONVERTER
+
+_CONNECT_WITHIN: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +58,39 @@ class Services:
 
     settings: Settings
     database: Database
-    orchestration: Orchestration
+    reads: Database
+    workflow_client: WorkflowClient
+    provider_types: ProviderTypes
     configurations: Configurations
     callbacks: Callbacks
-    announcements: Announcements
+    publisher: TransitionPublisher
+    correlator: ReceiptCorrelator
     accept: Accept
-    groups: Groups
+    preview: Preview
+    grouped_sends: GroupedSends
     delivery: Delivery
-    bulks: Bulks
+    bulk_planner: BulkPlanner
+    bulk_sender: BulkSender
     batches: Batches
     receipts: ReceiptIntake
+    receipt_tokens: ReceiptTokens
+    unparsed_receipts: UnparsedReceipts
     messages: Messages
     dead_letters: DeadLetters
     keys: Keys
+    accounts: Accounts
     providers: Providers
-    binds: BindShares
-    upkeep: Upkeep
+    binds: BindLeases
+    reconciler: Reconciler
 
     async def close(self) -> None:
         """Tell what is still to be told, and let go of the database."""
         await self.accept.drained()
-        await self.groups.drained()
-        await self.announcements.drained()
+        await self.grouped_sends.drained()
+        await self.dead_letters.drained()
+        await self.publisher.drained()
         await self.database.close()
+        await self.reads.close()
 
 
 def assemble(
@@ -78,63 +106,105 @@ def assemble(
         settings.database_url.get_secret_value(),
         pool_size=settings.database_pool_size,
         timeout=settings.database_pool_timeout,
+        statement_timeout=settings.database_statement_timeout,
     )
-    orchestration = Orchestration(connect or (lambda: connect_temporal(settings)))
-    configurations = Configurations(database)
+    reads = Database.connect(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_read_pool_size,
+        timeout=settings.database_pool_timeout,
+        statement_timeout=settings.database_read_timeout,
+        lock_timeout=settings.database_read_timeout * LOCK_SHARE,
+        pool="reads",
+    )
+    workflow_client = WorkflowClient(connect or (lambda: connect_temporal(settings)))
+    provider_types = ProviderTypes.installed()
+    configurations = Configurations(
+        database, settings.allowed_secrets, provider_types.configurations
+    )
     callbacks = Callbacks(
-        database, TemporalLanes(orchestration.client), lambda: configurations.current
+        database, TemporalLanes(workflow_client.client), lambda: configurations.current, reads
     )
-    announcements = Announcements(orchestration, callbacks)
-    meeting = Meeting(database, announcements)
-    routes = Routes(configurations)
-    delivery = Delivery(database, configurations, announcements, meeting, routes)
-    bulks = Bulks(database, configurations, announcements, meeting, orchestration, routes)
+    publisher = TransitionPublisher(workflow_client, callbacks)
+    rules = ReceiptRules(configurations)
+    correlator = ReceiptCorrelator(database, publisher, rules)
+    routes = {role: Routes(configurations, role) for role in ProviderRole}
+    decisions = MessageDecisions(configurations, routes[ProviderRole.PROVIDERS])
+    receipt_tokens = ReceiptTokens(settings.recipient_hash_key.get_secret_value().encode())
+    delivery = Delivery(database, configurations, publisher, correlator, decisions, receipt_tokens)
+    bulk_planner = BulkPlanner(
+        database, configurations, publisher, workflow_client, routes[ProviderRole.CHUNKS]
+    )
+    bulk_sender = BulkSender(
+        database,
+        BulkClaims(
+            database, configurations, publisher, routes[ProviderRole.CHUNKS], receipt_tokens
+        ),
+        OutcomeRecorder(database, configurations, publisher, correlator),
+    )
     recipient_hash = RecipientHash(
         settings.recipient_hash_key.get_secret_value().encode(), settings.recipient_hash_version
     )
-    receipts = ReceiptIntake(database, announcements, meeting, recipient_hash)
-    purse = Unlimited()
-    checks = Checks(configurations, allow_private_callbacks=settings.allow_private_callbacks)
-    budget = StartBudget(database, settings.workflow_starts)
-    groups = Groups(database, configurations, orchestration, budget, recipient_hash, purse)
+    receipts = ReceiptIntake(database, publisher, correlator, rules, recipient_hash)
+    billing = NoBilling()
+    checks = SubmissionValidator(
+        configurations, allow_private_callbacks=settings.allow_private_callbacks
+    )
+    keys = Keys(database)
+    budget = WorkflowStartBudget(database, settings.workflow_starts)
+    grouped_sends = GroupedSends(
+        database, configurations, workflow_client, budget, recipient_hash, billing
+    )
     return Services(
         settings=settings,
         database=database,
-        orchestration=orchestration,
+        reads=reads,
+        workflow_client=workflow_client,
+        provider_types=provider_types,
         configurations=configurations,
         callbacks=callbacks,
-        announcements=announcements,
+        publisher=publisher,
+        correlator=correlator,
         accept=Accept(
             database,
             configurations,
-            orchestration,
-            delivery,
+            workflow_client,
+            decisions,
             checks,
-            groups,
+            grouped_sends,
             budget,
             recipient_hash,
-            purse,
+            billing,
         ),
-        groups=groups,
+        preview=Preview(reads, configurations, checks, routes[ProviderRole.PROVIDERS]),
+        grouped_sends=grouped_sends,
         delivery=delivery,
-        bulks=bulks,
+        bulk_planner=bulk_planner,
+        bulk_sender=bulk_sender,
         batches=Batches(
             database,
+            reads,
             configurations,
-            orchestration,
-            announcements,
+            workflow_client,
+            publisher,
             checks,
             recipient_hash,
-            purse,
+            billing,
         ),
         receipts=receipts,
-        messages=Messages(database, announcements, recipient_hash),
-        dead_letters=DeadLetters(database, orchestration, announcements),
-        keys=Keys(database),
-        providers=Providers(database, configurations),
-        binds=BindShares(database),
-        upkeep=Upkeep(
-            database, orchestration, callbacks, receipts, Retention(database, settings.retention)
+        receipt_tokens=receipt_tokens,
+        unparsed_receipts=UnparsedReceipts(database, configurations, receipts, provider_types),
+        messages=Messages(database, reads, publisher, recipient_hash, configurations, routes),
+        dead_letters=DeadLetters(database, reads, configurations, workflow_client, publisher),
+        keys=keys,
+        accounts=Accounts(database, reads, keys),
+        providers=Providers(reads, configurations),
+        binds=BindLeases(database),
+        reconciler=Reconciler(
+            database,
+            all_checked(database, workflow_client),
+            callbacks,
+            receipts,
+            Retention(database, settings.retention),
         ),
     )
 
@@ -145,23 +215,32 @@ async def connect_temporal(settings: Settings) -> Client:
     Raises:
         RuntimeError: Temporal does not answer.
     """
-    return await Client.connect(
-        settings.temporal_address,
-        namespace=settings.temporal_namespace,
-        data_converter=DATA_CONVERTER,
-        api_key=settings.temporal_api_key.get_secret_value() if settings.temporal_api_key else None,
-        tls=_tls(settings),
-    )
+    api_key = settings.temporal_api_key
+    try:
+        async with asyncio.timeout(_CONNECT_WITHIN):
+            return await Client.connect(
+                settings.temporal_address,
+                namespace=settings.temporal_namespace,
+                data_converter=DATA_CONVERTER,
+                api_key=api_key.get_secret_value() if api_key else None,
+                tls=_tls(settings),
+            )
+    except TimeoutError:
+        raise RuntimeError(
+            f"Temporal at {settings.temporal_address} does not answer: check TEMPORAL_ADDRESS, and "
+            "whether it runs"
+        ) from None
 
 
 def _tls(settings: Settings) -> TLSConfig | bool:
     def content(path: Path | None) -> bytes | None:
         return path.read_bytes() if path is not None else None
 
-    if not (settings.temporal_tls or settings.temporal_api_key):
+    if not settings.uses_tls_for_temporal:
         return False
     return TLSConfig(
         server_root_ca_cert=content(settings.temporal_tls_server_ca_cert_path),
+        domain=settings.temporal_tls_server_name,
         client_cert=content(settings.temporal_tls_client_cert_path),
         client_private_key=content(settings.temporal_tls_client_key_path),
     )

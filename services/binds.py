@@ -1,59 +1,100 @@
-"""Which worker holds how many of a provider's binds: agreed upon at each beat."""
+"""Which worker holds how many of a provider's binds, and how much of its rate: leased at each heartbeat."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 
-from domain.binds import Holder, divide
-from domain.configuration import SmppProvider
+from domain.binds import Holder, divide, roles_to_serve
+from domain.configuration import ProviderConfiguration
+from domain.rates import WORTH_A_HEARTBEAT, RateDemand, divide_rate, lease
 from store import providers as store
 from store.database import Database
-from store.providers import Beat
-from telemetry.logs import get_logger
+from store.providers import Heartbeat
 
-_log = get_logger(__name__)
+_RATE_DIVIDED: Final = timedelta(seconds=1)
+_RATE_SHORT: Final = timedelta(seconds=0.5)
+"""When the next heartbeat is due while several workers divide a rate, and while this one waits for a part
+of it that another has to give back: demand should not wait long."""
 
 
-class BindShares:
-    """What the workers of this database agree upon; a beat of each is its voice.
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What a worker may do at a provider from now on.
 
-    All binds of a provider are in total no more than its configuration says: who should hold fewer
-    gives back first, and who should hold more waits for that.
+    Attributes:
+        binds: how many it may hold.
+        roles: whose task queues it should poll while a bind is up.
+        rate: how many messages a second it may submit; None for no limit.
+        renew_within: when its next heartbeat is due.
+    """
+
+    binds: int
+    roles: frozenset[str]
+    rate: float | None
+    renew_within: timedelta
+
+
+class BindLeases:
+    """Divides the binds and the rate of each provider among the workers of this database.
+
+    All binds and all shares of the rate are in total no more than the configuration says. A worker whose
+    part shrinks gives back first, and reports that with a heartbeat; then a worker whose part grows
+    takes what is free.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._unserved: set[str] = set()
 
-    async def agree(
-        self, beat: Beat, declared: SmppProvider, is_gone: Callable[[str], bool]
-    ) -> int:
-        """Write a beat; how many binds this worker may hold from now on.
+    async def renew(
+        self, heartbeat: Heartbeat, declared: ProviderConfiguration, is_gone: Callable[[str], bool]
+    ) -> Leased:
+        """Write a heartbeat; what this worker may do from now on.
 
-        If that is fewer than `beat.binds_held`, the others wait until a later beat says so.
-        `is_gone` tells of a worker, by its name, that it surely does not run any more.
+        If that is less than the heartbeat says, the others wait until a later heartbeat reports it.
+        `is_gone` says of a worker, by its name, whether it certainly does not run any more.
         """
         async with self._database.begin() as connection:
             living = []
-            for row in await store.holders(connection, beat):
-                if row["worker"] != beat.worker and is_gone(row["worker"]):
-                    store.gone(connection, beat.provider, row["worker"])
+            for holder in await store.holders(connection, heartbeat):
+                if holder.worker != heartbeat.worker and is_gone(holder.worker):
+                    store.deregister(connection, heartbeat.provider, holder.worker)
                 else:
-                    roles = frozenset(row["roles"])
-                    living.append(Holder(row["worker"], roles, row["binds_held"]))
+                    living.append(holder)
             shares = divide(declared.binds, declared.rate, living)
             free = declared.binds - sum(holder.held for holder in living)
-            binds = min(shares[beat.worker], beat.binds_held + max(0, free))
-            if binds > beat.binds_held:
-                store.holds(connection, beat.provider, beat.worker, binds)
-        self._tell_of_roles(beat, declared.binds, living, shares)
-        return binds
+            binds = min(shares[heartbeat.worker], heartbeat.binds_held + max(0, free))
+            served = [holder for holder in living if shares[holder.worker]]
+            rate, renew_within = _leased_rate(heartbeat, declared.rate, living, served)
+            binds_held = max(binds, heartbeat.binds_held)
+            rate_held = _larger(rate, heartbeat.rate_share)
+            if (binds_held, rate_held) != (heartbeat.binds_held, heartbeat.rate_share):
+                store.holds(connection, heartbeat.provider, heartbeat.worker, binds_held, rate_held)
+        return Leased(binds, roles_to_serve(heartbeat.worker, living), rate, renew_within)
 
-    def _tell_of_roles(
-        self, beat: Beat, binds: int, living: Sequence[Holder], shares: Mapping[str, int]
-    ) -> None:
-        """Say it once, where there are too few binds for this worker's roles to be taken on."""
-        served = frozenset[str]().union(*(each.roles for each in living if shares[each.worker]))
-        if served.issuperset(beat.roles):
-            self._unserved.discard(beat.provider)
-        elif beat.provider not in self._unserved:
-            self._unserved.add(beat.provider)
-            _log.error("too_few_binds_for_roles", provider=beat.provider, count=binds)
+
+def _leased_rate(
+    heartbeat: Heartbeat, rate: float | None, living: Sequence[Holder], served: Sequence[Holder]
+) -> tuple[float | None, timedelta]:
+    """The share of the rate that a worker may use, and when its next heartbeat is due.
+
+    `served` are the workers that have binds, or will have.
+    """
+    if rate is None:
+        return None, store.HEARTBEAT_INTERVAL
+    targets = divide_rate(rate, {holder.worker: _demand(holder) for holder in served})
+    target = targets.get(heartbeat.worker, 0.0)
+    # A worker without a limit has a configuration without a rate, and may send as much as this one says.
+    held = [rate if holder.rate_share is None else holder.rate_share for holder in living]
+    share = lease(target, heartbeat.rate_share or 0.0, rate, held)
+    if share < target - WORTH_A_HEARTBEAT * rate:
+        return share, _RATE_SHORT
+    return share, store.HEARTBEAT_INTERVAL if len(targets) == 1 else _RATE_DIVIDED
+
+
+def _demand(holder: Holder) -> RateDemand:
+    return RateDemand(holder.demand, holder.critical_demand, is_limited=holder.rate_limited)
+
+
+def _larger(rate: float | None, other: float | None) -> float | None:
+    return None if rate is None or other is None else max(rate, other)

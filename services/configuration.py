@@ -1,32 +1,44 @@
 """The configuration in force, in every process: loaded at start, applied over the API, followed.
 
-A process reads the newest version when it starts, is told of newer ones by NOTIFY, and looks again
-every few seconds in case it was not told.
+A process reads the newest version when it starts. NOTIFY announces newer ones, and a read every few
+seconds finds them if a notification was lost.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final, NoReturn
 
-import psycopg
-
-from domain.configuration import Configuration
+from domain.configuration import Configuration, ProviderConfiguration
+from domain.configuration.providers.types import BUILT_IN_TYPES
+from domain.secrets import AllowedSecrets
 from settings.configuration_file import (
     ConfigurationMistakes,
     Mistake,
     parse_configuration,
     read_configuration,
 )
+from settings.protocol_checks import (
+    account_ids,
+    missing_accounts,
+    protocol_mistakes,
+    unreadable_secrets,
+)
 from store import configurations as store
+from store.accounts import existing_accounts
 from store.database import DATABASE_ERRORS, Database
 from telemetry.logs import get_logger
+from telemetry.supervision import supervised
 
 _log = get_logger(__name__)
 
 LOOK_AGAIN = timedelta(seconds=10)
+_FOLLOW_AGAIN = 1.0
+"""Seconds after a failure."""
 
 
 class NoConfiguration(Exception):
@@ -43,10 +55,22 @@ class NoConfiguration(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A version in force; `changed` is False if it was in force already."""
+    """A version in force; `changed` is False if it was in force already.
+
+    `warnings` are secrets that this process cannot read, and accounts that do not exist.
+    """
 
     version: int
     changed: bool
+    warnings: tuple[Mistake, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is wrong with a configuration, if anything, and what may be wrong: see `Applied`."""
+
+    mistakes: ConfigurationMistakes | None = None
+    warnings: tuple[Mistake, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +84,28 @@ class Stored:
     applied_at: datetime
 
 
-def check(text: str) -> list[Mistake]:
-    """The mistakes of a configuration, each with its line; none if it can be applied."""
-    try:
-        parse_configuration(text)
-    except ConfigurationMistakes as found:
-        return list(found.mistakes)
-    return []
+_PARSER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="configuration")
+"""Parses beside the event loop, one text at a time: several threads would keep the loop waiting."""
 
 
 class Configurations:
-    """The configuration that holds, kept up to date while `follow` runs."""
+    """The configuration that holds, kept up to date while `follow` runs.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: where its versions are.
+        allowed: the secrets that a version may refer to when it is applied.
+        types: the classes of providers that a version may declare, by type.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        allowed: AllowedSecrets,
+        types: Mapping[str, type[ProviderConfiguration]] = BUILT_IN_TYPES,
+    ) -> None:
         self._database = database
+        self._allowed = allowed
+        self._types = types
         self._current: Configuration | None = None
         self._version: int | None = None
         self._listeners: list[Callable[[], None]] = []
@@ -103,6 +135,17 @@ class Configurations:
         """Call `listener` whenever another version comes into force."""
         self._listeners.append(listener)
 
+    async def check(self, text: str) -> Checked:
+        """The mistakes of a configuration, each with its line; without any it can be applied.
+
+        Secrets are checked, too, as far as this process can read them; the others are warnings, as
+        accounts that do not exist are.
+        """
+        try:
+            return Checked(warnings=await self._parse(text))
+        except ConfigurationMistakes as found:
+            return Checked(found)
+
     async def load_file(self, path: Path) -> Applied:
         """Make a file the newest version, if it changed since it was last loaded.
 
@@ -110,12 +153,12 @@ class Configurations:
             ConfigurationMistakes: it cannot be applied; nothing was stored.
             OSError: it cannot be read.
         """
-        text, _ = await asyncio.to_thread(read_configuration, path)
+        text, _ = await asyncio.to_thread(read_configuration, path, self._allowed, self._types)
         source = f"file:{path.name}"
         async with self._database.begin() as connection:
             if await store.loaded_before(connection, text, source):
                 present = await store.latest(connection)
-                applied = Applied(present["version"] if present else 0, changed=False)
+                applied = Applied(present.version if present else 0, changed=False)
             else:
                 version, new = await store.add(connection, text, source=source, applied_by="start")
                 applied = Applied(version, changed=new)
@@ -128,11 +171,32 @@ class Configurations:
         Raises:
             ConfigurationMistakes: it cannot be applied; nothing was stored.
         """
-        parse_configuration(text)
+        warnings = await self._parse(text)
         async with self._database.begin() as connection:
             version, new = await store.add(connection, text, source="api", applied_by=applied_by)
         await self.refresh()
-        return Applied(version, changed=new)
+        return Applied(version, changed=new, warnings=warnings)
+
+    async def _parse(self, text: str) -> tuple[Mistake, ...]:
+        """The warnings of a configuration that can be applied."""
+        loop = asyncio.get_running_loop()
+        configuration, warnings = await loop.run_in_executor(_PARSER, self._checked, text)
+        named = account_ids(configuration)
+        if not named:
+            return tuple(warnings)
+        async with self._database.begin() as connection:
+            existing = await existing_accounts(connection, named)
+        if missing := named - existing:
+            warnings += await loop.run_in_executor(
+                _PARSER, missing_accounts, text, configuration, missing
+            )
+        return tuple(sorted(warnings))
+
+    def _checked(self, text: str) -> tuple[Configuration, list[Mistake]]:
+        configuration = parse_configuration(text, self._allowed, self._types)
+        if mistakes := protocol_mistakes(text, configuration, self._allowed):
+            raise ConfigurationMistakes(mistakes)
+        return configuration, unreadable_secrets(text, configuration, self._allowed)
 
     async def stored(self) -> Stored | None:
         """The version in force, as it was stored."""
@@ -141,49 +205,52 @@ class Configurations:
         if found is None:
             return None
         return Stored(
-            version=found["version"],
-            content=found["content"],
-            source=found["source"],
-            applied_by=found["applied_by"],
-            applied_at=found["created_at"],
+            version=found.version,
+            content=found.content,
+            source=found.source,
+            applied_by=found.applied_by,
+            applied_at=found.created_at,
         )
 
     async def refresh(self) -> bool:
-        """Take over the newest version; whether it is another than before.
+        """Take over the newest version; whether it is newer than the one in force here.
 
-        One that this process cannot read (written by a newer one, say) is reported and passed over.
+        An older one is never taken over: it comes from a connection that lags behind, or from a
+        refresh that began earlier and ended later. One that this process cannot read (written by a
+        newer one, say) is reported and passed over.
         """
         async with self._database.begin() as connection:
             found = await store.latest(connection)
-        if found is None or found["version"] == self._version:
+        if found is None or found.version <= (self._version or 0):
             return False
         try:
-            self._current = parse_configuration(found["content"])
+            self._current = parse_configuration(found.content, None, self._types)
         except ConfigurationMistakes:
-            _log.exception("configuration_unreadable", config_version=found["version"])
+            _log.exception("configuration_unreadable", config_version=found.version)
             return False
-        self._version = found["version"]
+        self._version = found.version
         _log.info("configuration_in_force", config_version=self._version)
         for listener in self._listeners:
-            listener()
+            try:
+                listener()
+            except Exception as error:  # noqa: BLE001 - the other listeners must be called, too
+                _log.error("configuration_listener_failed", exc_info=error)
         return True
 
-    async def follow(self) -> None:
-        """Keep up to date until cancelled, also across restarts of the database."""
+    async def follow(self) -> NoReturn:
+        """Keep up to date until cancelled, whatever happens meanwhile."""
+        await supervised(self._follow, "follow_configuration", restart_after=_FOLLOW_AGAIN)
+
+    async def _follow(self) -> None:
+        """Keep up to date, also across restarts of the database."""
         while True:
             try:
                 await self._listen()
             except DATABASE_ERRORS as error:
                 _log.warning("configuration_not_followed", error_type=type(error).__name__)
-                await asyncio.sleep(1)
+                await asyncio.sleep(_FOLLOW_AGAIN)
 
     async def _listen(self) -> None:
-        connection = await psycopg.AsyncConnection.connect(self._database.url, autocommit=True)
-        async with connection:
-            await connection.execute(f"LISTEN {store.CHANNEL}")
-            while True:
+        async with aclosing(self._database.listen(store.CHANNEL, every=LOOK_AGAIN)) as looks:
+            async for _ in looks:
                 await self.refresh()
-                notices = connection.notifies(timeout=LOOK_AGAIN.total_seconds(), stop_after=1)
-                async with contextlib.aclosing(notices):
-                    async for _ in notices:
-                        pass

@@ -1,4 +1,9 @@
-"""API keys: made, shown once, stored as a hash, checked on every request."""
+"""API keys: made, shown once, stored as a hash, checked on every request.
+
+There are two kinds. A key of an account acts for it in one environment. A key of an operator concerns
+the installation: it manages accounts, the configuration and other operators' keys, and can do nothing
+that belongs to an account.
+"""
 
 import asyncio
 import base64
@@ -7,54 +12,88 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from domain.configuration import Environment
 from domain.ids import IdPrefix, parse_id, public_id
-from services.asked import Caller
+from services.submission import Caller
 from store import accounts
-from store.database import Database, Row
+from store.accounts import ListedKey, StoredKey
+from store.database import Connection, Database
+from telemetry.logs import get_logger
 
-_REMEMBERED_FOR = 2.0
-"""Seconds for which a good key is not looked up again; so long may a revoked one still open."""
+_log = get_logger(__name__)
+
+_LACKS: Final = "Your key lacks the scope {}, so it cannot give it to another."
+_REMEMBERED_FOR: Final = 2.0
+"""Seconds for which a good key is not looked up again. So long may a revoked one still open, and a key
+of a suspended account still send."""
 
 
 class Scope(StrEnum):
-    """What a key may do."""
+    """What a key of an account may do."""
 
     SEND = "messages:send"
     READ = "messages:read"
     REPLAY_DEAD_LETTERS = "dead_letters:replay"
     READ_PROVIDERS = "providers:read"
     MANAGE_KEYS = "keys:manage"
-    MANAGE_CONFIG = "config:manage"
     READ_CALLBACKS = "callbacks:read"
     REPLAY_CALLBACKS = "callbacks:replay"
     ADMIN = "admin"
     """All of these."""
 
 
+class OperatorScope(StrEnum):
+    """What an operator's key may do. There is no scope for all: a new one is given by its name."""
+
+    MANAGE_ACCOUNTS = "accounts:manage"
+    MANAGE_CONFIG = "config:manage"
+    MANAGE_OPERATOR_KEYS = "operator_keys:manage"
+
+
+def has_scope(scopes: Collection[str], scope: Scope) -> bool:
+    """Whether these scopes of an account's key contain this one, by its name or by `admin`."""
+    return scope in scopes or Scope.ADMIN in scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who operates the installation, by one of the operators' keys."""
+
+    key_id: str
+    scopes: frozenset[str] = frozenset()
+
+
 class UnknownKey(Exception):
-    """The key opens nothing: it never existed, is revoked, or its time is over."""
+    """The key is not valid: it never existed, is revoked, or its time is over."""
 
 
 class NotYours(Exception):
-    """A key may only give what it has: a scope or an environment is missing."""
+    """A key may give only what it has, and does not revoke its ancestors.
+
+    The text says what exceeds its rights.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as it is listed; `secret` is there only when it was made just now."""
+    """A key as it is listed; `secret` is there only when it was made just now.
+
+    An operator's key has neither `account_id` nor `environment`.
+    """
 
     id: str
-    account_id: str
-    environment: Environment
+    parent_id: str | None
+    account_id: str | None
+    environment: Environment | None
     name: str
     scopes: tuple[str, ...]
     created_at: datetime
@@ -66,7 +105,10 @@ class Key:
 
 # The id is in the key, so that it is found by its primary key; what follows is 256 random bits,
 # for which a plain hash is as good as a slow one.
-_KEY = re.compile(r"sg_(live|test)_([0-9a-f]{32})_([A-Za-z0-9_-]{43})", re.ASCII)
+_OPERATOR: Final = "operator"
+_KEY: Final = re.compile(
+    rf"sg_(live|test|{_OPERATOR})_([0-9a-f]{{32}})_([A-Za-z0-9_-]{{43}})", re.ASCII
+)
 
 
 def new_callback_secret() -> str:
@@ -78,15 +120,19 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
+Bearer: TypeAlias = Caller | Operator
+"""Who bears a key."""
+
+
 class Keys:
     """All that is done with keys."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: dict[bytes, tuple[float, Caller]] = {}
-        self._looking_up: dict[bytes, asyncio.Task[Caller]] = {}
+        self._known: dict[bytes, tuple[float, Bearer]] = {}
+        self._looking_up: dict[bytes, asyncio.Task[Bearer]] = {}
 
-    async def authenticate(self, text: str) -> Caller:
+    async def authenticate(self, text: str) -> Bearer:
         """Who bears this key.
 
         Raises:
@@ -107,27 +153,21 @@ class Keys:
             looking.add_done_callback(lambda _: self._looking_up.pop(fingerprint))
         return await asyncio.shield(looking)
 
-    async def _look_up(self, found: re.Match[str], fingerprint: bytes) -> Caller:
+    async def _look_up(self, found: re.Match[str], fingerprint: bytes) -> Bearer:
         key_id = UUID(hex=found[2])
         async with self._database.begin() as connection:
-            row = await accounts.key(connection, key_id)
+            key = await accounts.key(connection, key_id)
             if (
-                row is None
-                or not hmac.compare_digest(row["secret_hash"], _hash(found[3]))
-                or row["environment"] != found[1]
-                or row["revoked_at"] is not None
-                or (row["expires_at"] is not None and row["expires_at"] <= datetime.now(UTC))
+                key is None
+                or not hmac.compare_digest(key.secret_hash, _hash(found[3]))
+                or _kind(key.environment) != found[1]
+                or _has_ended(key)
             ):
                 raise UnknownKey
             accounts.used(connection, key_id)
-        caller = Caller(
-            account_id=row["account_id"],
-            environment=Environment(row["environment"]),
-            key_id=public_id(IdPrefix.KEY, key_id),
-            scopes=frozenset(row["scopes"]),
-        )
-        self._remember(fingerprint, caller)
-        return caller
+        bearer = _bearer(key)
+        self._remember(fingerprint, bearer)
+        return bearer
 
     async def create(
         self,
@@ -140,23 +180,116 @@ class Keys:
     ) -> Key:
         """Make a key for the caller's account; the only time that its secret is shown.
 
-        Raises:
-            NotYours: the caller lacks one of the scopes, or is of the test environment and wants a
-                live key.
-        """
-        wanted = {scope.value for scope in scopes}
-        if Scope.ADMIN.value not in caller.scopes and not wanted <= caller.scopes:
-            raise NotYours
-        if caller.environment is Environment.TEST and environment is not Environment.TEST:
-            raise NotYours
-        return await self._add(caller.account_id, name, environment, sorted(wanted), expires_at)
+        The caller's key becomes its parent: the new key ends with it, and has its expiry unless an
+        earlier one is given.
 
-    async def bootstrap(self, account_id: str, *, name: str) -> Key:
-        """Make an account, if need be, and an admin key of this name; earlier ones are revoked."""
+        Raises:
+            NotYours: the caller lacks one of the scopes, is of the test environment and wants a
+                live key, or ends before the new key would.
+            UnknownKey: the caller's key has ended meanwhile.
+        """
+        lacking = [scope for scope in scopes if not has_scope(caller.scopes, scope)]
+        if lacking:
+            raise NotYours(_LACKS.format(lacking[0]))
+        if caller.environment is Environment.TEST and environment is not Environment.TEST:
+            raise NotYours("A key of the test environment can only create keys of that one.")
         async with self._database.begin() as connection:
-            accounts.ensure_account(connection, account_id, new_callback_secret())
-            accounts.revoke_named(connection, account_id, name)
-        return await self._add(account_id, name, Environment.LIVE, [Scope.ADMIN.value], None)
+            made = await _add_child(
+                connection,
+                caller.key_id,
+                expires_at,
+                account_id=caller.account_id,
+                name=name,
+                environment=environment,
+                scopes=scopes,
+            )
+        _log.info(
+            "key_created", key_id=made.id, account_id=caller.account_id, by_key_id=caller.key_id
+        )
+        return made
+
+    async def create_operator_key(
+        self,
+        operator: Operator,
+        *,
+        name: str,
+        scopes: Sequence[OperatorScope],
+        expires_at: datetime | None = None,
+    ) -> Key:
+        """Make a key for an operator, below that of the one who asks; as `create` otherwise.
+
+        Raises:
+            NotYours: the operator lacks one of the scopes, or ends before the new key would.
+            UnknownKey: the operator's key has ended meanwhile.
+        """
+        lacking = [scope for scope in scopes if scope not in operator.scopes]
+        if lacking:
+            raise NotYours(_LACKS.format(lacking[0]))
+        async with self._database.begin() as connection:
+            made = await _add_child(
+                connection,
+                operator.key_id,
+                expires_at,
+                account_id=None,
+                name=name,
+                environment=None,
+                scopes=scopes,
+            )
+        _log.info("operator_key_created", key_id=made.id, by_key_id=operator.key_id)
+        return made
+
+    async def bootstrap(self, *, name: str) -> Key:
+        """Make an operator's key of this name, with all scopes; not for what comes over HTTP.
+
+        It takes the place of earlier ones of this name, which are revoked: the keys that they
+        created go on, and end with the new one.
+        """
+        return await self._create_root(
+            account=None, name=name, scopes=tuple(OperatorScope), environment=None
+        )
+
+    async def create_root(
+        self,
+        account: str,
+        *,
+        name: str,
+        scopes: Sequence[Scope],
+        environment: Environment = Environment.LIVE,
+    ) -> Key:
+        """Make a key without a parent, and its account if need be; not for what comes over HTTP.
+
+        It replaces others of its name, as with `bootstrap`. `account` is its id or its name.
+        """
+        return await self._create_root(
+            account=account, name=name, scopes=scopes, environment=environment
+        )
+
+    async def _create_root(
+        self,
+        *,
+        account: str | None,
+        name: str,
+        scopes: Sequence[StrEnum],
+        environment: Environment | None,
+    ) -> Key:
+        key_id = uuid7()
+        async with self._database.begin() as connection:
+            if account is not None:
+                accounts.ensure_account(connection, account, new_callback_secret())
+                account = await accounts.account_named(connection, account)
+            key = await add_key(
+                connection,
+                key_id,
+                account_id=account,
+                parent_id=None,
+                name=name,
+                environment=environment,
+                scopes=scopes,
+                expires_at=None,
+            )
+            accounts.replace_named(connection, account, name, key_id)
+        self.forget()
+        return key
 
     async def listed(self, caller: Caller) -> list[Key]:
         """The keys of the caller's account, without their secrets.
@@ -172,44 +305,162 @@ class Keys:
             ]
 
     async def revoke(self, caller: Caller, key_id: str) -> bool:
-        """Revoke a key; False if there is none with this id among those that the caller sees."""
+        """Revoke a key and all that descend from it.
+
+        False if there is none with this id among those that the caller sees.
+
+        Raises:
+            NotYours: the caller's key descends from it.
+        """
         uuid = parse_id(IdPrefix.KEY, key_id)
         if uuid is None:
             return False
+        return await self._revoke(
+            uuid, caller.key_id, account_id=caller.account_id, environments=_looked_after_by(caller)
+        )
+
+    async def operator_keys(self) -> list[Key]:
+        """The keys of all operators, without their secrets."""
         async with self._database.begin() as connection:
-            revoked = await accounts.revoke(
-                connection, caller.account_id, _looked_after_by(caller), uuid
-            )
+            return [_as_key(row) for row in await accounts.operator_keys(connection)]
+
+    async def revoke_operator_key(self, operator: Operator, key_id: str) -> bool:
+        """Revoke an operator's key and all that descend from it; False if there is none.
+
+        Raises:
+            NotYours: the operator's own key descends from it.
+        """
+        uuid = parse_id(IdPrefix.KEY, key_id)
+        if uuid is None:
+            return False
+        return await self._revoke(uuid, operator.key_id, account_id=None, environments=())
+
+    def forget(self) -> None:
+        """Look up every key again when it comes next."""
         self._known.clear()
-        return revoked
 
-    async def _add(
-        self,
-        account_id: str,
-        name: str,
-        environment: Environment,
-        scopes: Sequence[str],
-        expires_at: datetime | None,
-    ) -> Key:
-        key_id = uuid7()
-        secret = secrets.token_urlsafe(32)
+    async def _revoke(
+        self, key_id: UUID, by_key: str, *, account_id: str | None, environments: Sequence[str]
+    ) -> bool:
         async with self._database.begin() as connection:
-            row = await accounts.add_key(
+            found = await accounts.key_seen_by(
                 connection,
-                key_id=key_id,
-                account_id=account_id,
-                environment=environment.value,
-                name=name,
-                scopes=scopes,
-                secret_hash=_hash(secret),
-                expires_at=expires_at,
+                account_id,
+                environments,
+                key_id,
+                of_key=parse_id(IdPrefix.KEY, by_key),
             )
-        return _as_key(row, f"sg_{environment.value}_{key_id.hex}_{secret}")
+            if found is None:
+                return False
+            if found.is_ancestor:
+                raise NotYours("A key cannot revoke one that it descends from: use another key.")
+            accounts.revoke(connection, key_id)
+        self.forget()
+        _log.info(
+            "key_revoked",
+            key_id=public_id(IdPrefix.KEY, key_id),
+            account_id=account_id,
+            by_key_id=by_key,
+        )
+        return True
 
-    def _remember(self, fingerprint: bytes, caller: Caller) -> None:
+    def _remember(self, fingerprint: bytes, bearer: Bearer) -> None:
         if len(self._known) > 10_000:  # noqa: PLR2004 - bounded; whoever calls next is looked up
             self._known.clear()
-        self._known[fingerprint] = (time.monotonic() + _REMEMBERED_FOR, caller)
+        self._known[fingerprint] = (time.monotonic() + _REMEMBERED_FOR, bearer)
+
+
+async def _add_child(
+    connection: Connection,
+    parent: str,
+    expires_at: datetime | None,
+    *,
+    account_id: str | None,
+    name: str,
+    environment: Environment | None,
+    scopes: Sequence[StrEnum],
+) -> Key:
+    """Store a key below its parent, with whose end it ends.
+
+    Raises:
+        NotYours: it would last longer than its parent.
+        UnknownKey: the parent has ended meanwhile.
+    """
+    parent_id = parse_id(IdPrefix.KEY, parent)
+    stored = await accounts.key(connection, parent_id) if parent_id else None
+    if stored is None or _has_ended(stored):
+        raise UnknownKey
+    ends_at = stored.expires_at
+    if ends_at is not None:
+        expires_at = expires_at or ends_at
+        if expires_at > ends_at:
+            raise NotYours(
+                f"The new key would last longer than yours, which ends at {ends_at.isoformat()}: "
+                "give that time or an earlier one."
+            )
+    return await add_key(
+        connection,
+        uuid7(),
+        account_id=account_id,
+        parent_id=parent_id,
+        name=name,
+        environment=environment,
+        scopes=scopes,
+        expires_at=expires_at,
+    )
+
+
+async def add_key(
+    connection: Connection,
+    key_id: UUID,
+    *,
+    account_id: str | None,
+    parent_id: UUID | None,
+    name: str,
+    environment: Environment | None,
+    scopes: Sequence[StrEnum],
+    expires_at: datetime | None,
+) -> Key:
+    """Store a new key; whoever calls this has checked that it may be made."""
+    secret = secrets.token_urlsafe(32)
+    row = await accounts.add_key(
+        connection,
+        key_id=key_id,
+        parent_id=parent_id,
+        account_id=account_id,
+        environment=environment.value if environment else None,
+        name=name,
+        scopes=sorted({scope.value for scope in scopes}),
+        secret_hash=_hash(secret),
+        expires_at=expires_at,
+    )
+    return _as_key(row, f"sg_{_kind(row.environment)}_{key_id.hex}_{secret}")
+
+
+def _kind(environment: str | None) -> str:
+    """The word of a key's text that says whose it is."""
+    return environment or _OPERATOR
+
+
+def _bearer(key: StoredKey) -> Bearer:
+    key_id, scopes = public_id(IdPrefix.KEY, key.id), frozenset(key.scopes)
+    if key.account_id is None or key.environment is None:
+        return Operator(key_id, scopes)
+    return Caller(
+        account_id=key.account_id,
+        environment=Environment(key.environment),
+        key_id=key_id,
+        scopes=scopes,
+        is_suspended=key.account_suspended,
+    )
+
+
+def _has_ended(key: StoredKey) -> bool:
+    """Whether a key, or one that it descends from, is revoked or its time is over."""
+    expires_at = key.expires_at
+    return key.revoked_at is not None or (
+        expires_at is not None and expires_at <= datetime.now(UTC)
+    )
 
 
 def _looked_after_by(caller: Caller) -> list[str]:
@@ -218,16 +469,17 @@ def _looked_after_by(caller: Caller) -> list[str]:
     return [environment.value for environment in Environment]
 
 
-def _as_key(row: Row, secret: str | None = None) -> Key:
+def _as_key(stored: ListedKey, secret: str | None = None) -> Key:
     return Key(
-        id=public_id(IdPrefix.KEY, row["id"]),
-        account_id=row["account_id"],
-        environment=Environment(row["environment"]),
-        name=row["name"],
-        scopes=tuple(row["scopes"]),
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        revoked_at=row["revoked_at"],
-        last_used_at=row["last_used_at"],
+        id=public_id(IdPrefix.KEY, stored.id),
+        parent_id=public_id(IdPrefix.KEY, stored.parent_id) if stored.parent_id else None,
+        account_id=stored.account_id,
+        environment=Environment(stored.environment) if stored.environment else None,
+        name=stored.name,
+        scopes=stored.scopes,
+        created_at=stored.created_at,
+        expires_at=stored.expires_at,
+        revoked_at=stored.revoked_at,
+        last_used_at=stored.last_used_at,
         secret=secret,
     )

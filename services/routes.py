@@ -1,110 +1,165 @@
 """Which providers may carry a message, best first, and how long each may take."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
-from domain.configuration import Configuration, Environment
-from domain.delivery import RouteOption
-from domain.errors import ErrorClass
-from domain.modes import MissingReceiptPolicy, Mode, ModePolicy
+from domain import deadlines
+from domain.binds import ProviderRole
+from domain.configuration import Configuration
+from domain.configuration.routing_key import RoutingKey
+from domain.delivery import RouteOption, Standing
+from domain.error_classes import ErrorClass
+from domain.modes import MissingReceiptPolicy, Mode
 from services.configuration import Configurations
 from store import providers
-from store.database import Connection, Row
+from store.database import Connection
 
-ROUTED_BY = ("environment", "country", "mode", "sender", "network", "account_id")
-"""What routes look at in a message."""
-
-AFTER_VALIDITY = timedelta(seconds=60)
-"""How long after a message's validity its receipt (EXPIRED, most likely) is still waited for."""
-
-_ALIVE_FOR = 0.3
-"""Seconds for which it is remembered which providers are up."""
+_CACHED_FOR = 0.3
+"""Seconds for which the set of providers that are up is cached."""
 
 
 class Routes:
-    """Ranks the providers of routes, by the configuration in force and by who is up."""
+    """Ranks the providers of routes, by the configuration in force and by who is up.
 
-    def __init__(self, configurations: Configurations) -> None:
+    `role` is the one by which the ranked messages are sent: a provider is up if a worker with a
+    bind polls the task queues of this role.
+    """
+
+    def __init__(self, configurations: Configurations, role: ProviderRole) -> None:
         self._configurations = configurations
-        self._alive: frozenset[str] = frozenset()
-        self._alive_until = 0.0
+        self._role = role
+        self._cached: frozenset[str] = frozenset()
+        self._last_up: Mapping[str, datetime] = {}
+        self._cached_until = 0.0
 
     async def options(
-        self, connection: Connection, configuration: Configuration, message: Row
+        self, connection: Connection, configuration: Configuration, key: RoutingKey
     ) -> tuple[int | None, list[RouteOption]]:
-        """The providers of a message's route, best first, and the route's number.
-
-        `message` holds what messages are `ROUTED_BY`.
-        """
-        environment = Environment(message["environment"])
-        found = configuration.route_for(
-            country=message["country"],
-            mode=Mode(message["mode"]),
-            sender=message["sender"],
-            network=message["network"],
-            account=message["account_id"],
-            environment=environment,
-        )
+        """The providers of the route of messages with this key, best first, and the route's number."""
+        found = configuration.route_for(key)
         if found is None:
             return None, []
         number, route = found
-        alive = await self._living(connection)
+        up = await self._up(connection)
         retries = {error: configuration.retry_rule(error) for error in ErrorClass}
-        names = configuration.providers_of(route, environment)
+        names = configuration.providers_of(route, key.environment)
         return number, [
             RouteOption(
                 provider=name,
-                up=name in alive,
+                up=name in up,
+                down_since=None if name in up else self._last_up.get(name),
                 receipts=configuration.providers[name].receipts,
-                recalls=configuration.providers[name].cancel,
+                cancels=configuration.providers[name].cancel,
                 retries=retries,
-                # The order of the list is the ranking, so that the first one scores highest.
-                score=1 - place / len(names),
             )
-            for place, name in enumerate(names)
+            for name in names
         ]
 
-    def explained(self, route: int | None, options: Sequence[RouteOption]) -> dict[str, Any]:
-        """A ranking as the event of a decision shows it."""
+    def explained(
+        self,
+        route: int | None,
+        options: Sequence[RouteOption],
+        standings: Mapping[str, Standing] = MappingProxyType({}),
+    ) -> dict[str, Any]:
+        """A ranking as the event of a decision shows it: best first, and why each was chosen or not."""
         return {
+            "role": self._role.value,
             "configuration": self._configurations.version,
             "route": route,
             "ranking": [
-                {"provider": option.provider, "score": option.score, "up": option.up}
+                {
+                    "provider": option.provider,
+                    "up": option.up,
+                    "standing": standings.get(option.provider),
+                    "down_since": option.down_since.isoformat() if option.down_since else None,
+                }
                 for option in options
             ],
         }
 
-    async def _living(self, connection: Connection) -> frozenset[str]:
-        """Providers with a living worker, remembered for a moment by all messages of this process."""
+    async def _up(self, connection: Connection) -> frozenset[str]:
+        """Providers whose task queues of this role are polled, cached for all messages."""
         now = time.monotonic()
-        if now >= self._alive_until:
-            self._alive = await providers.alive(connection)
-            self._alive_until = now + _ALIVE_FOR
-        return self._alive
+        if now >= self._cached_until:
+            last_up = providers.last_up(connection, self._role)
+            self._cached = await providers.up_for(connection, self._role)
+            self._last_up = await last_up
+            self._cached_until = now + _CACHED_FOR
+        return self._cached
 
 
 def receipt_deadline(configuration: Configuration, provider: str) -> timedelta:
-    """How long a provider's receipts are waited for where another route would be next."""
+    """A provider's own `receipt_deadline`, also if it is not declared any more."""
     declared = configuration.providers.get(provider)
     return declared.receipt_deadline if declared else timedelta(minutes=30)
+
+
+def unknown_until(configuration: Configuration, provider: str, now: datetime) -> datetime:
+    """How long a receipt may still resolve an outcome of this provider that is unknown from now on."""
+    return deadlines.unknown_until(now, receipt_deadline(configuration, provider))
+
+
+def receipt_wait(
+    receipt_by: datetime, missing_receipt: MissingReceiptPolicy | None, now: datetime
+) -> timedelta | None:
+    """What bounds a provider's tries to deliver, beside the validity; None where nothing does.
+
+    A message whose listener gets a report of the missing receipt is still to be delivered after that.
+    """
+    return None if missing_receipt is MissingReceiptPolicy.TELL_LISTENER else receipt_by - now
 
 
 def receipt_by(
     configuration: Configuration,
     provider: str,
-    policy: ModePolicy,
+    mode: Mode,
+    requested: timedelta | None,
     valid_until: datetime,
     now: datetime,
+    *,
+    alternatives: int,
+    missing_receipt: MissingReceiptPolicy | None = None,
 ) -> datetime:
     """How long to wait for the receipt of an attempt that starts now.
 
-    A silent phone is usually off, so most messages wait until they are no longer valid; those
-    that must arrive go to the next route after the provider's deadline.
+    `requested` and `missing_receipt` are what the message's request asked for, if anything;
+    `alternatives` as in `domain.delivery.Submit`.
     """
-    at_last = valid_until + AFTER_VALIDITY
-    if policy.missing_receipt is MissingReceiptPolicy.EXPIRE:
-        return at_last
-    return min(at_last, now + receipt_deadline(configuration, provider))
+    policy = configuration.mode_policy(mode).for_message(missing_receipt)
+    deadline = deadlines.receipt_deadline(
+        requested,
+        policy.receipt_deadline,
+        receipt_deadline(configuration, provider),
+        next_route=policy.must_arrive,
+    )
+    return deadlines.receipt_by(
+        now,
+        valid_until,
+        deadline,
+        next_route=policy.must_arrive,
+        alternatives=alternatives,
+    )
+
+
+def receipt_by_after_enroute(
+    configuration: Configuration,
+    provider: str,
+    mode: Mode,
+    receipt_by: datetime,
+    at: datetime,
+    valid_until: datetime,
+    missing_receipt: MissingReceiptPolicy | None = None,
+) -> datetime:
+    """How long to wait for the receipt of an attempt after an ENROUTE receipt that came at `at`.
+
+    As long as without it, once more: by the mode where the next route follows, else by the provider.
+    """
+    policy = configuration.mode_policy(mode).for_message(missing_receipt)
+    own = receipt_deadline(configuration, provider)
+    deadline = deadlines.receipt_deadline(
+        None, policy.receipt_deadline, own, next_route=policy.must_arrive
+    )
+    return deadlines.receipt_by_after_enroute(receipt_by, at, deadline or own, valid_until)

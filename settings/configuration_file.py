@@ -3,20 +3,29 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from domain.configuration import Configuration
+from domain.configuration import ALLOWED_SECRETS, Configuration, ProviderConfiguration
+from domain.configuration.providers.types import BUILT_IN_TYPES, PROVIDER_TYPES, section_class
+from domain.secrets import AllowedSecrets
+from settings.reference_mistakes import unknown_providers
 from settings.sentences import sentence_about
+from settings.toml_limits import TomlLimit, check_limits
 from settings.toml_positions import Path, Position, Positions, positions_in
 
 _AT = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+MOST_MISTAKES = 20
+"""That are told at once; of the others, only how many they are."""
+_LONGEST_NAME = 64
+ProviderClasses: TypeAlias = Mapping[str, type[ProviderConfiguration]]
+"""The classes of providers that a configuration may declare, by type."""
 _KEY = "[key]"  # pydantic's mark for an error in a mapping's key
 
 
@@ -40,17 +49,31 @@ class Mistake:
 
 
 class ConfigurationMistakes(Exception):
-    """The configuration cannot be used; `mistakes` has all of them, in the order of the lines."""
+    """The configuration cannot be used; `mistakes` has some of them, in the order of the lines.
+
+    `more` is how many others there are.
+    """
 
     loggable = True
 
-    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+    def __init__(self, mistakes: Iterable[Mistake], more: int = 0) -> None:
         self.mistakes = tuple(sorted(set(mistakes)))
-        super().__init__("\n".join(map(str, self.mistakes)))
+        self.more = more
+        rest = [f"and {more} more"] if more else []
+        super().__init__("\n".join([*map(str, self.mistakes), *rest]))
 
 
-def read_configuration(path: FilePath) -> tuple[str, Configuration]:
+def read_configuration(
+    path: FilePath,
+    allowed: AllowedSecrets | None = None,
+    types: ProviderClasses = BUILT_IN_TYPES,
+) -> tuple[str, Configuration]:
     """The text of a configuration file, and what it says.
+
+    Args:
+        path: of the file.
+        allowed: as in `parse_configuration`.
+        types: as in `parse_configuration`.
 
     Raises:
         ConfigurationMistakes: it cannot be read, or is wrong.
@@ -66,32 +89,87 @@ def read_configuration(path: FilePath) -> tuple[str, Configuration]:
         column = len(before[start:].decode(errors="replace")) + 1
         sentence = "this is not UTF-8: save the file in that encoding"
         raise ConfigurationMistakes([Mistake(line, column, "", sentence)]) from None
-    return text, parse_configuration(text)
+    return text, parse_configuration(text, allowed, types)
 
 
-def parse_configuration(text: str) -> Configuration:
+def parse_configuration(
+    text: str,
+    allowed: AllowedSecrets | None = None,
+    types: ProviderClasses = BUILT_IN_TYPES,
+) -> Configuration:
     """What a text in TOML says.
 
+    Args:
+        text: the configuration.
+        allowed: which secrets it may refer to, where it is to be applied; without them references
+            are checked by their form alone, as of a configuration that was applied before.
+        types: which providers it may declare.
+
     Raises:
-        ConfigurationMistakes: with every mistake, but for those that hide behind another one:
-            a mistake of syntax hides all that are not, and wrong values hide wrong references.
+        ConfigurationMistakes: with the first mistakes and how many more there are, but for those
+            that hide behind another one: a mistake of syntax hides all that are not.
     """
     try:
+        check_limits(text)
         values = tomllib.loads(text)
         positions = positions_in(text)
+    except TomlLimit as limit:
+        line = text.count("\n", 0, limit.at) + 1
+        column = limit.at - text.rfind("\n", 0, limit.at)
+        raise ConfigurationMistakes([Mistake(line, column, "", limit.sentence)]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationMistakes([_of_syntax(str(error), text)]) from None
-    except RecursionError:
-        raise ConfigurationMistakes([_of_all("the lists are nested too deeply")]) from None
+    unusable = [_of_nul(path, positions) for path in _with_nul(values)]
+    if unusable:
+        raise ConfigurationMistakes(unusable[:MOST_MISTAKES], more=len(unusable[MOST_MISTAKES:]))
     try:
-        return Configuration.model_validate(values)
+        return Configuration.model_validate(
+            values, context={ALLOWED_SECRETS: allowed, PROVIDER_TYPES: types}
+        )
     except ValidationError as error:
         details = error.errors(include_url=False)
-    raise ConfigurationMistakes(_mistake(each, values, positions) for each in details)
+    found = [_mistake(each, values, positions, types) for each in details]
+    # Pydantic looks at references only once all values are right.
+    found += [_at_value(path, positions, sentence) for path, sentence in unknown_providers(values)]
+    found = sorted(set(found))
+    raise ConfigurationMistakes(found[:MOST_MISTAKES], more=len(found[MOST_MISTAKES:]))
+
+
+def mistake_at(text: str, path: Path, sentence: str) -> Mistake:
+    """A mistake in the value at this path of a text that could be parsed."""
+    return _at_value(path, positions_in(text), sentence)
+
+
+def _at_value(path: Path, positions: Positions, sentence: str) -> Mistake:
+    at = positions.of_value(path)
+    return Mistake(at.line, at.column, _written(path), sentence)
 
 
 def _of_all(sentence: str) -> Mistake:
     return Mistake(0, 0, "", sentence)
+
+
+def _with_nul(value: Any, path: Path = ()) -> Iterator[Path]:
+    """Where a NUL is, in a key or a value: neither Postgres nor the system takes one."""
+    match value:
+        case str() if "\0" in value:
+            yield path
+        case dict():
+            for key, each in value.items():
+                if "\0" in key:
+                    yield (*path, key)
+                else:
+                    yield from _with_nul(each, (*path, key))
+        case list():
+            for place, each in enumerate(value):
+                yield from _with_nul(each, (*path, place))
+        case _:
+            pass
+
+
+def _of_nul(path: Path, positions: Positions) -> Mistake:
+    at = positions.of_value(path)
+    return Mistake(at.line, at.column, _written(path), "there is a NUL in it: take it out")
 
 
 def _of_syntax(message: str, text: str) -> Mistake:
@@ -105,7 +183,9 @@ def _of_syntax(message: str, text: str) -> Mistake:
     return Mistake(line, column, "", f"this is not TOML: {what[:1].lower()}{what[1:]}")
 
 
-def _mistake(details: ErrorDetails, values: Mapping[str, Any], positions: Positions) -> Mistake:
+def _mistake(
+    details: ErrorDetails, values: Mapping[str, Any], positions: Positions, types: ProviderClasses
+) -> Mistake:
     path = _path_in(values, details["loc"])
     kind = details["type"]
     sentence = sentence_about(details)
@@ -116,7 +196,7 @@ def _mistake(details: ErrorDetails, values: Mapping[str, Any], positions: Positi
     else:
         at = positions.of_value(path)
     if kind == "extra_forbidden":
-        sentence += _suggestion(path[-1], _keys_at(path[:-1]))
+        sentence += _suggestion(path[-1], _keys_at(path[:-1], values, types))
     elif kind in {"enum", "literal_error"}:
         expected = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
         sentence += _suggestion(details["input"], expected)
@@ -151,18 +231,21 @@ def _written(path: Path) -> str:
             text += f"[{step}]"
         else:
             plain = re.fullmatch(r"[A-Za-z0-9_-]+", step)
-            text += ("." if text else "") + (step if plain else f'"{step}"')
+            name = step if len(step) <= _LONGEST_NAME else f"{step[:_LONGEST_NAME]}…"
+            text += ("." if text else "") + (name if plain else f'"{name}"')
     return text
 
 
 def _suggestion(given: object, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(given).lower(), list(known), n=1)
+    close = difflib.get_close_matches(str(given)[:_LONGEST_NAME].lower(), list(known), n=1)
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
-def _keys_at(path: Path) -> list[str]:
+def _keys_at(path: Path, values: Mapping[str, Any], types: ProviderClasses) -> list[str]:
     """The keys that the configuration knows in the table at this path."""
     annotation: Any = Configuration
+    if path[:1] == ("providers",) and len(path) > 1:
+        annotation, path = section_class(values["providers"][path[1]], types), path[2:]
     for step in path:
         annotation = _below(annotation, step)
     return [

@@ -16,7 +16,9 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from domain.configuration import Configuration, format_duration
+from domain.configuration import Configuration, ProviderConfiguration, format_duration
+from domain.configuration.names import AccountId
+from domain.configuration.providers.types import BUILT_IN_TYPES
 from settings.configuration_file import members_of
 from settings.settings import Settings, is_secret, variable_of
 
@@ -57,7 +59,10 @@ def _keys(prefix: str, model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]
         inner, mark = _model_below(field.annotation)
         if inner is None or field.description:
             yield f"{prefix}{name}", field
-        if inner is not None:
+        if inner is ProviderConfiguration:
+            for each in dict.fromkeys(BUILT_IN_TYPES.values()):
+                yield from _keys(f"{prefix}{name}{mark}.", each)
+        elif inner is not None:
             yield from _keys(f"{prefix}{name}{mark}.", inner)
 
 
@@ -75,6 +80,8 @@ def _model_below(annotation: Any) -> tuple[type[BaseModel] | None, str]:
 
 
 def _key_word(annotation: Any) -> str:
+    if annotation == AccountId:
+        return "id"
     (member,) = members_of(annotation)
     if isinstance(member, type) and issubclass(member, Enum):
         return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", member.__name__).lower()

@@ -13,44 +13,46 @@ _PATTERNS: Mapping[str, str] = MappingProxyType(
     {
         r"^[a-z][a-z0-9_-]{0,31}$": "a name has up to 32 lower-case letters, digits, _ and -, "
         "and begins with a letter",
-        r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$": "an account's name has up to 64 letters, digits, "
-        "_ and -, and begins with a letter or digit",
+        r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$": "an account's id (`smsctl account list`) has up to 64 letters, "
+        "digits, _ and -, and begins with a letter or digit",
         r"^([0-9]{5,6}|unknown)$": 'a network is its MCC and MNC as five or six digits, or "unknown"',
-        r"^([0-9A-Fa-f]{2}){0,255}$": "it is written as pairs of hexadecimal digits, at most 255",
-        r"^[\x21-\x7e]{1,15}$": "it has 1 to 15 characters of ASCII, without blanks (SMPP 3.4, 4.1.1)",
-        r"^[\x20-\x7e]{0,12}$": "it has at most 12 characters of ASCII (SMPP 3.4, 4.1.1)",
-        r"^https?://[^\s/?#]+\S*$": "it is an address that begins with https:// or http://",
-        r"^[^\s:/]+:[0-9]{1,5}$": "it is written as host:port",
+        r"^([0-9A-Fa-f]{2}){0,255}$": "it must be written as pairs of hexadecimal digits, at most 255",
+        r"^[\x21-\x7e]{1,15}$": "it must have 1 to 15 characters of ASCII, without blanks (SMPP 3.4, 4.1.1)",
+        r"^[\x20-\x7e]{0,12}$": "it must have at most 12 characters of ASCII (SMPP 3.4, 4.1.1)",
+        r"^[^\s,;:=]{1,32}$": "a state of receipts is 1 to 32 characters as they stand behind `stat:`, "
+        "without blanks and without any of , ; : =",
+        r"^https?://[^\s/?#]+\S*$": "it must be an address that begins with https:// or http://",
+        r"^[^\s:/]+:[0-9]{1,5}$": "it must be written as host:port",
     }
 )
 
 _TEMPLATES: Mapping[str, str] = MappingProxyType(
     {
         "missing": "it is missing",
-        "string_type": "it is a text, in quotes",
-        "int_type": "it is a whole number, without quotes",
-        "int_parsing": "it is a whole number",
-        "int_from_float": "it is a whole number",
-        "float_type": "it is a number, without quotes",
-        "float_parsing": "it is a number",
-        "finite_number": "it is a finite number",
-        "bool_type": "it is true or false, without quotes",
-        "bool_parsing": "it is true or false",
-        "tuple_type": "it is a list, in [ ]",
-        "dict_type": "it is a table",
-        "model_type": "it is a table",
-        "model_attributes_type": "it is a table",
-        "path_type": "it is a path",
-        "enum": "it is one of {expected}",
-        "literal_error": "it is one of {expected}",
-        "greater_than": "it is more than {gt}",
-        "greater_than_equal": "it is at least {ge}",
-        "less_than": "it is less than {lt}",
-        "less_than_equal": "it is at most {le}",
-        "string_too_short": "it has at least {min_length} characters",
-        "string_too_long": "it has at most {max_length} characters",
-        "too_short": "it has at least {min_length} entries",
-        "too_long": "it has at most {max_length} entries",
+        "string_type": "it must be a text, in quotes",
+        "int_type": "it must be a whole number, without quotes",
+        "int_parsing": "it must be a whole number",
+        "int_from_float": "it must be a whole number",
+        "float_type": "it must be a number, without quotes",
+        "float_parsing": "it must be a number",
+        "finite_number": "it must be a finite number",
+        "bool_type": "it must be true or false, without quotes",
+        "bool_parsing": "it must be true or false",
+        "tuple_type": "it must be a list, in [ ]",
+        "dict_type": "it must be a table",
+        "model_type": "it must be a table",
+        "model_attributes_type": "it must be a table",
+        "path_type": "it must be a path",
+        "enum": "it must be one of {expected}",
+        "literal_error": "it must be one of {expected}",
+        "greater_than": "it must be more than {gt}",
+        "greater_than_equal": "it must be at least {ge}",
+        "less_than": "it must be less than {lt}",
+        "less_than_equal": "it must be at most {le}",
+        "string_too_short": "it must have at least {min_length} characters",
+        "string_too_long": "it must have at most {max_length} characters",
+        "too_short": "it must have at least {min_length} entries",
+        "too_long": "it must have at most {max_length} entries",
         "extra_forbidden": "there is no such key",
     }
 )
@@ -66,9 +68,15 @@ def sentence_about(details: ErrorDetails) -> str:
         case "string_pattern_mismatch" if context["pattern"] in _PATTERNS:
             return _PATTERNS[context["pattern"]]
         case _ if kind in _TEMPLATES:
-            return _TEMPLATES[kind].format_map(context)
+            return _TEMPLATES[kind].format_map(
+                {name: _number(value) for name, value in context.items()}
+            )
         case _:
             return _lower(details["msg"])
+
+
+def _number(value: object) -> object:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _lower(text: str) -> str:

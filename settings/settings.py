@@ -1,4 +1,4 @@
-"""What a process of the server is told by its environment; everything else is configuration.
+"""Settings of a process, from its environment variables; everything else is configuration.
 
 `docs/configuration.md` lists the variables; `settings/reference.py` writes that list from here.
 """
@@ -6,10 +6,19 @@
 import os
 from datetime import timedelta
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
@@ -19,6 +28,7 @@ from pydantic_settings import (
 )
 
 from domain.configuration import Duration, parse_duration
+from domain.secrets import AllowedSecrets
 from settings.secrets import SecretMissing, read_secret_file
 from settings.sentences import sentence_about
 
@@ -55,7 +65,7 @@ class SettingsMistakes(Exception):
 
 def _postgres(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
-        raise ValueError("it is written like postgresql://user:password@host:5432/database")
+        raise ValueError("it must be written like postgresql://user:password@host:5432/database")
     return url
 
 
@@ -73,12 +83,34 @@ def _long_enough(key: SecretStr) -> SecretStr:
     return key
 
 
+def _comma_separated(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part for each in value.split(",") if (part := each.strip()))
+    return value
+
+
+def _folder(path: str) -> str:
+    place = PurePosixPath(path)
+    if not place.is_absolute() or ".." in place.parts or place == PurePosixPath("/"):
+        raise ValueError('each is the absolute path of a folder, without ".." and not "/" itself')
+    return str(place)
+
+
 def _http(address: str) -> str:
     if not address.startswith(("http://", "https://")):
-        raise ValueError("it is an address such as http://127.0.0.1:4318")
+        raise ValueError("it must be an address such as http://127.0.0.1:4318")
     return address
 
 
+def _readable(path: Path) -> Path:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"the file cannot be read: {error.strerror}") from None
+    return path
+
+
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PortOrOff = Annotated[int, Field(ge=0, le=65535)]
 
@@ -102,10 +134,22 @@ class Settings(BaseSettings):
         description="The Postgres database, as postgresql://user:password@host:5432/name.",
     )
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
-        10, description="Connections that this process keeps open at most."
+        10, description="Maximum number of connections of this process."
     )
     database_pool_timeout: Duration = Field(
-        parse_duration("5s"), description="How long to wait for one of them."
+        parse_duration("5s"),
+        description="How long to wait for a free connection, or for a new one.",
+    )
+    database_statement_timeout: Duration = Field(
+        parse_duration("10s"),
+        description="How long a statement may take. A database that is silent for two seconds "
+        "longer counts as away.",
+    )
+    database_read_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
+        5, description="Maximum number of further connections, which only reads by the API use."
+    )
+    database_read_timeout: Duration = Field(
+        parse_duration("10s"), description="How long a statement of such a read may take."
     )
 
     temporal_address: Annotated[str, StringConstraints(pattern=r"^[^\s:/]+:[0-9]{1,5}$")] = Field(
@@ -119,22 +163,29 @@ class Settings(BaseSettings):
     temporal_api_key: SecretStr | None = Field(
         None,
         validation_alias="TEMPORAL_API_KEY",
-        description="Key for a Temporal that asks for one; switches TLS on.",
+        description="API key, if Temporal requires one; switches TLS on.",
     )
     temporal_tls: bool = Field(
-        False, validation_alias="TEMPORAL_TLS", description="Whether to connect by TLS."
+        False,
+        validation_alias="TEMPORAL_TLS",
+        description="Whether to connect by TLS; each of the following four switches it on, too.",
     )
-    temporal_tls_server_ca_cert_path: Path | None = Field(
+    temporal_tls_server_ca_cert_path: ReadableFile | None = Field(
         None,
         validation_alias="TEMPORAL_TLS_SERVER_CA_CERT_PATH",
-        description="File of the authorities to trust; the system's otherwise.",
+        description="File of the certificate authorities to trust; by default those of the system.",
     )
-    temporal_tls_client_cert_path: Path | None = Field(
+    temporal_tls_server_name: str | None = Field(
+        None,
+        validation_alias="TEMPORAL_TLS_SERVER_NAME",
+        description="Name in the server's certificate, if it differs from TEMPORAL_ADDRESS.",
+    )
+    temporal_tls_client_cert_path: ReadableFile | None = Field(
         None,
         validation_alias="TEMPORAL_TLS_CLIENT_CERT_PATH",
-        description="File of our certificate, where Temporal asks for one.",
+        description="File of the gateway's certificate, if Temporal requires one.",
     )
-    temporal_tls_client_key_path: Path | None = Field(
+    temporal_tls_client_key_path: ReadableFile | None = Field(
         None,
         validation_alias="TEMPORAL_TLS_CLIENT_KEY_PATH",
         description="File of that certificate's private key.",
@@ -142,6 +193,21 @@ class Settings(BaseSettings):
 
     config: Path | None = Field(
         None, description="The configuration file; without it the newest stored version is used."
+    )
+    allowed_secret_variables: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ...],
+        BeforeValidator(_comma_separated),
+    ] = Field(
+        ("SMSGATEWAY_SECRET_",),
+        description="How the environment variables begin that secret references of the "
+        "configuration may name (`env:`); several with commas. The same in every process.",
+    )
+    allowed_secret_folders: Annotated[
+        tuple[Annotated[str, AfterValidator(_folder)], ...], BeforeValidator(_comma_separated)
+    ] = Field(
+        ("/run/secrets",),
+        description="Folders below which secret references of the configuration may name files "
+        "(`file:`), and private keys lie; several with commas. The same in every process.",
     )
     recipient_hash_key: Annotated[SecretStr, AfterValidator(_long_enough)] = Field(
         description="Key of the hash by which recipients are found; at least 32 characters, "
@@ -160,15 +226,29 @@ class Settings(BaseSettings):
         8 * 1024 * 1024,
         description="Largest request body that a batch may have, in bytes.",
     )
+    max_header_bytes: Annotated[int, Field(ge=4096, le=1024 * 1024)] = Field(
+        32 * 1024,
+        description="Largest request line and headers together that the API reads, in bytes.",
+    )
+    request_timeout: Duration = Field(
+        parse_duration("60s"),
+        description="How long the API waits for the headers of a request, then for its body, and "
+        "then for the client to read something of the response.",
+    )
+    max_connections: Annotated[int, Field(ge=10, le=100_000)] = Field(
+        1000,
+        description="Connections that this process of the API keeps open at most; it needs as many "
+        "file descriptors.",
+    )
     workflow_starts: Annotated[int, Field(ge=0, le=100_000)] = Field(
         15,
         description="Single messages a second that get a workflow each, over all processes of the "
-        "API; what comes faster is accepted in groups that share one.",
+        "API; what comes faster is accepted in groups that share one. Critical messages always get one.",
     )
     retention: Annotated[Duration, AfterValidator(_until_all_are_told)] | None = Field(
         None,
         description="How long messages that are over are kept, from their acceptance, such as "
-        "90d; without it for ever. At least 7d, so that everybody was told.",
+        "90d; without it for ever. At least 7d, so that all callbacks have ended.",
     )
     allow_private_callbacks: bool = Field(
         False,
@@ -195,6 +275,45 @@ class Settings(BaseSettings):
     build_folder: Path = Field(
         Path("build"), description="Where the embedded stack keeps its data and `run.json`."
     )
+
+    @model_validator(mode="after")
+    def _client_certificate_has_its_key(self) -> Self:
+        given = (self.temporal_tls_client_cert_path, self.temporal_tls_client_key_path)
+        if (given[0] is None) != (given[1] is None):
+            raise ValueError(
+                "TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH belong together: "
+                "set both or neither"
+            )
+        return self
+
+    @property
+    def uses_tls_for_temporal(self) -> bool:
+        """Whether Temporal is reached by TLS: nothing that belongs to it is ignored without it."""
+        return self.temporal_tls or any(
+            (
+                self.temporal_api_key,
+                self.temporal_tls_server_ca_cert_path,
+                self.temporal_tls_server_name,
+                self.temporal_tls_client_cert_path,
+            )
+        )
+
+    @cached_property
+    def allowed_secrets(self) -> AllowedSecrets:
+        """What secret references of the configuration may name; never these settings themselves."""
+        fields = type(self).model_fields.items()
+        secret = {variable_of(name, field) for name, field in fields if is_secret(field)}
+        files = [os.environ.get(f"{variable}_FILE") for variable in secret]
+        key = self.temporal_tls_client_key_path
+        return AllowedSecrets(
+            variables=self.allowed_secret_variables,
+            folders=self.allowed_secret_folders,
+            reserved_variables=frozenset(
+                {variable_of(name, field) for name, field in fields}
+                | {f"{variable}_FILE" for variable in secret}
+            ),
+            reserved_files=frozenset(filter(None, [*files, str(key) if key else None])),
+        )
 
     @classmethod
     def settings_customise_sources(
@@ -245,6 +364,17 @@ class _SecretFiles(PydanticBaseSettingsSource):
             if value:
                 found[name] = value
         return found
+
+
+def offline_settings() -> Settings:
+    """The settings of a process that uses neither database nor keys; it needs no variables.
+
+    Raises:
+        SettingsMistakes: a variable that is set is wrong.
+    """
+    return load_settings(
+        database_url="postgresql://none", recipient_hash_key="not used".ljust(_SHORTEST_KEY)
+    )
 
 
 def load_settings(**given: Any) -> Settings:

@@ -34,24 +34,34 @@ class Position:
     column: int
 
 
+_Point = tuple[int, int]
+"""Row, and octets before it in that row, from 0."""
+
+
 @dataclass(slots=True)
 class Positions:
-    """The positions of a document's keys and values."""
+    """The positions of a document's keys and values; only those that are looked up are computed."""
 
-    keys: dict[Path, Position] = field(default_factory=dict)
-    values: dict[Path, Position] = field(default_factory=dict)
+    lines: list[bytes]
+    keys: dict[Path, _Point] = field(default_factory=dict)
+    values: dict[Path, _Point] = field(default_factory=dict)
 
     def of_key(self, path: Path) -> Position:
         """Where the key stands; if it is nowhere, where the nearest table around it does."""
         for length in range(len(path), 0, -1):
             found = self.keys.get(path[:length]) or self.values.get(path[:length])
             if found:
-                return found
+                return self._position(found)
         return Position(1, 1)
 
     def of_value(self, path: Path) -> Position:
         """Where the value stands; if it is nowhere, as `of_key`."""
-        return self.values.get(path) or self.of_key(path)
+        found = self.values.get(path)
+        return self._position(found) if found else self.of_key(path)
+
+    def _position(self, point: _Point) -> Position:
+        row, octets = point
+        return Position(row + 1, len(self.lines[row][:octets].decode(errors="replace")) + 1)
 
 
 def positions_in(text: str) -> Positions:
@@ -62,9 +72,8 @@ def positions_in(text: str) -> Positions:
 class _Walk:
     def __init__(self, text: str) -> None:
         source = text.encode()
-        self._lines = source.split(b"\n")
         self._lengths: dict[Path, int] = {}  # of lists of tables, which grow header by header
-        self.positions = Positions()
+        self.positions = Positions(source.split(b"\n"))
         for node in Parser(_LANGUAGE).parse(source).root_node.named_children:
             if node.type == "pair":
                 self._pair((), node)
@@ -82,7 +91,7 @@ class _Walk:
                 self._lengths[path] = self._lengths.get(path, 0) + 1
             if path in self._lengths:
                 path = (*path, self._lengths[path] - 1)
-                self.positions.keys.setdefault(path, self._position(key))
+                self._note_key(path, key)
         for pair in pairs:
             if pair.type == "pair":
                 self._pair(path, pair)
@@ -96,7 +105,7 @@ class _Walk:
         self._value(path, value)
 
     def _value(self, path: Path, node: Node) -> None:
-        self.positions.values.setdefault(path, self._position(node))
+        self.positions.values.setdefault(path, _point(node))
         if node.type == "inline_table":
             for pair in node.named_children:
                 if pair.type == "pair":
@@ -107,16 +116,19 @@ class _Walk:
                 self._value((*path, place), entry)
 
     def _note_key(self, path: Path, node: Node) -> None:
-        self.positions.keys.setdefault(path, self._position(node))
+        self.positions.keys.setdefault(path, _point(node))
 
-    def _position(self, node: Node) -> Position:
-        row, octets = node.start_point
-        return Position(row + 1, len(self._lines[row][:octets].decode(errors="replace")) + 1)
+
+def _point(node: Node) -> _Point:
+    row, octets = node.start_point
+    return row, octets
 
 
 def _keys(node: Node) -> list[tuple[str, Node]]:
     if node.type == "dotted_key":
         return [pair for child in node.named_children for pair in _keys(child)]
     written = (node.text or b"").decode()
+    if node.type == "bare_key":
+        return [(written, node)]
     # A quoted key has the escapes of a string: the reader of TOML itself knows them best.
     return [(next(iter(tomllib.loads(f"{written} = 0"))), node)]

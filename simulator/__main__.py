@@ -6,6 +6,7 @@ When it is ready it prints one line of JSON to standard output:
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from simulator.behaviour import Setup
+from simulator.control import ControlServer
 from simulator.smsc import Smsc
 from telemetry.process import EXIT_MISCONFIGURED, run
 
@@ -65,7 +67,7 @@ def _setup(options: argparse.Namespace) -> Setup:
     default: dict[str, Any] = {}
     dialect: dict[str, Any] = {}
     if options.refuse is not None:
-        default |= {"answer": "refuse", "status": options.refuse}
+        default |= {"response": "refuse", "status": options.refuse}
     if options.latency is not None:
         default["latency"] = options.latency
     if options.receipt_after is not None:
@@ -109,7 +111,6 @@ async def _serve(
         options.name,
         host=options.host,
         port=options.port,
-        control_port=options.control_port,
         credentials=credentials,
         behaviour=setup.default,
         numbers=setup.numbers,
@@ -118,26 +119,35 @@ async def _serve(
         test_numbers=setup.test_numbers,
         keep=options.keep,
     )
-    try:
-        await smsc.start()
-    except OSError as why:
-        print(  # noqa: T201 - to the person who started it
-            f"Cannot listen on {options.host}: {why.strerror}. Choose another port, or 0 for a free one.",
-            file=sys.stderr,
-        )
-        return EXIT_MISCONFIGURED
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            control = await _start(smsc, options, stack)
+        except OSError as why:
+            print(  # noqa: T201 - to the person who started it
+                f"Cannot listen on {options.host}: {why.strerror}. Choose another port, or 0 for a free one.",
+                file=sys.stderr,
+            )
+            return EXIT_MISCONFIGURED
         addresses = {
             "name": smsc.name,
             "host": options.host,
             "port": smsc.port,
-            "control": smsc.control_url,
+            "control": control.url if control is not None else None,
         }
         print(json.dumps(addresses), flush=True)  # noqa: T201 - what its starter waits for
         await stop.wait()
-    finally:
-        await smsc.stop()
     return 0
+
+
+async def _start(
+    smsc: Smsc, options: argparse.Namespace, stack: contextlib.AsyncExitStack
+) -> ControlServer | None:
+    """Start the SMSC, and its control page if a port was given for it, until `stack` is closed."""
+    await stack.enter_async_context(smsc)
+    if options.control_port is None:
+        return None
+    control = ControlServer(smsc, options.host, options.control_port)
+    return await stack.enter_async_context(control)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from domain.encoding import DefaultAlphabet
 from domain.receipts import ReceiptState
-from smpp.pdus import Status
+from smpp.statuses import Status
 
 _HIGHEST_STATUS: Final = 0xFFFFFFFF
 
@@ -64,7 +64,7 @@ class _Described(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Answer(StrEnum):
+class Response(StrEnum):
     """What comes back for a submit_sm."""
 
     ACCEPT = "accept"
@@ -81,7 +81,7 @@ class ReceiptStep(_Described):
 
     state: ReceiptState = ReceiptState.DELIVERED
     after: Seconds = 0.05
-    """Seconds from the answer to the submit, or from reading it when it is not answered."""
+    """Seconds from the response to the submit, or from reading it when it is not answered."""
     error: str = Field(default="", pattern=r"^[0-9A-Za-z]{0,3}$")
     """The `err:` of the receipt's text; empty for the usual one of the state."""
     copies: int = Field(default=1, ge=1, le=10)
@@ -95,16 +95,16 @@ DELIVERED: Final = (ReceiptStep(),)
 class Behaviour(_Described):
     """What happens to a message; by default it is accepted at once and soon delivered."""
 
-    answer: Answer = Answer.ACCEPT
+    response: Response = Response.ACCEPT
     status: StatusCode = int(Status.ESME_RSUBMITFAIL)
-    """The refusal, when `answer` is `refuse`."""
+    """The refusal, when `response` is `refuse`."""
     times: int | None = Field(default=None, ge=1)
-    """So many submits of a number get `answer`, the next one is accepted; None: all of them get it.
+    """So many submits of a number get `response`, the next one is accepted; None: all of them get it.
 
     Counted for each number and part; the count begins again after a submit was accepted.
     """
     part: int | None = Field(default=None, ge=1, le=255)
-    """Only this part gets `answer`; the others are accepted. None: every part."""
+    """Only this part gets `response`; the others are accepted. None: every part."""
     taken: bool = False
     """Whether a message whose submit was not answered is delivered all the same."""
     latency: Seconds = 0
@@ -152,16 +152,32 @@ class Dialect(_Described):
 
     id_in_response: IdForm = IdForm.DECIMAL
     """Also the form that query_sm and cancel_sm are asked in."""
+    capitals_in_response: bool = False
+    """Hexadecimal ids are in capitals in the response, and in small letters elsewhere."""
     id_in_receipt: IdForm = IdForm.DECIMAL
+    """The id in the text of a receipt."""
+    id_in_tlv: IdForm | None = None
+    """The id in receipted_message_id; None for that of `id_in_receipt`."""
     receipt_tlvs: bool = True
     """Receipts carry receipted_message_id and message_state, and network_error_code on failure."""
     receipt_text: bool = True
     """Receipts carry the text `id:… stat:…` of SMPP 3.4, appendix B."""
+    receipt_states: Mapping[ReceiptState, Annotated[str, Field(pattern=r"^[!-~]{1,32}$")]] = {}
+    """What the text has behind `stat:` instead of the words of appendix B."""
+    receipt_data_coding: int = Field(default=0, ge=0, le=255)
+    """The data_coding of receipts, whose text is ASCII all the same."""
+    receipt_padding: int = Field(default=0, ge=0, le=8)
+    """NULs at the end of the text."""
     receipts_by: ReceiptCommand = ReceiptCommand.DELIVER_SM
     echo_reference: bool = True
     """Receipts carry the submit's user_message_reference."""
     alphabet: DefaultAlphabet = DefaultAlphabet.GSM7
     """What data_coding 0 means here."""
+
+    def response_id(self, number: int) -> str:
+        """An id as submit_sm_resp has it."""
+        written = self.id_in_response.write(number)
+        return written.upper() if self.capitals_in_response else written
 
     @model_validator(mode="after")
     def _says_which_message(self) -> Self:
@@ -223,7 +239,7 @@ def _receipts(*steps: tuple[ReceiptState, float]) -> tuple[ReceiptStep, ...]:
 def _refused(status: Status, why: str) -> NumberMeaning:
     return _means(
         f"refused with {status.name} (0x{status:02X}): {why}",
-        answer=Answer.REFUSE,
+        response=Response.REFUSE,
         status=int(status),
     )
 
@@ -250,15 +266,15 @@ TEST_NUMBERS: Mapping[str, NumberMeaning] = MappingProxyType(
         "22": _means("expired (EXPIRED)", receipts=_receipts((ReceiptState.EXPIRED, 0.05))),
         "23": _means("deleted (DELETED)", receipts=_receipts((ReceiptState.DELETED, 0.05))),
         "24": _means(
-            "state not known (UNKNOWN), and nothing after it",
+            "state unknown (UNKNOWN), and no further receipt",
             receipts=_receipts((ReceiptState.UNKNOWN, 0.05)),
         ),
         "25": _means(
-            "phone is off: nothing until the validity is over, then EXPIRED",
+            "phone is off: no receipt until the validity is over, then EXPIRED",
             receipts=_receipts((ReceiptState.DELIVERED, _NEVER_REACHED)),
         ),
-        # 30 to 39: delivered, with receipts at other times than one hopes.
-        "30": _means("no receipt, ever", receipts=()),
+        # 30 to 39: delivered, with receipts that are missing, late, repeated or out of order.
+        "30": _means("no receipt", receipts=()),
         "31": _means(
             "receipt late, after 5 s", receipts=_receipts((ReceiptState.DELIVERED, 5))
         ),
@@ -280,14 +296,14 @@ TEST_NUMBERS: Mapping[str, NumberMeaning] = MappingProxyType(
         "41": _means("part 2 is undeliverable", part_receipts={2: _UNDELIVERABLE}),
         "42": _means(
             "part 2 is refused once with ESME_RSYSERR",
-            answer=Answer.REFUSE,
+            response=Response.REFUSE,
             status=int(Status.ESME_RSYSERR),
             times=1,
             part=2,
         ),
         "43": _means(
             "part 2 is refused with ESME_RSUBMITFAIL, every time",
-            answer=Answer.REFUSE,
+            response=Response.REFUSE,
             status=int(Status.ESME_RSUBMITFAIL),
             part=2,
         ),
@@ -302,37 +318,37 @@ TEST_NUMBERS: Mapping[str, NumberMeaning] = MappingProxyType(
         # 50 to 54: refused at first, then accepted and delivered.
         "50": _means(
             "throttled twice, then accepted",
-            answer=Answer.REFUSE,
+            response=Response.REFUSE,
             status=int(Status.ESME_RTHROTTLED),
             times=2,
         ),
         "51": _means(
             "system error once, then accepted",
-            answer=Answer.REFUSE,
+            response=Response.REFUSE,
             status=int(Status.ESME_RSYSERR),
             times=1,
         ),
         "52": _means(
             "queue full twice, then accepted",
-            answer=Answer.REFUSE,
+            response=Response.REFUSE,
             status=int(Status.ESME_RMSGQFUL),
             times=2,
         ),
-        # 70 to 79: no answer, or a slow one.
-        "70": _means("never answered, and lost", answer=Answer.SILENCE),
-        "71": _means("never answered, and delivered", answer=Answer.SILENCE, taken=True),
-        "72": _means("connection reset after the submit, and lost", answer=Answer.RESET),
+        # 70 to 79: no response, or a slow one.
+        "70": _means("no response, and lost", response=Response.SILENCE),
+        "71": _means("no response, and delivered", response=Response.SILENCE, taken=True),
+        "72": _means("connection reset after the submit, and lost", response=Response.RESET),
         "73": _means(
-            "connection reset after the submit, and delivered", answer=Answer.RESET, taken=True
+            "connection reset after the submit, and delivered", response=Response.RESET, taken=True
         ),
         "74": _means(
-            "not answered and lost once, then accepted", answer=Answer.SILENCE, times=1
+            "no response and lost once, then accepted", response=Response.SILENCE, times=1
         ),
         "75": _means(
-            "connection reset and lost once, then accepted", answer=Answer.RESET, times=1
+            "connection reset and lost once, then accepted", response=Response.RESET, times=1
         ),
-        "76": _means("answered after 2 s", latency=2),
-        "77": _means("never answered, delivered, no receipt", answer=Answer.SILENCE,
+        "76": _means("response after 2 s", latency=2),
+        "77": _means("no response, delivered, no receipt", response=Response.SILENCE,
                          taken=True, receipts=()),
     }
 )  # fmt: skip

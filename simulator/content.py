@@ -9,7 +9,9 @@ from typing import Final
 
 from domain.encoding import DefaultAlphabet, decode_text
 from domain.segments import Concatenation, read_udh
-from smpp.pdus import Pdu, Status, Tag
+from smpp.pdus import Pdu
+from smpp.statuses import Status
+from smpp.tlvs import Tag
 
 UDHI: Final = 0x40
 # What fits into one short message on the air (TS 23.040, 9.2.3.16), user data header included.
@@ -95,7 +97,12 @@ def _sar_place(pdu: Pdu) -> Concatenation | None:
         return None
     if reference is None or total is None or number is None:
         raise Unacceptable(Status.ESME_RMISSINGOPTPARAM)
-    if (len(reference), len(total), len(number)) != (2, 1, 1):
+    values = {
+        Tag.SAR_MSG_REF_NUM: reference,
+        Tag.SAR_TOTAL_SEGMENTS: total,
+        Tag.SAR_SEGMENT_SEQNUM: number,
+    }
+    if not all(tag.value_type.fits(octets) for tag, octets in values.items()):
         raise Unacceptable(Status.ESME_RINVPARLEN)
     if not 1 <= number[0] <= total[0]:
         raise Unacceptable(Status.ESME_RINVOPTPARAMVAL)

@@ -10,10 +10,11 @@ import json
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import uvicorn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,9 +25,8 @@ from domain.segments import PartMethod
 from simulator.behaviour import TEST_NUMBERS, Behaviour, Outage, digits_of, is_documented
 from simulator.inbox import Message
 from simulator.page import render
-
-if TYPE_CHECKING:
-    from simulator.smsc import Smsc
+from simulator.smsc import Smsc
+from smpp.tlvs import Tag
 
 _MAX_BODY: Final = 64 * 1024
 _SHOWN_MESSAGES: Final = 100
@@ -34,26 +34,26 @@ _SHORTEST_NUMBER: Final = 7
 _HIDDEN: Final = "(hidden)"
 
 
-class _Asked(BaseModel):
+class _RequestModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class OutageRequest(_Asked):
+class OutageRequest(_RequestModel):
     on: bool
     kind: Outage = Outage.NOT_LISTENING
 
 
-class ResetRequest(_Asked):
+class ResetRequest(_RequestModel):
     after_pdus: int | None = Field(default=None, ge=1)
     """None: now."""
 
 
-class ThrottleRequest(_Asked):
+class ThrottleRequest(_RequestModel):
     above: int | None = Field(default=None, ge=1)
     next: int = Field(default=0, ge=0)
 
 
-class MoRequest(_Asked):
+class MoRequest(_RequestModel):
     source: str = Field(min_length=1, max_length=21)
     destination: str = Field(min_length=1, max_length=21)
     text: str = Field(min_length=1)
@@ -62,7 +62,7 @@ class MoRequest(_Asked):
     order: list[int] | None = Field(default=None, max_length=255)
 
 
-class ReleaseRequest(_Asked):
+class ReleaseRequest(_RequestModel):
     newest_first: bool = False
 
 
@@ -77,7 +77,7 @@ def shown_number(number: str) -> str:
     return number if not digits.isdecimal() or len(digits) < _SHORTEST_NUMBER else _HIDDEN
 
 
-def state_of(smsc: "Smsc") -> dict[str, Any]:
+def state_of(smsc: Smsc) -> dict[str, Any]:
     """What the simulator is, does and has been told, without what it got."""
     above, next_submits = smsc.throttling
     return {
@@ -101,12 +101,13 @@ def state_of(smsc: "Smsc") -> dict[str, Any]:
     }
 
 
-def message_as_json(smsc: "Smsc", message: Message) -> dict[str, Any]:
+def message_as_json(smsc: Smsc, message: Message) -> dict[str, Any]:
     """A message as GET /messages shows it."""
+    is_shown = is_documented(message.destination)
     return {
         "source": shown_number(message.source),
         "destination": shown_number(message.destination),
-        "text": message.text if is_documented(message.destination) else _HIDDEN,
+        "text": message.text if is_shown else _HIDDEN,
         "complete": message.complete,
         "total_parts": message.total,
         "repeated_parts": message.repeated,
@@ -114,19 +115,24 @@ def message_as_json(smsc: "Smsc", message: Message) -> dict[str, Any]:
         "parts": [
             {
                 "number": part.number,
-                "message_id": smsc.dialect.id_in_response.write(part.id),
+                "message_id": smsc.dialect.response_id(part.id),
                 "state": part.state,
                 "system_id": part.system_id,
                 "data_coding": part.content.data_coding,
                 "accepted_at": part.accepted_at.isoformat(),
                 "validity_seconds": part.validity.total_seconds(),
+                "tlvs": {
+                    f"0x{tlv.tag:04X}": tlv.value.hex() if is_shown else _HIDDEN
+                    for tlv in part.tlvs
+                    if tlv.tag != Tag.MESSAGE_PAYLOAD
+                },
             }
             for part in message.parts
         ],
     }
 
 
-def counts_of(smsc: "Smsc") -> dict[str, Any]:
+def counts_of(smsc: Smsc) -> dict[str, Any]:
     """Everything that was counted, and the duplicates among the messages that are kept."""
     return {
         **smsc.counts.as_json(),
@@ -137,7 +143,7 @@ def counts_of(smsc: "Smsc") -> dict[str, Any]:
 
 
 class _Endpoints:
-    def __init__(self, smsc: "Smsc") -> None:
+    def __init__(self, smsc: Smsc) -> None:
         self._smsc = smsc
 
     async def page(self, _: Request) -> Response:
@@ -251,8 +257,22 @@ def _in_words(invalid: ValidationError) -> str:
     # Places and rules, never the input: it may be somebody's number or text.
     errors = invalid.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(
-        f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in errors
+        f"{'.'.join(map(str, error['loc'])) or 'body'}: {_rule(error)}" for error in errors
     )
+
+
+def _rule(error: ErrorDetails) -> str:
+    match error["type"]:
+        case "extra_forbidden":
+            return "there is no such field: take it out, or correct its name."
+        case "missing":
+            return "it is missing: add it."
+        case "json_invalid":
+            return "it is not JSON: check its quotes, commas and brackets."
+        case "value_error":
+            return f"{error['msg'].removeprefix('Value error, ').removesuffix('.')}."
+        case _:
+            return f"change the value: {error['msg'].replace('Input should be', 'it must be')}."
 
 
 def _number(request: Request) -> str:
@@ -291,7 +311,7 @@ _TITLES: Final = {
 }
 
 
-def control_app(smsc: "Smsc") -> Starlette:
+def control_app(smsc: Smsc) -> Starlette:
     """The ASGI application that steers this SMSC."""
     does = _Endpoints(smsc)
 
@@ -327,9 +347,10 @@ class _Uvicorn(uvicorn.Server):
 
 
 class ControlServer:
-    """The control application, served in this event loop."""
+    """The control application of an SMSC, served in this event loop; an asynchronous context manager."""
 
-    def __init__(self, smsc: "Smsc", host: str, port: int) -> None:
+    def __init__(self, smsc: Smsc, host: str, port: int) -> None:
+        """A server that listens once it is started; port 0 is a free one."""
         self._host = host
         self._port = port
         self._server = _Uvicorn(
@@ -344,6 +365,13 @@ class ControlServer:
             )
         )
         self._serving: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     @property
     def url(self) -> str:

@@ -13,7 +13,8 @@ from typing import Final
 from domain.encoding import DefaultAlphabet
 from domain.receipts import ReceiptState
 from simulator.content import Content
-from smpp.pdus import Pdu, Tlv
+from smpp.pdus import Pdu
+from smpp.tlvs import Tlv
 
 _TEXT: Final = "text"
 _REFERENCE: Final = "reference"
@@ -31,7 +32,7 @@ class Counts:
     """Submits that the SMSC took for delivery, answered or not."""
     refused: Counter[str] = field(default_factory=Counter)
     """By status; throttled ones are among them."""
-    unanswered: int = 0
+    without_response: int = 0
     resets: int = 0
     """Connections cut, by a message's behaviour or by hand."""
     messages: int = 0
@@ -43,12 +44,12 @@ class Counts:
     receipts_sent: int = 0
     """Receipts handed to a bind, each time that it was tried."""
     receipts_resent: int = 0
-    receipts_answered: int = 0
+    receipts_acknowledged: int = 0
     receipts_refused: int = 0
     """Receipts that the ESME refused for good."""
     mo_sent: int = 0
     mo_resent: int = 0
-    mo_answered: int = 0
+    mo_acknowledged: int = 0
     mo_refused: int = 0
 
     def as_json(self) -> dict[str, int | dict[str, int]]:

@@ -27,10 +27,10 @@ textarea { font: 13px ui-monospace, monospace; width: 100%; height: 6rem }
 _SCRIPT = """
 const said = document.getElementById("said");
 async function ask(method, path, body) {
-  const answer = await fetch(path, {method, headers: {"Content-Type": "application/json"},
+  const response = await fetch(path, {method, headers: {"Content-Type": "application/json"},
     body: body === undefined ? undefined : JSON.stringify(body)});
-  if (answer.ok) { location.reload(); return; }
-  said.textContent = (await answer.json()).detail;
+  if (response.ok) { location.reload(); return; }
+  said.textContent = (await response.json()).detail;
 }
 for (const button of document.querySelectorAll("button[data-path]")) {
   button.addEventListener("click", () => ask(button.dataset.method, button.dataset.path,

@@ -7,9 +7,10 @@ from typing import Final
 
 from domain.receipts import ReceiptState
 from simulator.behaviour import Dialect, ReceiptCommand
+from simulator.delivery_queue import Delivery, Kind
 from simulator.inbox import Part
-from simulator.postbox import Delivery, Kind
-from smpp.pdus import Command, Tag, Tlv
+from smpp.commands import Command
+from smpp.tlvs import Tag, Tlv
 
 # SMPP 3.4, 5.2.28: message_state, and appendix B: the word of a receipt's text.
 MESSAGE_STATES: Mapping[ReceiptState, int] = MappingProxyType(
@@ -68,7 +69,7 @@ def write_receipt(
     text = _text(part, state, error, done, dialect) if dialect.receipt_text else b""
     tlvs: list[Tlv] = []
     if dialect.receipt_tlvs:
-        message_id = dialect.id_in_receipt.write(part.id).encode()
+        message_id = (dialect.id_in_tlv or dialect.id_in_receipt).write(part.id).encode()
         tlvs.append(Tlv(Tag.RECEIPTED_MESSAGE_ID, message_id + b"\0"))
         tlvs.append(Tlv(Tag.MESSAGE_STATE, bytes([MESSAGE_STATES[state]])))
         if error != _NO_ERROR and error.isdecimal():
@@ -85,6 +86,7 @@ def write_receipt(
         "dest_addr_npi": submit.number("source_addr_npi"),
         "destination_addr": submit.octets("source_addr"),
         "esm_class": _RECEIPT if is_end(state) else _INTERMEDIATE,
+        "data_coding": dialect.receipt_data_coding,
     }
     if dialect.receipts_by is ReceiptCommand.DELIVER_SM:
         fields["short_message"] = text
@@ -105,5 +107,5 @@ def _text(part: Part, state: ReceiptState, error: str, done: datetime, dialect: 
     return (
         f"id:{dialect.id_in_receipt.write(part.id)} sub:001 dlvrd:{delivered:03}"
         f" submit date:{part.accepted_at:%y%m%d%H%M} done date:{done:%y%m%d%H%M}"
-        f" stat:{_WORDS[state]} err:{error} text:{quoted}"
-    ).encode("ascii", errors="replace")
+        f" stat:{dialect.receipt_states.get(state, _WORDS[state])} err:{error} text:{quoted}"
+    ).encode("ascii", errors="replace") + bytes(dialect.receipt_padding)

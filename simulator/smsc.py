@@ -1,11 +1,9 @@
 """An SMSC to bind to: real SMPP 3.4, with whatever luck a test or a person wants it to have."""
 
 import asyncio
-import contextlib
-import random
 import ssl
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, Self, assert_never
@@ -14,33 +12,34 @@ from domain.encoding import DATA_CODING
 from domain.receipts import ReceiptState
 from domain.segments import PartMethod, segment, wire_parts
 from simulator.behaviour import (
-    Answer,
     Behaviour,
     Dialect,
     Outage,
+    Response,
     digits_of,
     meaning_of,
     status_name,
 )
 from simulator.content import UDHI, Unacceptable, read_content
-from simulator.control import ControlServer
+from simulator.delivery_queue import Delivery, DeliveryQueue, Kind
 from simulator.inbox import Counts, Inbox, Message, Part
-from simulator.postbox import Delivery, Kind, Postbox
-from simulator.receipts import MESSAGE_STATES, error_of, is_end, write_receipt
+from simulator.receipt_schedule import ReceiptSchedule
+from simulator.receipts import MESSAGE_STATES, write_receipt
 from simulator.times import absolute_time, time_from_now
-from smpp.pdus import Command, Pdu, Status, Tag, Tlv, encode
+from smpp.commands import Command
+from smpp.pdus import Pdu, encode
 from smpp.server import BindRequest, Server
 from smpp.session import BindType, Session
+from smpp.statuses import Status
+from smpp.tlvs import Tag, Tlv
 from telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
 DEFAULT_VALIDITY: Final = timedelta(hours=24)
 """How long a message is tried whose submit says nothing about it."""
-EARLY_HEAD_START: Final = 0.05
-"""Seconds that an early receipt is ahead of the answer to its submit, unless it is answered first."""
 
-# The last answer on a connection that is about to be reset must reach the ESME before the reset.
+# The last response on a connection that is about to be reset must reach the ESME before the reset.
 _BEFORE_RESET: Final = 0.05
 _WINDOW: Final = 100
 _MAX_NUMBERS: Final = 10_000
@@ -48,29 +47,14 @@ _MAX_ADDRESS: Final = 20  # 3.4, 5.2.8 and 5.2.9, without the terminator
 _ALPHANUMERIC_TON: Final = 5
 _MAX_ALPHANUMERIC: Final = 11
 _SHORTEST_NUMBER: Final = 7
-_REFERENCE_SIZE: Final = 2
 _GLANCE: Final = 0.01
-
-# registered_delivery, 3.4, 5.2.17: which ends the ESME wants to hear of.
-_WANTED: Final = 0x03
-_NOTHING_WANTED: Final = 0
-_ONLY_FAILURES: Final = 2
-
-_FAILURES: Final = frozenset(
-    {
-        ReceiptState.EXPIRED,
-        ReceiptState.DELETED,
-        ReceiptState.UNDELIVERABLE,
-        ReceiptState.REJECTED,
-    }
-)
 
 _USUAL: Final = Behaviour()
 _RECEIVERS: Final = (BindType.RECEIVER, BindType.TRANSCEIVER)
 
 
 class Smsc:
-    """An SMSC in this process's event loop, steered by its methods or over HTTP.
+    """An SMSC in this process's event loop, steered by its methods, or over HTTP by a `ControlServer`.
 
     It is an asynchronous context manager: started within, stopped behind. What waits for an ESME
     outlives an outage, but not `stop`.
@@ -82,7 +66,6 @@ class Smsc:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        control_port: int | None = None,
         credentials: Mapping[str, str] | None = None,
         behaviour: Behaviour = _USUAL,
         numbers: Mapping[str, Behaviour] | None = None,
@@ -96,9 +79,8 @@ class Smsc:
 
         Args:
             name: how it calls itself in bind answers, logs and on its page.
-            host: where it listens, SMPP and control page alike.
+            host: where it listens.
             port: 0 for a free one, which stays the same through outages.
-            control_port: of the control page; 0 for a free one, None for no page.
             credentials: passwords by system_id; None lets everybody bind.
             behaviour: what happens to messages to numbers that are not steered.
             numbers: what happens to messages to these; they go before the documented ones.
@@ -114,7 +96,6 @@ class Smsc:
         self.default = behaviour
         self._host = host
         self._port = port
-        self._control_port = control_port
         self._credentials = credentials
         self._test_numbers = test_numbers
         self._tls = tls
@@ -123,14 +104,11 @@ class Smsc:
         for number, its_behaviour in (numbers or {}).items():
             self.set_number(number, its_behaviour)
         self._inbox = Inbox(self.counts, keep)
-        self._postboxes: dict[str, Postbox] = {}
-        self._held: deque[tuple[Part, ReceiptState, str, datetime]] = deque()
-        self._pending: dict[int, Part] = {}
+        self._delivery_queues: dict[str, DeliveryQueue] = {}
+        self._receipts = ReceiptSchedule(self._send_receipt)
         # Microseconds, so that a restart does not give out the ids of its last life again.
         self._last_id = time.time_ns() // 1000
         self._mo_reference = 0
-        # Jitter only has to be different each time, and the same in each run of a test.
-        self._chance = random.Random(0)  # noqa: S311
         self._throttle_above = throttle_above
         self._throttle_next = 0
         self._second = 0.0
@@ -139,10 +117,9 @@ class Smsc:
         self._reset_in: int | None = None
         self._doomed: set[Session] = set()
         self._server: Server | None = None
-        self._control: ControlServer | None = None
         self._switching = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
-        self._answers: Mapping[Command, Callable[[Session, Pdu], Awaitable[Pdu | None]]] = {
+        self._responses: Mapping[Command, Callable[[Session, Pdu], Awaitable[Pdu | None]]] = {
             Command.SUBMIT_SM: self._submit,
             Command.QUERY_SM: self._query,
             Command.CANCEL_SM: self._cancel,
@@ -159,46 +136,28 @@ class Smsc:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen for ESMEs, and serve the control page if there is to be one.
+        """Listen for ESMEs.
 
         Raises:
-            OSError: a port is taken.
+            OSError: the port is taken.
         """
         await self._listen()
-        if self._control_port is not None:
-            control = ControlServer(self, self._host, self._control_port)
-            try:
-                await control.start()
-            except OSError:
-                await self.stop()
-                raise
-            self._control = control
 
     async def stop(self) -> None:
         """End every session with an unbind, and forget what was still to be sent."""
-        if self._control is not None:
-            await self._control.stop()
-            self._control = None
-        for part in self._pending.values():
-            part.cancel_timers()
-        self._pending.clear()
-        for postbox in self._postboxes.values():
-            await postbox.close()
+        self._receipts.clear()
+        for delivery_queue in self._delivery_queues.values():
+            await delivery_queue.close()
         if self._server is not None:
             await self._server.stop(graceful=True)
             self._server = None
-        self._postboxes.clear()
+        self._delivery_queues.clear()
         await asyncio.gather(*self._background)
 
     @property
     def port(self) -> int:
         """Where it listens, once it was started; the same during and after an outage."""
         return self._port
-
-    @property
-    def control_url(self) -> str | None:
-        """Of the control page; None if there is none."""
-        return self._control.url if self._control is not None else None
 
     @property
     def sessions(self) -> list[Session]:
@@ -305,12 +264,12 @@ class Smsc:
             order: the parts to send, in this order, counted from 1; by default all in their order.
 
         Returns:
-            What was handed over, a delivery for each part sent; its `settled` tells the answer.
+            What was handed over, a delivery for each part sent; its `settled` tells the response.
 
         Raises:
             ValueError: no such ESME or part, no text, or an address that SMPP has no room for.
         """
-        postbox = self._postbox(system_id or self._only_system_id())
+        delivery_queue = self._delivery_queue(system_id or self._only_system_id())
         self._mo_reference = (self._mo_reference + 1) & 0xFFFF
         segmented = segment(text, method=method, alphabet=self.dialect.alphabet)
         parts = wire_parts(segmented, self._mo_reference)
@@ -337,16 +296,12 @@ class Smsc:
         for delivery in deliveries:
             encode(Pdu(delivery.command, fields=delivery.fields, tlvs=delivery.tlvs))
         for delivery in deliveries:
-            postbox.post(delivery)
+            delivery_queue.post(delivery)
         return deliveries
 
     def release_receipts(self, *, newest_first: bool = False) -> int:
         """Send the receipts that were held, and return how many."""
-        held = list(reversed(self._held)) if newest_first else list(self._held)
-        self._held.clear()
-        for part, state, error, done in held:
-            self._send_receipt(part, state, error, done)
-        return len(held)
+        return self._receipts.release(newest_first=newest_first)
 
     # What it got
 
@@ -363,12 +318,12 @@ class Smsc:
     @property
     def held(self) -> int:
         """Receipts that wait for `release_receipts`."""
-        return len(self._held)
+        return self._receipts.held
 
     @property
     def waiting(self) -> int:
         """Receipts and MO messages that no ESME has answered for yet."""
-        return sum(postbox.waiting for postbox in self._postboxes.values())
+        return sum(delivery_queue.waiting for delivery_queue in self._delivery_queues.values())
 
     @property
     def down(self) -> Outage | None:
@@ -406,7 +361,7 @@ class Smsc:
         return whole()
 
     async def until(self, condition: Callable[[], bool], *, within: float = 10) -> None:
-        """Wait until something is so, such as ``lambda: smsc.counts.receipts_answered == 3``.
+        """Wait until something is so, such as ``lambda: smsc.counts.receipts_acknowledged == 3``.
 
         Raises:
             TimeoutError: it was not so `within` so many seconds; says what was counted.
@@ -430,7 +385,7 @@ class Smsc:
             _log.info("bind_refused", provider=self.name, status=status.name)
             return status
         self.counts.binds += 1
-        # Behind the answer to the bind, or a receipt would overtake it.
+        # Behind the response to the bind, or a receipt would overtake it.
         asyncio.get_running_loop().call_soon(self._bound, session)
         return status
 
@@ -446,24 +401,24 @@ class Smsc:
 
     def _bound(self, session: Session) -> None:
         if session in self.sessions:
-            postbox = self._postbox(session.system_id)
+            delivery_queue = self._delivery_queue(session.system_id)
             if session.bind_type in _RECEIVERS:
-                postbox.bound(session)
+                delivery_queue.bound(session)
 
     def _closed(self, session: Session) -> None:
         self._doomed.discard(session)
-        postbox = self._postboxes.get(session.system_id)
-        if postbox is not None:
-            postbox.gone(session)
+        delivery_queue = self._delivery_queues.get(session.system_id)
+        if delivery_queue is not None:
+            delivery_queue.gone(session)
 
-    def _postbox(self, system_id: str) -> Postbox:
-        postbox = self._postboxes.get(system_id)
-        if postbox is None:
-            postbox = self._postboxes[system_id] = Postbox(self.counts, _WINDOW)
-        return postbox
+    def _delivery_queue(self, system_id: str) -> DeliveryQueue:
+        delivery_queue = self._delivery_queues.get(system_id)
+        if delivery_queue is None:
+            delivery_queue = self._delivery_queues[system_id] = DeliveryQueue(self.counts, _WINDOW)
+        return delivery_queue
 
     def _only_system_id(self) -> str:
-        known = sorted(self._postboxes.keys() | (self._credentials or {}).keys())
+        known = sorted(self._delivery_queues.keys() | (self._credentials or {}).keys())
         if len(known) != 1:
             raise ValueError(
                 f"Say with `system_id` which ESME the message is for: {', '.join(known)} are known."
@@ -471,6 +426,13 @@ class Smsc:
                 else "No ESME has bound yet: say with `system_id` which one the message is for."
             )
         return known[0]
+
+    def _send_receipt(
+        self, part: Part, state: ReceiptState, error: str, done: datetime
+    ) -> Delivery:
+        delivery = write_receipt(part, state, error, done, self.dialect)
+        self._delivery_queue(part.system_id).post(delivery)
+        return delivery
 
     async def _cut(self, session: Session) -> None:
         self.counts.resets += 1
@@ -489,10 +451,10 @@ class Smsc:
             if self._reset_in == 0:
                 self._reset_in = None
                 self._doom(session)
-        answer = self._answers.get(pdu.command)
-        if answer is None:
+        response = self._responses.get(pdu.command)
+        if response is None:
             return Pdu(Command.GENERIC_NACK, Status.ESME_RINVCMDID, pdu.sequence)
-        return await answer(session, pdu)
+        return await response(session, pdu)
 
     def _doom(self, session: Session) -> None:
         async def reset() -> None:
@@ -515,29 +477,29 @@ class Smsc:
         except Unacceptable as why:
             return self._refused(pdu, why.status)
         behaviour = self.behaviour_for(part.destination)
-        answer = self._answer(part, behaviour)
-        if answer is Answer.ACCEPT or (behaviour.taken and answer is not Answer.REFUSE):
+        response = self._response(part, behaviour)
+        if response is Response.ACCEPT or (behaviour.taken and response is not Response.REFUSE):
             self.counts.taken += 1
             self._inbox.add(part)
-            await self._send_early_receipts(part, behaviour)
+            await self._receipts.send_early(part, behaviour)
         if behaviour.latency:
             await asyncio.sleep(behaviour.latency)
-        match answer:
-            case Answer.ACCEPT:
-                self._schedule_receipts(part, behaviour)
-                message_id = self.dialect.id_in_response.write(part.id)
+        match response:
+            case Response.ACCEPT:
+                self._receipts.schedule(part, behaviour)
+                message_id = self.dialect.response_id(part.id)
                 return pdu.reply(fields={"message_id": message_id.encode()})
-            case Answer.REFUSE:
+            case Response.REFUSE:
                 return self._refused(pdu, behaviour.status)
-            case Answer.SILENCE:
-                self.counts.unanswered += 1
-            case Answer.RESET:
-                self.counts.unanswered += 1
+            case Response.SILENCE:
+                self.counts.without_response += 1
+            case Response.RESET:
+                self.counts.without_response += 1
                 await self._cut(session)
             case never:
                 assert_never(never)
         if behaviour.taken:
-            self._schedule_receipts(part, behaviour)
+            self._receipts.schedule(part, behaviour)
         return None
 
     def _refused(self, pdu: Pdu, status: int) -> Pdu:
@@ -569,7 +531,7 @@ class Smsc:
             raise Unacceptable(Status.ESME_RINVEXPIRY)
         deferred = _ahead(pdu, "schedule_delivery_time", now, Status.ESME_RINVSCHED)
         reference = pdu.tlv(Tag.USER_MESSAGE_REFERENCE) if pdu.tlvs else None
-        if reference is not None and len(reference) != _REFERENCE_SIZE:
+        if reference is not None and not Tag.USER_MESSAGE_REFERENCE.value_type.fits(reference):
             raise Unacceptable(Status.ESME_RINVPARLEN)
         self._last_id += 1
         return Part(
@@ -586,91 +548,19 @@ class Smsc:
             alphabet=self.dialect.alphabet,
         )
 
-    def _answer(self, part: Part, behaviour: Behaviour) -> Answer:
-        if behaviour.answer is Answer.ACCEPT or behaviour.part not in {None, part.number}:
-            return Answer.ACCEPT
+    def _response(self, part: Part, behaviour: Behaviour) -> Response:
+        if behaviour.response is Response.ACCEPT or behaviour.part not in {None, part.number}:
+            return Response.ACCEPT
         if behaviour.times is None:
-            return behaviour.answer
+            return behaviour.response
         key = (part.destination, part.number)
         so_far = self._troubled.pop(key, 0)
         if so_far >= behaviour.times:
-            return Answer.ACCEPT
+            return Response.ACCEPT
         self._troubled[key] = so_far + 1
         if len(self._troubled) > _MAX_NUMBERS:
             self._troubled.popitem(last=False)
-        return behaviour.answer
-
-    # Receipts
-
-    async def _send_early_receipts(self, part: Part, behaviour: Behaviour) -> None:
-        for step in behaviour.receipts_of(part.number):
-            if step.early:
-                for _ in range(step.copies):
-                    delivery = self._report(part, step.state, step.error, hold=behaviour.hold)
-                    if delivery is not None:
-                        with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(delivery.settled.wait(), EARLY_HEAD_START)
-
-    def _schedule_receipts(self, part: Part, behaviour: Behaviour) -> None:
-        """Those that are not early, none after the validity: a part not delivered then expires."""
-        validity = part.validity.total_seconds()
-        deferred = part.deferred.total_seconds()
-        steps = behaviour.receipts_of(part.number)
-        ended = False
-        for step in steps:
-            if step.early:
-                ended = ended or is_end(step.state)
-                continue
-            state, error, after = step.state, step.error, deferred + step.after
-            if behaviour.receipt_jitter:
-                after += self._chance.uniform(0, behaviour.receipt_jitter)
-            if after > validity:
-                if ended or not is_end(state):
-                    continue
-                state, error, after = ReceiptState.EXPIRED, "", validity
-            ended = ended or is_end(state)
-            for _ in range(step.copies):
-                self._report_later(part, after, state, error, hold=behaviour.hold)
-        if steps and not ended:
-            self._report_later(part, validity, ReceiptState.EXPIRED, "", hold=behaviour.hold)
-
-    def _report_later(
-        self, part: Part, after: float, state: ReceiptState, error: str, *, hold: bool
-    ) -> None:
-        def due() -> None:
-            part.timers.discard(timer)
-            if not part.timers:
-                self._pending.pop(part.id, None)
-            self._report(part, state, error, hold=hold)
-
-        timer = asyncio.get_running_loop().call_later(after, due)
-        part.timers.add(timer)
-        self._pending[part.id] = part
-
-    def _report(
-        self, part: Part, state: ReceiptState, error: str, *, hold: bool
-    ) -> Delivery | None:
-        """Something has become of a part: note it, and tell the ESME if it asked for that."""
-        now = datetime.now(UTC)
-        error = error_of(state, error)
-        if part.final_at is None:
-            part.state = state
-            part.error = error
-            part.final_at = now if is_end(state) else None
-        wanted = part.pdu.number("registered_delivery") & _WANTED
-        if wanted == _NOTHING_WANTED or (wanted == _ONLY_FAILURES and state not in _FAILURES):
-            return None
-        if hold:
-            self._held.append((part, state, error, now))
-            return None
-        return self._send_receipt(part, state, error, now)
-
-    def _send_receipt(
-        self, part: Part, state: ReceiptState, error: str, done: datetime
-    ) -> Delivery:
-        delivery = write_receipt(part, state, error, done, self.dialect)
-        self._postbox(part.system_id).post(delivery)
-        return delivery
+        return behaviour.response
 
     # Questions about messages
 
@@ -700,7 +590,7 @@ class Smsc:
             destination = pdu.octets("destination_addr")
             parts = [
                 part
-                for part in self._pending.values()
+                for part in self._receipts.pending
                 if part.pdu.octets("source_addr") == source
                 and part.pdu.octets("destination_addr") == destination
             ]
@@ -711,11 +601,7 @@ class Smsc:
         if part.final_at is not None:
             return False
         self.counts.cancels += 1
-        reports = bool(part.timers)  # a part whose receipts never come does not report this either
-        part.cancel_timers()
-        self._pending.pop(part.id, None)
-        if reports:
-            self._report_later(part, 0, ReceiptState.DELETED, "", hold=False)
+        self._receipts.cancel(part)
         part.state, part.final_at = ReceiptState.DELETED, datetime.now(UTC)
         return True
 
@@ -724,11 +610,11 @@ class Smsc:
 
     def _part_of(self, pdu: Pdu) -> Part | None:
         """The part with the id of a query or cancel, if its source is given rightly (3.4, 4.8.1)."""
-        try:
-            message_id = self.dialect.id_in_response.read(pdu.octets("message_id").decode("ascii"))
-        except UnicodeDecodeError:
+        written = pdu.octets("message_id").decode("latin-1")
+        message_id = self.dialect.id_in_response.read(written)
+        if message_id is None or self.dialect.response_id(message_id) != written:
             return None
-        part = self._inbox.part(message_id) if message_id is not None else None
+        part = self._inbox.part(message_id)
         if part is None or part.pdu.octets("source_addr") != pdu.octets("source_addr"):
             return None
         return part

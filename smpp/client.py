@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from smpp.pdus import Command, MalformedPdu, Status, status_name
-from smpp.session import BindType, RequestHandler, Session, SessionError
+from smpp.commands import Command
+from smpp.pdus import MalformedPdu
+from smpp.session import BindType, MalformedHandler, RequestHandler, Session, SessionError
+from smpp.statuses import Status, status_name
 
 if TYPE_CHECKING:
     import ssl
@@ -51,15 +53,19 @@ async def connect(
     max_handlers: int = 500,
     name: str = "",
     on_request: RequestHandler,
+    on_malformed: MalformedHandler | None = None,
+    on_irregular: Callable[[int, bool], None] | None = None,
     on_closed: Callable[[Session], None] | None = None,
 ) -> Session:
     """Connect, bind and return the bound session (SMPP 3.4, 4.1).
 
     `connect_timeout`, in seconds, bounds all of it: name, TCP, TLS and bind. `on_request` may be
-    called before this returns, since an SMSC may deliver right behind its bind_resp.
+    called before this returns, since an SMSC may deliver right behind its bind_resp. `on_malformed`
+    and `on_irregular` are those of `Session`.
 
     Raises:
-        ConnectFailed: the connection or the answer to the bind did not come about.
+        ConnectFailed: the connection or the response to the bind did not come about, or the name of
+            the host cannot be looked up (UnicodeError).
         BindRefused: the SMSC answered with an error.
         FieldError: system_id, password or another field is longer than SMPP has room for.
     """
@@ -75,6 +81,8 @@ async def connect(
                     enquire_link_interval=enquire_link_interval,
                     response_timeout=response_timeout,
                     max_handlers=max_handlers,
+                    on_malformed=on_malformed,
+                    on_irregular=on_irregular,
                     on_closed=on_closed,
                 ),
                 host,
@@ -83,11 +91,11 @@ async def connect(
             )
             session.bind_type = bind_type
             session.system_id = system_id
-            answer = await session.request(
+            response = await session.request(
                 _BINDS[bind_type],
                 {
                     "system_id": system_id.encode(),
-                    "password": password.encode(),
+                    "password": password.encode("utf-8", "surrogateescape"),
                     "system_type": system_type.encode(),
                     "interface_version": interface_version,
                     "addr_ton": addr_ton,
@@ -99,15 +107,15 @@ async def connect(
     except TimeoutError as error:
         await _give_up(session)
         raise ConnectFailed(f"no answer within {connect_timeout:g} s") from error
-    except (OSError, SessionError, MalformedPdu) as error:
+    except (OSError, SessionError, MalformedPdu, UnicodeError) as error:
         await _give_up(session)
         raise ConnectFailed(f"{type(error).__name__}: {error}") from error
     except BaseException:
         await _give_up(session)
         raise
-    if answer.status != Status.ESME_ROK:
+    if response.status != Status.ESME_ROK or response.command is Command.GENERIC_NACK:
         await _give_up(session)
-        raise BindRefused(answer.status)
+        raise BindRefused(response.status or Status.ESME_RBINDFAIL)
     return session
 
 

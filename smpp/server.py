@@ -7,8 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from smpp.pdus import Command, Pdu, Status, Tag, Tlv
+from smpp.commands import Command
+from smpp.pdus import Pdu
 from smpp.session import BindType, RequestHandler, Session
+from smpp.statuses import Status
+from smpp.tlvs import Tag, Tlv
 
 if TYPE_CHECKING:
     import ssl
@@ -51,9 +54,10 @@ BindHandler: TypeAlias = Callable[[Session, BindRequest], Awaitable[int]]
 class Server:
     """Accepts binds. `sessions` are the bound ones, with their `bind_type` and `system_id`.
 
-    `on_bind` returns the command_status of the answer; with 0 the session is bound. `on_request` is
-    asked for what a bound session may ask; the rest is refused with ESME_RINVBNDSTS, and who does
-    not bind within `bind_timeout` seconds is disconnected. `on_closed` is told of bound sessions.
+    `on_bind` returns the command_status of the response; with 0 the session is bound. `on_request` is
+    called for the requests that a bound session may send; others are refused with ESME_RINVBNDSTS. A
+    client that does not bind within `bind_timeout` seconds is disconnected. `on_closed` is called for
+    bound sessions.
     """
 
     def __init__(
@@ -143,7 +147,7 @@ class Server:
         if bind_type is not None:
             return await self._bind(session, pdu, bind_type)
         if pdu.command is Command.OUTBIND or pdu.command is Command.ALERT_NOTIFICATION:
-            return None  # an SMSC's to send; neither has an answer
+            return None  # an SMSC's to send; neither has a response
         if session not in self.sessions or (
             session.bind_type is BindType.RECEIVER and pdu.command in _TO_TRANSMIT
         ):

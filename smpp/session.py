@@ -20,21 +20,12 @@ from typing import Final, TypeAlias, cast
 
 import structlog
 
-from smpp.pdus import (
-    MAX_SEQUENCE,
-    NO_FIELDS,
-    RESPONSE_BIT,
-    Command,
-    Fields,
-    FrameReader,
-    MalformedPdu,
-    MalformedStream,
-    Pdu,
-    Status,
-    Tlv,
-    decode,
-    encode,
-)
+from smpp.commands import RESPONSE_BIT, Command
+from smpp.fields import NO_FIELDS, Fields
+from smpp.frames import FrameReader, MalformedStream
+from smpp.pdus import MAX_SEQUENCE, MalformedPdu, Pdu, decode, encode
+from smpp.statuses import Status
+from smpp.tlvs import Tlv
 
 _log = structlog.get_logger(logger_name=__name__)
 
@@ -45,7 +36,7 @@ _PARTING_GRACE: Final = 1.0
 _MAX_BACKLOG: Final = 1000
 # Frames that wait for a peer that does not read; one more ends the session.
 _MAX_OUTGOING: Final = 10_000
-# Requests without an answer in time whose answer is still expected.
+# Requests without a response in time whose answer is still expected.
 _MAX_LATE: Final = 1000
 # struct linger: on, 0 s. The close then sends a reset.
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
@@ -60,7 +51,7 @@ class BindType(StrEnum):
 
 
 class SessionError(Exception):
-    """A request that got no answer.
+    """A request that got no response.
 
     `sent` tells whether the PDU may have reached the peer: if so its outcome is unknown, and if
     not it surely never left.
@@ -72,11 +63,11 @@ class SessionError(Exception):
 
 
 class SessionClosed(SessionError):
-    """The session ended, or is draining, before the answer."""
+    """The session ended, or is draining, before the response."""
 
 
 class ResponseTimeout(SessionError):
-    """No answer in time. `late` is done when the answer still comes, or with SessionClosed."""
+    """No answer in time. `late` is done when the response still comes, or with SessionClosed."""
 
     def __init__(self, why: str, *, sent: bool, late: asyncio.Future[Pdu]) -> None:
         super().__init__(why, sent=sent)
@@ -84,7 +75,7 @@ class ResponseTimeout(SessionError):
 
 
 class _Pending:
-    """A request of ours that waits for its answer."""
+    """A request of ours that waits for its response."""
 
     __slots__ = ("deadline", "expects", "future", "holds_slot", "position", "sequence")
 
@@ -113,6 +104,11 @@ class Session(asyncio.Protocol):
     at most `max_handlers` at once; it returns `pdu.reply(…)`, or None where it answers later with
     `respond`, or never. What it raises is answered with ESME_RSYSERR.
 
+    `on_malformed(session, malformed)` is awaited in the same way for a deliver_sm or data_sm that
+    cannot be read; without it, and for all other commands, the response is the error's own status.
+    `on_irregular(command_id, is_malformed)` is called for each PDU that was read only in part, or
+    not at all.
+
     `draining` is set when it takes no more requests and `closed` at the end; `close_reason` then
     says whose doing it was, in one of a few constant phrases.
 
@@ -129,6 +125,8 @@ class Session(asyncio.Protocol):
         enquire_link_interval: float | None = 30.0,
         response_timeout: float = 10.0,
         max_handlers: int = 100,
+        on_malformed: MalformedHandler | None = None,
+        on_irregular: Callable[[int, bool], None] | None = None,
         on_opened: Callable[[Session], None] | None = None,
         on_closed: Callable[[Session], None] | None = None,
     ) -> None:
@@ -140,6 +138,8 @@ class Session(asyncio.Protocol):
         self.closed = asyncio.Event()
         self.close_reason = ""
         self._on_request = on_request
+        self._on_malformed = on_malformed
+        self._on_irregular = on_irregular
         self._on_opened = on_opened
         self._on_closed = on_closed
         self._enquire_link_interval = enquire_link_interval
@@ -167,8 +167,8 @@ class Session(asyncio.Protocol):
         self._sweep_at = math.inf
         self._sweep_timer: asyncio.TimerHandle | None = None
 
-        self._arrived: deque[Pdu] = deque()
-        self._backlog: deque[Pdu] = deque()
+        self._arrived: deque[Pdu | MalformedPdu] = deque()
+        self._backlog: deque[Pdu | MalformedPdu] = deque()
         self._reading_paused = False
         self._handlers: set[asyncio.Future[Pdu | None]] = set()
         self._deaf = False
@@ -210,8 +210,8 @@ class Session(asyncio.Protocol):
         Raises:
             FieldError: the PDU cannot be written; nothing was sent.
             SessionClosed: `sent` tells whether the outcome is unknown.
-            ResponseTimeout: likewise; an answer that still comes is its `late`.
-            MalformedPdu: an answer came that cannot be read: the outcome is unknown.
+            ResponseTimeout: likewise; a response that still comes is its `late`.
+            MalformedPdu: a response came that cannot be read: the outcome is unknown.
         """
         if self.draining.is_set():
             raise SessionClosed(self.close_reason or "the session is draining", sent=False)
@@ -320,14 +320,16 @@ class Session(asyncio.Protocol):
         if sent:
             if len(self._late) >= _MAX_LATE:
                 _, forgotten = self._late.pop(next(iter(self._late)))
-                self._fail_quietly(forgotten, "the answer is not waited for any more")
+                self._fail_quietly(forgotten, "the response is not waited for any more")
             self._late[pending.sequence] = (pending.expects, late)
         else:
             self._unqueue(pending)
             self._fail_quietly(late, "it never left", sent=False)
         self._settle(pending)
         if not pending.future.done():
-            pending.future.set_exception(ResponseTimeout("no answer in time", sent=sent, late=late))
+            pending.future.set_exception(
+                ResponseTimeout("no response in time", sent=sent, late=late)
+            )
 
     @staticmethod
     def _fail_quietly(future: asyncio.Future[Pdu], why: str, *, sent: bool = True) -> None:
@@ -393,11 +395,12 @@ class Session(asyncio.Protocol):
             self._on_opened(self)
 
     def data_received(self, data: bytes) -> None:
-        self._last_received = self._loop.time()
         try:
             for frame in self._reader.feed(data):
                 if self._deaf:
                     return
+                # A whole frame: a peer that only sends parts of one is silent.
+                self._last_received = self._loop.time()
                 self._take(frame)
         except MalformedStream:
             if not self._deaf:
@@ -406,7 +409,7 @@ class Session(asyncio.Protocol):
                 self._deaf = True  # whatever follows is nothing that was meant
                 self._part_soon("the stream is out of step")
         if self._arrived:
-            # Whoever waits for a response that came with these requests is told first.
+            # Responses that came with these requests are passed on first.
             self._loop.call_soon(self._take_requests, len(self._arrived))
 
     def _take(self, frame: bytes) -> None:
@@ -415,6 +418,8 @@ class Session(asyncio.Protocol):
         except MalformedPdu as malformed:
             self._take_malformed(malformed)
             return
+        if pdu.is_irregular and self._on_irregular is not None:
+            self._on_irregular(pdu.command, False)
         if pdu.command & RESPONSE_BIT:
             self._take_response(pdu)
         elif pdu.command is Command.ENQUIRE_LINK:
@@ -448,16 +453,25 @@ class Session(asyncio.Protocol):
             code=f"0x{malformed.command_id:08X}",
             status=malformed.status.name,
         )
+        if self._on_irregular is not None:
+            self._on_irregular(malformed.command_id, True)
         if malformed.command_id & RESPONSE_BIT:
             pending = self._pending.get(malformed.sequence)
             if pending is not None and pending.expects == malformed.command_id:
                 if not pending.future.done():
                     pending.future.set_exception(malformed)
                 self._settle(pending)
-            return  # a response is never answered, or two peers could nack each other for ever
-        answer = _ANSWERS.get(malformed.command_id, Command.GENERIC_NACK)
-        if malformed.command_id not in _UNANSWERED:
-            self.respond(Pdu(answer, malformed.status, malformed.sequence))
+            return  # a response gets no response: two peers could nack each other for ever
+        if self._on_malformed is not None and malformed.command_id in _DELIVERIES:
+            self._arrived.append(malformed)
+        else:
+            self._refuse(malformed, malformed.status)
+
+    def _refuse(self, request: Pdu | MalformedPdu, status: int) -> None:
+        command_id = request.command if isinstance(request, Pdu) else request.command_id
+        if command_id not in _UNANSWERED:
+            response = _RESPONSES.get(command_id, Command.GENERIC_NACK)
+            self.respond(Pdu(response, status, request.sequence))
 
     def _take_requests(self, count: int) -> None:
         self._backlog += [self._arrived.popleft() for _ in range(min(count, len(self._arrived)))]
@@ -484,35 +498,39 @@ class Session(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _handle(self, pdu: Pdu) -> None:
+    def _handle(self, request: Pdu | MalformedPdu) -> None:
         try:
-            handling = asyncio.ensure_future(self._on_request(self, pdu))
+            if isinstance(request, Pdu):
+                handling = asyncio.ensure_future(self._on_request(self, request))
+            elif self._on_malformed is not None:
+                handling = asyncio.ensure_future(self._on_malformed(self, request))
+            else:
+                return
         except Exception as error:  # noqa: BLE001 - one bad request must not end the bind
-            self._handler_failed(pdu, error)
+            self._handler_failed(request, error)
             return
         self._handlers.add(handling)
-        handling.add_done_callback(partial(self._handled, pdu))
+        handling.add_done_callback(partial(self._handled, request))
 
-    def _handled(self, pdu: Pdu, handling: asyncio.Future[Pdu | None]) -> None:
+    def _handled(self, request: Pdu | MalformedPdu, handling: asyncio.Future[Pdu | None]) -> None:
         self._handlers.discard(handling)
         if not handling.cancelled():
             error = handling.exception()
             if error is not None:
-                self._handler_failed(pdu, error)
+                self._handler_failed(request, error)
             elif (response := handling.result()) is not None:
                 self.respond(response)
         self._work_off()
 
-    def _handler_failed(self, pdu: Pdu, error: BaseException) -> None:
+    def _handler_failed(self, request: Pdu | MalformedPdu, error: BaseException) -> None:
         # Its text may hold what the PDU held; its kind may be told.
         _log.error(
             "smpp_handler_failed",
             session=self.name,
-            command=pdu.command.name,
+            command=request.command.name if isinstance(request, Pdu) else "malformed",
             error_type=type(error).__name__,
         )
-        if pdu.command not in _UNANSWERED:
-            self.respond(pdu.reply(Status.ESME_RSYSERR))
+        self._refuse(request, Status.ESME_RSYSERR)
 
     # Signs of life
 
@@ -564,7 +582,7 @@ class Session(asyncio.Protocol):
     async def close(self, reason: str = "closed by us", *, reset: bool = False) -> None:
         """End at once, without a word; with `reset`, by a TCP reset.
 
-        Handlers of the peer's requests run to their end; their answers go nowhere.
+        Handlers of the peer's requests run to their end; their responses go nowhere.
         """
         if reset and self._transport is not None:
             raw = self._transport.get_extra_info("socket")
@@ -654,10 +672,13 @@ class Session(asyncio.Protocol):
 
 
 RequestHandler: TypeAlias = Callable[[Session, Pdu], Awaitable[Pdu | None]]
+MalformedHandler: TypeAlias = Callable[[Session, MalformedPdu], Awaitable[Pdu | None]]
+
+_DELIVERIES: Final = frozenset({Command.DELIVER_SM, Command.DATA_SM})
 
 _UNANSWERED: Final = frozenset({Command.ALERT_NOTIFICATION, Command.OUTBIND})
 # Which response a request has, by its id; what is not here is answered with generic_nack.
-_ANSWERS: Final = {
+_RESPONSES: Final = {
     int(command): Command(command | RESPONSE_BIT)
     for command in Command
     if not command.is_response and command not in _UNANSWERED

@@ -8,18 +8,19 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from domain.modes import MissingReceiptPolicy
 from domain.numbers import Number
 from domain.segments import Segmented
-from store.bulks import Extent
+from store.bulks import IdRange
 from store.database import Connection, sql
-from store.transitions import FRESH_ID, fresh_ids
+from store.transitions import GENERATED_ID, fresh_ids
 
 # Known recipients are only read; of new ones, two requests may add the same at the same moment, and
 # take them in the same order. LIMIT, so that each is looked for in the index: made a join of, it
 # would read all recipients of the account.
 _ADD_RECIPIENTS = sql(f"""
 INSERT INTO recipients (id, account_id, hash_version, number_hash, number, country)
-SELECT {FRESH_ID}, n.account_id, :hash_version, n.number_hash, n.number, n.country
+SELECT {GENERATED_ID}, n.account_id, :hash_version, n.number_hash, n.number, n.country
 FROM unnest(CAST(:accounts AS text[]), CAST(:hashes AS bytea[]), CAST(:numbers AS text[]),
             CAST(:countries AS text[]))
      AS n (account_id, number_hash, number, country)
@@ -32,28 +33,33 @@ ON CONFLICT (account_id, hash_version, number_hash) DO UPDATE SET number = exclu
 
 _INSERT_MESSAGES = sql("""
 INSERT INTO messages (id, account_id, environment, mode, priority, status, verdict, sender,
-    recipient_id, country, body, encoding, segments, metadata, callback_url, callback_lane_id,
-    callback_final_only, accepted_at, scheduled_at, validity, valid_until, since, moved_at, owner,
-    config_version, traceparent, bulk_id, position)
+    recipient_id, country, body, encoding, segments, metadata, parameters, callback_url,
+    callback_lane_id, callback_final_only, accepted_at, scheduled_at, validity, valid_until, since,
+    transitioned_at, owner, config_version, traceparent, bulk_id, position, receipt_deadline,
+    missing_receipt)
 SELECT n.id, :account_id, :environment, :mode, :priority, :status, :verdict, :sender,
-    r.id, n.country, n.body, n.encoding, n.segments, coalesce(n.metadata, '{}'), :callback_url,
+    r.id, n.country, n.body, n.encoding, n.segments, coalesce(n.metadata, '{}'),
+    coalesce(n.parameters, CAST(:parameters_of_all AS jsonb)), :callback_url,
     :callback_lane_id, :callback_final_only, :at, :scheduled_at, :validity, :valid_until, :at, :at,
-    :owner, :config_version, n.traceparent, :bulk_id, n.position
+    :owner, :config_version, n.traceparent, :bulk_id, n.position, :receipt_deadline,
+    :missing_receipt
 FROM unnest(CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]), CAST(:countries AS text[]),
             CAST(:bodies AS text[]), CAST(:encodings AS text[]), CAST(:segments AS smallint[]),
             CAST(:metadata AS jsonb[]), CAST(:traceparents AS text[]),
-            CAST(:positions AS integer[]))
-     AS n (id, number_hash, country, body, encoding, segments, metadata, traceparent, position)
-CROSS JOIN LATERAL (
+            CAST(:positions AS integer[]), CAST(:parameters AS jsonb[]))
+     AS n (id, number_hash, country, body, encoding, segments, metadata, traceparent, position,
+           parameters)
+LEFT JOIN LATERAL (
     -- One look into the index for each: the planner, who takes the arrays for short, would else
-    -- compare all with all, or read all recipients of the account.
+    -- compare all with all, or read all recipients of the account. LEFT, so that a message whose
+    -- recipient is gone is refused (messages.recipient_id is NOT NULL), and not left out.
     SELECT id FROM recipients
     WHERE account_id = :account_id AND hash_version = :hash_version AND number_hash = n.number_hash
     LIMIT 1
-) r
+) r ON true
 """)
 
-_TELL_ACCEPTED = sql("""
+_EMIT_ACCEPTED = sql("""
 INSERT INTO events_of_many (bulk_id, message_ids, at, kind, actor, status, detail)
 SELECT :bulk_id, array_agg(id), :at, 'accepted', :actor, :status,
        jsonb_build_object('encoding', encoding, 'segments', segments,
@@ -72,10 +78,11 @@ _AT_ONCE: Final = 1000
 class NewKind:
     """What messages have in common; times are of the accepting process, in UTC.
 
-    `actor` is the key that asked for them.
+    `actor` is the key that asked for them. `parameters` are those of the messages that have none of
+    their own.
     """
 
-    extent: Extent
+    id_range: IdRange
     account_id: str
     environment: str
     mode: str
@@ -90,6 +97,9 @@ class NewKind:
     valid_until: datetime
     config_version: int | None
     actor: str
+    receipt_deadline: timedelta | None = None
+    missing_receipt: MissingReceiptPolicy | None = None
+    parameters: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -109,6 +119,7 @@ class NewMessages:
     segments: list[int] = field(default_factory=list)
     metadata: list[Jsonb | None] = field(default_factory=list)
     traceparents: list[str | None] = field(default_factory=list)
+    parameters: list[Jsonb | None] = field(default_factory=list)
 
     def add(
         self,
@@ -118,6 +129,7 @@ class NewMessages:
         number_hash: bytes,
         text: Segmented,
         metadata: Mapping[str, str],
+        parameters: Mapping[str, str] | None = None,
         traceparent: str | None,
         position: int | None = None,
     ) -> None:
@@ -132,6 +144,7 @@ class NewMessages:
         self.segments.append(text.segments)
         self.metadata.append(Jsonb(dict(metadata)) if metadata else None)
         self.traceparents.append(traceparent)
+        self.parameters.append(Jsonb(dict(parameters)) if parameters else None)
 
     def part(self, first: int, count: int) -> "NewMessages":
         """So many of them, from the one at `first` on."""
@@ -148,6 +161,9 @@ async def insert(
     """Write the recipients that are new, the messages, and that they were accepted.
 
     Their bulk is written in the same transaction, see `store.bulks`.
+
+    Raises:
+        psycopg.errors.NotNullViolation: a recipient was deleted meanwhile; nothing is written.
     """
     await _add_recipients(connection, kinds, hash_version)
     for kind, new in kinds:
@@ -186,8 +202,8 @@ def _insert_part(
     connection: Connection, kind: NewKind, new: NewMessages, hash_version: int
 ) -> None:
     scheduled = kind.scheduled_at is not None
-    shared = {
-        "bulk_id": kind.extent.bulk_id,
+    options = {
+        "bulk_id": kind.id_range.bulk_id,
         "at": kind.accepted_at,
         "config_version": kind.config_version,
         "status": "scheduled" if scheduled else "queued",
@@ -195,7 +211,7 @@ def _insert_part(
     connection.send(
         _INSERT_MESSAGES,
         {
-            **shared,
+            **options,
             "account_id": kind.account_id,
             "environment": kind.environment,
             "mode": kind.mode,
@@ -207,8 +223,10 @@ def _insert_part(
             "callback_final_only": kind.callback_final_only,
             "scheduled_at": kind.scheduled_at,
             "validity": kind.validity,
+            "receipt_deadline": kind.receipt_deadline,
+            "missing_receipt": kind.missing_receipt,
             "valid_until": kind.valid_until,
-            "owner": kind.extent.owner,
+            "owner": kind.id_range.owner,
             "hash_version": hash_version,
             "ids": new.ids,
             "hashes": new.hashes,
@@ -219,12 +237,14 @@ def _insert_part(
             "metadata": new.metadata,
             "traceparents": new.traceparents,
             "positions": new.positions,
+            "parameters": new.parameters,
+            "parameters_of_all": Jsonb(dict(kind.parameters)) if kind.parameters else None,
         },
     )
     connection.send(
-        _TELL_ACCEPTED,
+        _EMIT_ACCEPTED,
         {
-            **shared,
+            **options,
             "actor": kind.actor,
             "ids": new.ids,
             "encodings": new.encodings,

@@ -1,31 +1,56 @@
 """Versions of the configuration; the newest one holds."""
 
 import hashlib
+from dataclasses import dataclass
+from datetime import datetime
 
-from store.database import Connection, Row, sql
+from store.database import Connection, sql
+from store.rows import Query
 
 CHANNEL = "smsgateway_configuration"
 """NOTIFY channel; the payload is the new version."""
 
-_LATEST = sql("""
+
+@dataclass(frozen=True, slots=True)
+class StoredConfiguration:
+    """A version of the configuration, as it was applied."""
+
+    version: int
+    content: str
+    digest: bytes
+    source: str
+    applied_by: str
+    created_at: datetime
+
+
+_LATEST = Query.of(
+    StoredConfiguration,
+    """
 SELECT version, content, digest, source, applied_by, created_at
 FROM configurations ORDER BY version DESC LIMIT 1
-""")
+""",
+)
 _LOCK = sql("SELECT pg_advisory_xact_lock(hashtextextended('configurations', 0))")
-_ADD = sql("""
+_ADD = Query.of(
+    int,
+    """
 INSERT INTO configurations (content, digest, source, applied_by)
 VALUES (:content, :digest, :source, :applied_by)
 RETURNING version
-""")
-_LOADED = sql("""
+""",
+)
+_LOADED = Query.of(
+    bytes,
+    """
 SELECT digest FROM configurations WHERE source = :source ORDER BY version DESC LIMIT 1
-""")
+""",
+)
 _NOTIFY = sql("SELECT pg_notify(:channel, :version)")
 
 
-async def latest(connection: Connection) -> Row | None:
+async def latest(connection: Connection) -> StoredConfiguration | None:
     """The configuration in force, or None before the first."""
-    return await connection.row(_LATEST)
+    return await _LATEST.row(connection)
 
 
 async def add(
@@ -38,17 +63,17 @@ async def add(
     connection.send(_LOCK)
     digest = hashlib.sha256(content.encode()).digest()
     present = await latest(connection)
-    if present is not None and present["digest"] == digest:
-        return int(present["version"]), False
-    added = await connection.row(
-        _ADD,
+    if present is not None and present.digest == digest:
+        return present.version, False
+    added = await _ADD.row(
+        connection,
         {"content": content, "digest": digest, "source": source, "applied_by": applied_by},
     )
     if added is None:
         message = "a configuration was not stored"
         raise LookupError(message)
-    connection.send(_NOTIFY, {"channel": CHANNEL, "version": str(added["version"])})
-    return int(added["version"]), True
+    connection.send(_NOTIFY, {"channel": CHANNEL, "version": str(added)})
+    return added, True
 
 
 async def loaded_before(connection: Connection, content: str, source: str) -> bool:
@@ -57,5 +82,5 @@ async def loaded_before(connection: Connection, content: str, source: str) -> bo
     A file that did not change since then does not undo what was applied over the API meanwhile.
     """
     connection.send(_LOCK)
-    last = await connection.row(_LOADED, {"source": source})
-    return last is not None and last["digest"] == hashlib.sha256(content.encode()).digest()
+    last = await _LOADED.row(connection, {"source": source})
+    return last == hashlib.sha256(content.encode()).digest()

@@ -1,40 +1,74 @@
 """Dead letters, listed and taken up again."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from store.database import Connection, Row, sql
-from store.messages import VIEW
+from store.database import Connection
+from store.messages import VIEW, AccountMessage, RunnableMessage
+from store.rows import Query
 
-_LAST_PROVIDER = """(
-    CAST(:provider AS text) IS NULL OR :provider = (
-        SELECT a.provider FROM attempts a WHERE a.message_id = m.id
-        ORDER BY a.number DESC LIMIT 1))"""
 
-_LIST = sql(
+@dataclass(frozen=True, slots=True)
+class ProviderCount:
+    """Dead letters that a provider had or was offered; None: no route takes them."""
+
+    provider: str | None
+    messages: int
+
+
+# A provider's dead letters are those that it was tried for, and those that it could not be tried for
+# because it was down.
+_OF_PROVIDER = """(
+    CAST(:provider AS text) IS NULL OR :provider = ANY(m.offered) OR EXISTS (
+        SELECT FROM attempts a WHERE a.message_id = m.id AND a.provider = :provider))"""
+
+_BY_PROVIDER = Query.of(
+    ProviderCount,
+    """
+WITH dead AS (
+    SELECT m.id, m.offered FROM messages m
+    WHERE m.account_id = :account_id AND m.environment = :environment
+      AND m.verdict = 'dead_letter' AND m.status = 'dead_letter'
+    ORDER BY m.id DESC LIMIT :most
+)
+SELECT p.provider, count(*) AS messages
+FROM dead LEFT JOIN LATERAL (
+    SELECT unnest(dead.offered) AS provider
+    UNION
+    SELECT a.provider FROM attempts a WHERE a.message_id = dead.id
+) p ON true
+GROUP BY p.provider ORDER BY messages DESC, p.provider
+""",
+)
+
+_LIST = Query.of(
+    AccountMessage,
     VIEW
     + """
   AND m.verdict = 'dead_letter' AND m.status = 'dead_letter'
   AND """
-    + _LAST_PROVIDER
+    + _OF_PROVIDER
     + """
   AND (CAST(:before AS uuid) IS NULL OR m.id < :before)
 ORDER BY m.id DESC LIMIT :limit
-"""
+""",
 )
 
 # The locked rows are read again after the wait, so that what a late receipt has delivered
 # meanwhile is no dead letter any more.
-_TAKE = sql(
+_TAKE = Query.of(
+    RunnableMessage,
     """
 WITH chosen AS (
     SELECT m.id FROM messages m
     WHERE m.account_id = :account_id AND m.environment = :environment
       AND m.verdict = 'dead_letter' AND m.status = 'dead_letter'
       AND (CAST(:ids AS uuid[]) IS NULL OR m.id = ANY(CAST(:ids AS uuid[])))
+      AND NOT EXISTS (SELECT FROM bulks b WHERE b.id = m.bulk_id AND b.canceled_at IS NOT NULL)
       AND """
-    + _LAST_PROVIDER
+    + _OF_PROVIDER
     + """
     ORDER BY m.id LIMIT :limit
     FOR UPDATE OF m
@@ -43,11 +77,11 @@ UPDATE messages m
 SET verdict = NULL, reason = NULL, epoch = m.epoch + 1, since = :at,
     first_attempt = 1 + coalesce((SELECT max(number) FROM attempts WHERE message_id = m.id), 0),
     valid_until = CAST(:at AS timestamptz) + m.validity, scheduled_at = NULL,
-    cancel_requested_at = NULL, check_by = :check_by
+    cancel_requested_at = NULL, offered = NULL, check_by = :check_by
 FROM chosen
 WHERE m.id = chosen.id
-RETURNING m.id, m.epoch, m.mode, m.country, m.account_id
-"""
+RETURNING m.id, m.epoch, m.mode, m.country, m.account_id, m.priority
+""",
 )
 
 
@@ -59,10 +93,10 @@ async def listed(
     provider: str | None,
     before: UUID | None,
     limit: int,
-) -> Sequence[Row]:
+) -> Sequence[AccountMessage]:
     """An account's dead letters, newest first."""
-    return await connection.rows(
-        _LIST,
+    return await _LIST.rows(
+        connection,
         {
             "account_id": account_id,
             "environment": environment,
@@ -83,10 +117,10 @@ async def take(
     limit: int,
     at: datetime,
     check_by: datetime,
-) -> Sequence[Row]:
+) -> Sequence[RunnableMessage]:
     """Give dead letters a new epoch and their whole validity, oldest first; those taken."""
-    return await connection.rows(
-        _TAKE,
+    return await _TAKE.rows(
+        connection,
         {
             "account_id": account_id,
             "environment": environment,
@@ -96,4 +130,16 @@ async def take(
             "at": at,
             "check_by": check_by,
         },
+    )
+
+
+async def by_provider(
+    connection: Connection, account_id: str, environment: str, *, most: int
+) -> Sequence[ProviderCount]:
+    """How many dead letters each provider had or was offered, of the newest `most`.
+
+    One that several providers were offered counts for each of them.
+    """
+    return await _BY_PROVIDER.rows(
+        connection, {"account_id": account_id, "environment": environment, "most": most}
     )

@@ -1,77 +1,122 @@
 """Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07): one request, one message."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from psycopg.types.json import Jsonb
 
-from store.database import Answer, Connection, Row, sql
+from domain.values import value
+from store.database import Connection, PendingResult, sql
+from store.rows import Query
+
+
+class Key(NamedTuple):
+    """A key that was given for an account in one environment.
+
+    `namespace` says by whom: each has keys of its own, and two never meet in one.
+    """
+
+    account_id: str
+    environment: str
+    namespace: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """What was answered to a key, and the hash of the request that had it."""
+
+    request_hash: bytes
+    response: Mapping[str, Any]
+
+
+@value
+class _LockedKey:
+    account_id: str
+    environment: str
+    namespace: str
+    key: str
+
+
+@value
+class _KnownKey:
+    account_id: str
+    environment: str
+    namespace: str
+    key: str
+    request_hash: bytes
+    response: Mapping[str, Any]
+
 
 _KEYS = """
-unnest(CAST(:accounts AS text[]), CAST(:environments AS text[]), CAST(:keys AS text[]))
+unnest(CAST(:accounts AS text[]), CAST(:environments AS text[]), CAST(:namespaces AS text[]),
+       CAST(:keys AS text[]))
 """
+_COLUMNS = "account_id, environment, namespace, key"
 # Two requests with one key at the same moment: who gets the lock goes on, the other is told so.
-_TRY_LOCK = sql(f"""
-SELECT account_id, environment, key FROM {_KEYS} AS k (account_id, environment, key)
-WHERE pg_try_advisory_xact_lock(
-    hashtextextended('key/' || account_id || '/' || environment || '/' || key, 0))
-""")
-_FIND = sql(f"""
-SELECT account_id, environment, key, request_hash, response
-FROM {_KEYS} AS k (account_id, environment, key)
-JOIN idempotency_keys USING (account_id, environment, key)
+_TRY_LOCK = Query.of(
+    _LockedKey,
+    f"""
+SELECT {_COLUMNS} FROM {_KEYS} AS k ({_COLUMNS})
+WHERE pg_try_advisory_xact_lock(hashtextextended(
+    'key/' || account_id || '/' || environment || '/' || namespace || '/' || key, 0))
+""",
+)
+_FIND = Query.of(
+    _KnownKey,
+    f"""
+SELECT {_COLUMNS}, request_hash, response
+FROM {_KEYS} AS k ({_COLUMNS})
+JOIN idempotency_keys USING ({_COLUMNS})
 WHERE expires_at > :at
-""")
-_KEEP = sql("""
-INSERT INTO idempotency_keys
-    (account_id, environment, key, request_hash, response, created_at, expires_at)
-SELECT account_id, environment, key, request_hash, response, :at, :expires_at
-FROM unnest(CAST(:accounts AS text[]), CAST(:environments AS text[]), CAST(:keys AS text[]),
-            CAST(:hashes AS bytea[]), CAST(:responses AS jsonb[]))
-     AS k (account_id, environment, key, request_hash, response)
-ON CONFLICT (account_id, environment, key) DO UPDATE
+""",
+)
+_KEEP = sql(f"""
+INSERT INTO idempotency_keys ({_COLUMNS}, request_hash, response, created_at, expires_at)
+SELECT {_COLUMNS}, request_hash, response, :at, :expires_at
+FROM unnest(CAST(:accounts AS text[]), CAST(:environments AS text[]), CAST(:namespaces AS text[]),
+            CAST(:keys AS text[]), CAST(:hashes AS bytea[]), CAST(:responses AS jsonb[]))
+     AS k ({_COLUMNS}, request_hash, response)
+ON CONFLICT ({_COLUMNS}) DO UPDATE
 SET request_hash = excluded.request_hash, response = excluded.response,
     created_at = excluded.created_at, expires_at = excluded.expires_at
 """)
 _EXPIRE = sql("DELETE FROM idempotency_keys WHERE expires_at < :at")
 
 
-class Key(NamedTuple):
-    """A key as its account gave it, in one environment."""
-
-    account_id: str
-    environment: str
-    key: str
-
-
-def try_lock(connection: Connection, keys: Sequence[Key]) -> Answer[set[Key]]:
+def try_lock(connection: Connection, keys: Sequence[Key]) -> PendingResult[set[Key]]:
     """Take keys until the transaction ends; those that no other request has right now."""
-    return connection.rows(_TRY_LOCK, _values(keys)).then(lambda rows: {_key(row) for row in rows})
+    return _TRY_LOCK.rows(connection, _values(keys)).then(lambda rows: {_key(row) for row in rows})
 
 
-def find(connection: Connection, keys: Sequence[Key], at: datetime) -> Answer[dict[Key, Row]]:
-    """What was answered to these keys before: request_hash and response of those that are known."""
-    found = connection.rows(_FIND, {**_values(keys), "at": at})
-    return found.then(lambda rows: {_key(row): row for row in rows})
+def find(
+    connection: Connection, keys: Sequence[Key], at: datetime
+) -> PendingResult[dict[Key, StoredResponse]]:
+    """What was answered to these keys before, of those that are known."""
+    found = _FIND.rows(connection, {**_values(keys), "at": at})
+    return found.then(
+        lambda rows: {_key(row): StoredResponse(row.request_hash, row.response) for row in rows}
+    )
 
 
 def keep(
     connection: Connection,
-    answers: Mapping[Key, tuple[bytes, Mapping[str, Any]]],
+    responses: Mapping[Key, tuple[bytes, Mapping[str, Any]]],
     *,
     at: datetime,
     expires_at: datetime,
 ) -> None:
-    """Remember what is answered to keys: of each, what made the request and the answer."""
-    if not answers:
+    """Remember what is answered to keys: of each, what made the request and the response."""
+    if not responses:
         return
     connection.send(
         _KEEP,
         {
-            **_values(list(answers)),
-            "hashes": [request_hash for request_hash, _ in answers.values()],
-            "responses": [Jsonb(dict(response)) for _, response in answers.values()],
+            **_values(list(responses)),
+            "hashes": [request_hash for request_hash, _ in responses.values()],
+            "responses": [Jsonb(dict(response)) for _, response in responses.values()],
             "at": at,
             "expires_at": expires_at,
         },
@@ -87,9 +132,10 @@ def _values(keys: Sequence[Key]) -> dict[str, object]:
     return {
         "accounts": [key.account_id for key in keys],
         "environments": [key.environment for key in keys],
+        "namespaces": [key.namespace for key in keys],
         "keys": [key.key for key in keys],
     }
 
 
-def _key(row: Row) -> Key:
-    return Key(row["account_id"], row["environment"], row["key"])
+def _key(row: _LockedKey | _KnownKey) -> Key:
+    return Key(row.account_id, row.environment, row.namespace, row.key)

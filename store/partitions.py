@@ -11,24 +11,44 @@ from typing import Final, Literal
 from uuid import UUID
 
 from store.database import Connection, sql
+from store.rows import Query
 
 Table = Literal["events", "events_of_many"]
 TABLES: Final[tuple[Table, ...]] = ("events", "events_of_many")
 
-_BOUNDS = sql("""
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    name: str
+    bounds: str
+
+
+_BOUNDS = Query.of(
+    _Bounds,
+    """
 SELECT c.relname AS name, pg_get_expr(c.relpartbound, c.oid) AS bounds
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = CAST(:table AS text)::regclass
-""")
+""",
+)
 _UNTIL: Final = re.compile(r"TO \('([0-9a-f-]{36})'\)")
 
-_WAIT_A_SECOND = sql("SET LOCAL lock_timeout = '1s'")
+# Whoever waits for a table's exclusive lock holds up all who come after: no writer is to wait for longer
+# than this. (DETACH … CONCURRENTLY would wait for nobody, but not where there is a default partition.)
+_WAIT_BRIEFLY = sql("SET LOCAL lock_timeout = '50ms'")
+
+# Functions that run with the rights of the tables' owner: store/migrations/baseline/09_events.sql.
+_MAKE = sql("SELECT make_partition(:table, :name, CAST(:since AS uuid), CAST(:until AS uuid))")
+_DROP = sql("SELECT drop_partition(:name)")
 
 # Whoever explains a message finds its bulk by it; a bulk goes with the last of its messages.
-_IS_NEEDED = sql("""
+_IS_NEEDED = Query.of(
+    bool,
+    """
 SELECT EXISTS (SELECT FROM messages WHERE id < :until)
     OR EXISTS (SELECT FROM bulks WHERE id < :until) AS needed
-""")
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +73,9 @@ def moment_of(first: UUID) -> datetime:
 async def stored(connection: Connection, table: Table) -> list[Partition]:
     """A table's partitions, the oldest first; all but the one for what no other takes."""
     found = [
-        Partition(table, row["name"], UUID(bounds[1]))
-        for row in await connection.rows(_BOUNDS, {"table": table})
-        if (bounds := _UNTIL.search(row["bounds"])) is not None
+        Partition(table, partition.name, UUID(bounds[1]))
+        for partition in await _BOUNDS.rows(connection, {"table": table})
+        if (bounds := _UNTIL.search(partition.bounds)) is not None
     ]
     return sorted(found, key=lambda partition: partition.until)
 
@@ -63,36 +83,37 @@ async def stored(connection: Connection, table: Table) -> list[Partition]:
 async def make(connection: Connection, table: Table, since: datetime, until: datetime) -> None:
     """Make the partition for ids of a time, which no other partition has.
 
-    Nobody who adds events waits for it.
+    Who adds events of this time, or of a later one, waits for 50 ms at most.
 
     Raises:
         psycopg.errors.CheckViolation: the last partition has taken such rows already.
-        DatabaseAway: somebody has the table for more than a second.
+        TransactionLost: a transaction uses the table just now; try again.
     """
-    name = f"{table}_{since:%Y%m}"
-    connection.send(_WAIT_A_SECOND)
-    connection.send(sql(f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING INDEXES)"))
+    connection.send(_WAIT_BRIEFLY)
     connection.send(
-        sql(
-            f"ALTER TABLE {table} ATTACH PARTITION {name}"
-            f" FOR VALUES FROM ('{first_id(since)}') TO ('{first_id(until)}')"
-        )
+        _MAKE,
+        {
+            "table": table,
+            "name": f"{table}_{since:%Y%m}",
+            "since": first_id(since),
+            "until": first_id(until),
+        },
     )
     await connection.flush()
 
 
 async def is_needed(connection: Connection, partition: Partition) -> bool:
     """Whether there still is a message, or a bulk, that one of its events may be about."""
-    row = await connection.row(_IS_NEEDED, {"until": partition.until})
-    return row is None or bool(row["needed"])
+    needed = await _IS_NEEDED.row(connection, {"until": partition.until})
+    return needed is not False
 
 
 async def drop(connection: Connection, partition: Partition) -> None:
-    """Drop a partition, with all events in it.
+    """Drop a partition, with all events in it; who adds events waits for 50 ms at most.
 
     Raises:
-        DatabaseAway: somebody has the table for more than a second.
+        TransactionLost: a transaction uses the table just now; try again.
     """
-    connection.send(_WAIT_A_SECOND)
-    connection.send(sql(f"DROP TABLE {partition.name}"))
+    connection.send(_WAIT_BRIEFLY)
+    connection.send(_DROP, {"name": partition.name})
     await connection.flush()

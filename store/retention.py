@@ -5,13 +5,13 @@ Recipients stay: a request may be about to write to one. Events go with their pa
 (`store.partitions`); only what the last one has is deleted here.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from store.database import Connection, Row, Statement, sql
+from store.database import Connection, Statement, sql
 from store.partitions import first_id
+from store.rows import Query
 from store.transitions import OPEN
 
 
@@ -23,10 +23,13 @@ def _deletes(**columns: str) -> tuple[Statement, ...]:
 
 
 # One that is taken up again at this moment, by a replay, is passed over.
-_OLD_MESSAGES = sql(f"""
+_OLD_MESSAGES = Query.of(
+    UUID,
+    f"""
 SELECT m.id FROM messages m WHERE m.id < :before AND NOT ({OPEN})
 ORDER BY m.id LIMIT :limit FOR UPDATE SKIP LOCKED
-""")
+""",
+)
 _OF_MESSAGES: Final = _deletes(
     receipts="message_id",
     parts="message_id",
@@ -36,12 +39,15 @@ _OF_MESSAGES: Final = _deletes(
 )
 
 # Their messages may be younger than they are, and wait for their time.
-_OLD_BULKS = sql("""
+_OLD_BULKS = Query.of(
+    UUID,
+    """
 SELECT b.id FROM bulks b
 WHERE b.id < :before AND NOT EXISTS (
     SELECT FROM messages m WHERE m.id BETWEEN b.first_id AND b.last_id AND m.bulk_id = b.id)
 ORDER BY b.id LIMIT :limit FOR UPDATE SKIP LOCKED
-""")
+""",
+)
 _OF_BULKS: Final = _deletes(
     events_of_many_last="bulk_id",
     batch_refusals="batch_id",
@@ -50,8 +56,8 @@ _OF_BULKS: Final = _deletes(
 )
 
 _CALLBACKS = sql("""
-DELETE FROM callback_events WHERE id IN (
-    SELECT id FROM callback_events WHERE id < :before AND state <> 'pending'
+DELETE FROM outbox WHERE id IN (
+    SELECT id FROM outbox WHERE id < :before AND state <> 'pending'
     ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
 """)
 
@@ -62,24 +68,27 @@ DELETE FROM receipts WHERE (day, id) IN (
     ORDER BY day, id LIMIT :limit FOR UPDATE SKIP LOCKED)
 """)
 
+_UNPARSED_RECEIPTS = sql("""
+DELETE FROM unparsed_receipts WHERE id IN (
+    SELECT id FROM unparsed_receipts WHERE received_at < :before
+    ORDER BY received_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+""")
+
 
 async def delete(connection: Connection, before: datetime, limit: int) -> int:
     """Delete messages that were accepted before, at most `limit`, with all but their events.
 
     Returns how many messages those were. A batch goes with the last of its messages; callbacks, and
-    receipts that met no message, go by their own age.
+    receipts that met no message or could not be parsed, go by their own age.
     """
     first = {"before": first_id(before), "limit": limit}
-    messages = await connection.rows(_OLD_MESSAGES, first)
+    messages = await _OLD_MESSAGES.rows(connection, first)
     for statement in _OF_MESSAGES if messages else ():
-        connection.send(statement, {"ids": _ids(messages)})
-    bulks = await connection.rows(_OLD_BULKS, first)
+        connection.send(statement, {"ids": messages})
+    bulks = await _OLD_BULKS.rows(connection, first)
     for statement in _OF_BULKS if bulks else ():
-        connection.send(statement, {"ids": _ids(bulks)})
+        connection.send(statement, {"ids": bulks})
     connection.send(_CALLBACKS, first)
     connection.send(_RECEIPTS_ALONE, {"day": before.date(), "limit": limit})
+    connection.send(_UNPARSED_RECEIPTS, {"before": before, "limit": limit})
     return len(messages)
-
-
-def _ids(rows: Sequence[Row]) -> list[UUID]:
-    return [row["id"] for row in rows]

@@ -28,8 +28,8 @@ FASTAPI_TELEMETRY_OFF: Any = MappingProxyType(
 
 _UNMATCHED = "unmatched"
 _SERVER_ERROR = 500
-_CLIENT_LEFT = 499  # nginx's word for it: nobody was there to take an answer
-# Asked every few seconds by whoever watches the process: counted, but not worth a line each.
+_CLIENT_LEFT = 499  # nginx's word for it: nobody was there to take a response
+# Queried every few seconds by whoever watches the process: counted, but not worth a line each.
 _UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _log = get_logger(__name__)
@@ -48,11 +48,20 @@ class HttpTelemetry:
         structlog.contextvars.clear_contextvars()
         started = time.perf_counter()
         status = _CLIENT_LEFT
+        left = complete = False
+
+        async def receiving() -> Message:
+            nonlocal left
+            message = await receive()
+            # After a complete answer this only says that there is no more to read.
+            left = left or (message["type"] == "http.disconnect" and not complete)
+            return message
 
         async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
+            nonlocal status, complete
+            if message["type"] == "http.response.start" and not left:
                 status = int(message["status"])
+            complete = message["type"] == "http.response.body" and not message.get("more_body")
             await send(message)
 
         method = str(scope["method"])
@@ -60,15 +69,20 @@ class HttpTelemetry:
             "http request", parent=_traceparent(scope), kind=SpanKind.SERVER, method=method
         ) as opened:
             try:
-                await self._app(scope, receive, sending)
+                await self._app(scope, receiving, sending)
             except Exception:
+                if left:
+                    status = _CLIENT_LEFT
+                    return
                 status = _SERVER_ERROR
                 _log.exception("request_failed", method=method, route=route_template(scope))
                 raise
             finally:
                 seconds = time.perf_counter() - started
                 route = route_template(scope)
-                metrics.request_answered(method=method, route=route, status=status, seconds=seconds)
+                metrics.request_completed(
+                    method=method, route=route, status=status, seconds=seconds
+                )
                 annotate(opened, route=route, status=status)
                 if route not in _UNLOGGED:
                     _log.info(

@@ -5,6 +5,7 @@ back whatever is neither, and bounds how many different codes one process may br
 answers which question stands in `docs/metrics.md`.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
@@ -22,7 +23,8 @@ from prometheus_client import (
     start_http_server,
 )
 
-from domain.errors import ErrorClass
+from domain.binds import BindFailure
+from domain.error_classes import ErrorClass
 from domain.modes import Mode
 from domain.outcomes import OutcomeKind
 from domain.receipts import ReceiptState
@@ -98,7 +100,7 @@ _group = Histogram(
 )
 _refused = Counter(
     "smsgateway_refused_requests",
-    "Requests refused, by the reason that the answer named",
+    "Requests refused, by the reason that the response named",
     ["reason"],
     registry=REGISTRY,
 )
@@ -110,7 +112,7 @@ _attempts = Counter(
 )
 _submit = Histogram(
     "smsgateway_submit_seconds",
-    "From a part's write to the socket to the provider's answer",
+    "From a part's write to the socket to the provider's response",
     ["provider"],
     buckets=_FAST,
     registry=REGISTRY,
@@ -128,6 +130,18 @@ _receipts = Counter(
     ["provider", "state", "matched"],
     registry=REGISTRY,
 )
+_unparsed_receipts = Counter(
+    "smsgateway_unparsed_receipts",
+    "Receipts that could not be parsed and were stored as they came",
+    ["provider", "reason"],
+    registry=REGISTRY,
+)
+_irregular_pdus = Counter(
+    "smsgateway_irregular_pdus",
+    "PDUs of a provider that are not as SMPP has them, and whether they were read nonetheless",
+    ["provider", "command", "outcome"],
+    registry=REGISTRY,
+)
 _receipt_delay = Histogram(
     "smsgateway_receipt_delay_seconds",
     "From a part's acceptance by the provider to its final receipt",
@@ -141,10 +155,40 @@ _binds = Gauge(
     ["provider", "state"],
     registry=REGISTRY,
 )
+_bind_errors = Gauge(
+    "smsgateway_bind_errors",
+    "Sessions of this process that should be bound and are not, by the reason",
+    ["provider", "reason"],
+    registry=REGISTRY,
+)
 _window = Gauge(
     "smsgateway_window_in_use",
-    "Submits that a provider has not answered yet, in this process",
+    "Requests (submit, cancel, query) that a provider has not answered yet, in this process",
     ["provider"],
+    registry=REGISTRY,
+)
+_rate_ratio = Gauge(
+    "smsgateway_rate_ratio",
+    "Rate of a provider just now by its usual one, in this process; below 1 while it throttles",
+    ["provider"],
+    registry=REGISTRY,
+)
+_rate = Gauge(
+    "smsgateway_rate",
+    "Messages a second that all processes together may submit to a provider, as configured",
+    ["provider"],
+    registry=REGISTRY,
+)
+_rate_share = Gauge(
+    "smsgateway_rate_share",
+    "Messages a second that this process may submit to a provider, by its role",
+    ["provider", "role"],
+    registry=REGISTRY,
+)
+_rate_demand = Gauge(
+    "smsgateway_rate_demand",
+    "Messages a second that this process wanted to submit to a provider, by its role",
+    ["provider", "role"],
     registry=REGISTRY,
 )
 _claimed = Gauge(
@@ -193,14 +237,45 @@ _overdue = Gauge(
     "Messages and bulks past their check_by when the last sweep began, at most one batch of each",
     registry=REGISTRY,
 )
+_steps = Counter(
+    "smsgateway_reconciler_steps",
+    "Steps of the reconciler's sweeps, by what came of them",
+    ["step", "outcome"],
+    registry=REGISTRY,
+)
+_step_seconds = Gauge(
+    "smsgateway_reconciler_step_seconds",
+    "Duration of each step of the last sweep",
+    ["step"],
+    registry=REGISTRY,
+)
 _unmatched = Gauge(
     "smsgateway_unmatched_receipts",
-    "Receipts of the last days that met no part, after the last sweep",
+    "Receipts that match no part yet and are matched again, after the last sweep",
+    ["provider"],
+    registry=REGISTRY,
+)
+_never_matched = Counter(
+    "smsgateway_receipts_never_matched",
+    "Receipts that matched no part for three days, and are not matched again",
+    ["provider"],
     registry=REGISTRY,
 )
 _last_sweep = Gauge(
     "smsgateway_last_sweep_timestamp_seconds",
     "When the last sweep of the reconciler ended, as Unix time",
+    registry=REGISTRY,
+)
+_pollers = Gauge(
+    "smsgateway_provider_pollers",
+    "Whether this process polls a role's task queues for a provider: 1 or 0",
+    ["provider", "role"],
+    registry=REGISTRY,
+)
+_loop_failures = Counter(
+    "smsgateway_loop_failures",
+    "Failures of loops that must never end; each was logged, and its loop started again",
+    ["operation"],
     registry=REGISTRY,
 )
 _http_requests = Counter(
@@ -211,16 +286,35 @@ _http_requests = Counter(
 )
 _http_seconds = Histogram(
     "smsgateway_http_seconds",
-    "From a request's arrival to the end of its answer",
+    "From a request's arrival to the end of its response",
     ["method", "route"],
     buckets=_FAST,
+    registry=REGISTRY,
+)
+
+_database_failures = Counter(
+    "smsgateway_database_failures",
+    "Uses of the database that failed and may succeed later, by pool and reason",
+    ["pool", "reason"],
+    registry=REGISTRY,
+)
+_database_connections = Gauge(
+    "smsgateway_database_connections_in_use",
+    "Connections of a pool that are in use in this process",
+    ["pool"],
+    registry=REGISTRY,
+)
+_database_limit = Gauge(
+    "smsgateway_database_connections_limit",
+    "Connections that a pool of this process may have",
+    ["pool"],
     registry=REGISTRY,
 )
 
 # --- what happened -----------------------------------------------------------------------------
 
 
-def message_moved(
+def message_transitioned(
     was: MessageStatus | None,
     now: MessageStatus,
     *,
@@ -272,7 +366,7 @@ def part_submitted(
     code: str | int | None = None,
     seconds: float | None = None,
 ) -> None:
-    """A part was handed to a provider; `seconds` from the socket to the answer, if there was one."""
+    """A part was handed to a provider; `seconds` from the socket to the response, if there was one."""
     _child(
         _attempts,
         _label("provider", provider),
@@ -306,20 +400,73 @@ def receipts_came(
             delay.observe(max(seconds, 0.0))
 
 
+def receipt_not_parsed(*, provider: str, reason: str) -> None:
+    """A receipt came that cannot be parsed."""
+    _unparsed_receipts.labels(_label("provider", provider), _label("reason", reason)).inc()
+
+
+def pdu_irregular(*, provider: str, command: str, outcome: str) -> None:
+    """A PDU came with octets too many or too few; `outcome` is "read" or "malformed"."""
+    _irregular_pdus.labels(
+        _label("provider", provider), _label("command", command), _label("outcome", outcome)
+    ).inc()
+
+
 def binds_counted(provider: str, by_state: Mapping[str, int]) -> None:
     """How many sessions with a provider are in which state, such as {"up": 2, "down": 0}."""
     for state, count in by_state.items():
         _binds.labels(_label("provider", provider), _label("state", state)).set(count)
 
 
-def shares_measured(provider: str, claimed: int) -> None:
+def bind_errors_counted(provider: str, by_reason: Mapping[BindFailure, int]) -> None:
+    """How many sessions with a provider are not bound for which reason."""
+    for reason in BindFailure:
+        labels = _label("provider", provider), _label("reason", reason)
+        if count := by_reason.get(reason, 0):
+            _bind_errors.labels(*labels).set(count)
+        else:
+            with contextlib.suppress(KeyError):
+                _bind_errors.remove(*labels)
+
+
+def pollers_counted(provider: str, by_role: Mapping[str, bool]) -> None:
+    """For which roles this process polls for a provider, such as {"providers": True}."""
+    for role, polls in by_role.items():
+        _pollers.labels(_label("provider", provider), _label("role", role)).set(polls)
+
+
+def loop_failed(operation: str) -> None:
+    """A loop that must never end did, and starts again."""
+    _loop_failures.labels(_label("operation", operation)).inc()
+
+
+def chunks_measured(provider: str, claimed: int) -> None:
     """How many messages of batches are claimed for a provider and not recorded, in this process."""
     _claimed.labels(_label("provider", provider)).set(claimed)
 
 
 def window_watched(provider: str, in_use: Callable[[], int]) -> None:
-    """`in_use` tells, whenever it is asked, how many submits a provider has not answered here."""
+    """`in_use` tells, whenever it is asked, how many requests a provider has not answered here."""
     _window.labels(_label("provider", provider)).set_function(in_use)
+
+
+def rate_watched(provider: str, ratio: Callable[[], float]) -> None:
+    """`ratio` gives the present rate of a provider by its usual one, 1 unless it throttles."""
+    _rate_ratio.labels(_label("provider", provider)).set_function(ratio)
+
+
+def rate_divided(
+    provider: str, *, role: str, rate: float | None, share: float | None, demand: float
+) -> None:
+    """A heartbeat divided the rate of a provider; `rate` and `share` are None where nothing limits it.
+
+    `role` is that of this process, or "all".
+    """
+    labels = _label("provider", provider), _label("role", role)
+    if rate is not None and share is not None:
+        _rate.labels(labels[0]).set(rate)
+        _rate_share.labels(*labels).set(share)
+    _rate_demand.labels(*labels).set(demand)
 
 
 def callbacks_tried(*, outcome: str, events: int, seconds: float) -> None:
@@ -328,6 +475,11 @@ def callbacks_tried(*, outcome: str, events: int, seconds: float) -> None:
     _callbacks.labels(label).inc(events)
     _callback_requests.labels(label).inc()
     _callback_seconds.observe(seconds)
+
+
+def callbacks_not_tried(outcome: str, events: int) -> None:
+    """Events were not sent: their secret cannot be used, or this worker does not know their kind."""
+    _callbacks.labels(_label("outcome", outcome)).inc(events)
 
 
 def message_reconciled(reason: str, count: int = 1) -> None:
@@ -346,25 +498,63 @@ def open_messages_counted(by_status: Mapping[MessageStatus, int]) -> None:
         _open.labels(_label("status", status)).set(count)
 
 
-def upkeep_done(*, overdue: int, unmatched_receipts: int) -> None:
+def unmatched_receipts_counted(by_provider: Mapping[str, int]) -> None:
+    """How many receipts match no part yet, of all providers that have any."""
+    _unmatched.clear()
+    for provider, count in by_provider.items():
+        _unmatched.labels(_label("provider", provider)).set(count)
+
+
+def receipts_never_matched(provider: str, count: int) -> None:
+    """Receipts matched no part, and are not matched again."""
+    _never_matched.labels(_label("provider", provider)).inc(count)
+
+
+def sweep_done(*, overdue: int) -> None:
     """A sweep of the reconciler has ended."""
     _overdue.set(overdue)
-    _unmatched.set(unmatched_receipts)
     _last_sweep.set_to_current_time()
+
+
+def reconciler_step(step: str, *, failed: bool, seconds: float) -> None:
+    """A step of a sweep has ended, or has failed."""
+    name = _label("step", step)
+    _steps.labels(name, _label("outcome", "failed" if failed else "done")).inc()
+    _step_seconds.labels(name).set(seconds)
+
+
+def database_failed(pool: str, reason: str) -> None:
+    """A use of the database failed, and may succeed later.
+
+    `reason` is "no_response", "connection_lost", "statement_timeout", "transaction_lost" or
+    "pool_timeout" (no connection of the pool was free in time).
+    """
+    _database_failures.labels(_label("pool", pool), _label("reason", reason)).inc()
+
+
+def database_pool_watched(pool: str, *, size: int, in_use: Callable[[], int]) -> None:
+    """`in_use` returns, whenever metrics are read, how many of `size` connections are in use."""
+    _database_limit.labels(_label("pool", pool)).set(size)
+    _database_connections.labels(_label("pool", pool)).set_function(in_use)
 
 
 def provider_gone(provider: str) -> None:
     """Forgets the gauges of a provider that was removed, which would else keep their last value."""
     name = _label("provider", provider)
     _window.remove_by_labels({"provider": name})
+    _rate_ratio.remove_by_labels({"provider": name})
+    for gauge in (_rate, _rate_share, _rate_demand):
+        gauge.remove_by_labels({"provider": name})
     _claimed.remove_by_labels({"provider": name})
     _binds.remove_by_labels({"provider": name})
+    _bind_errors.remove_by_labels({"provider": name})
+    _pollers.remove_by_labels({"provider": name})
 
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
-def request_answered(*, method: str, route: str, status: int, seconds: float) -> None:
+def request_completed(*, method: str, route: str, status: int, seconds: float) -> None:
     """The API answered; `route` is the template, never the path."""
     known = method if method in _METHODS else OTHER
     template = _label("route", route)

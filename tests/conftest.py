@@ -8,9 +8,11 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from local.folders import exclusively, temporary_folder
 from local.postgres import Postgres, free_database_name
+from local.processes import free_port
 from local.stack import Stack
 from local.temporal import (
     Temporal,
@@ -36,11 +39,16 @@ from store.database import Database
 from store.schema import migrate
 from telemetry.process import exit_cleanly
 from tests.postgres import own_postgres
-
-SEARCH_ATTRIBUTES = ("Mode", "Country", "Provider", "Campaign", "Account", "Incident")
+from workflows.ports.attributes import SEARCH_ATTRIBUTES
 
 # By marker, the programs without which such a test cannot run.
-FOREIGN_PROGRAMS = {"java": ("java", "mvn"), "go": ("go",)}
+FOREIGN_PROGRAMS = {
+    "java": ("java", "mvn"),
+    "go": ("go",),
+    "chromium": ("chromium",),
+    "nginx": ("nginx", "openssl"),
+    "openssl": ("openssl",),
+}
 
 TIME_SKIPPING_SERVER = "io.temporal:temporal-test-server:1.38.0"
 
@@ -241,16 +249,37 @@ def maven() -> Maven:
 
 @pytest.fixture(scope="session")
 def time_skipping_program(maven: Maven, session_folder: Path) -> Path:
+    """Starts in a third of a second: its classes are in an archive (java(1), AppCDS), and compiled once."""
     classpath = maven.classpath(TIME_SKIPPING_SERVER)
+    archive = cache_folder() / "maven" / "time-skipping-server.jsa"
+    java = f"java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp '{classpath}'"
+    server = "io.temporal.testserver.TestServer"
+    with exclusively(archive.with_suffix(".lock"), lambda: None):
+        if not archive.exists():
+            _archive_classes(f"exec {java} -XX:ArchiveClassesAtExit={archive} {server}")
     script = session_folder / "temporal-test-server"
-    script.write_text(
-        f"#!/bin/sh\nexec java -cp '{classpath}' io.temporal.testserver.TestServer \"$@\"\n"
-    )
+    script.write_text(f'#!/bin/sh\nexec {java} -XX:SharedArchiveFile={archive} {server} "$@"\n')
     script.chmod(0o700)
     return script
 
 
-async def _start_time_skipping(program: Path, tries: int = 4) -> WorkflowEnvironment:
+def _archive_classes(command: str) -> None:
+    """Run the server until it listens: what it has loaded by then is archived when it ends."""
+    port = free_port()
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", f"{command} {port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(1200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+    finally:
+        process.terminate()
+        process.wait(120)
+
+
+async def _start_time_skipping(program: Path, tries: int = 20) -> WorkflowEnvironment:
     """Start it; the SDK waits 5 s for it, which is short for Java on a busy machine."""
     for _ in range(tries - 1):
         with contextlib.suppress(RuntimeError):

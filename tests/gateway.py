@@ -14,17 +14,21 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from temporalio.client import Client
+from temporalio.service import ServiceClient
 
-import worker
 from domain.configuration import Environment
 from domain.ids import IdPrefix, parse_id
-from services.asked import Accepted, Caller, SendCommand
 from services.assembly import Services, assemble
 from services.keys import Scope
+from services.submission import Accepted, Caller, SendCommand
 from settings.settings import Settings
 from simulator.smsc import Smsc
 from store import accounts
-from store.database import sql
+from store.database import DatabaseAway, sql
+from store.messages import AccountMessage
+from tests.rows import rows_of
+from workers.process import WorkerProcess
+from workers.roles import Role
 
 RECIPIENT = "+447700900123"
 CONFIGURATION = """
@@ -59,8 +63,8 @@ class Gateway:
     primary: Smsc
     backup: Smsc
     caller: Caller
-    workers: list[asyncio.Task[None]] = field(default_factory=list)
-    stop_workers: asyncio.Event = field(default_factory=asyncio.Event)
+    workers: dict[asyncio.Event, asyncio.Task[None]] = field(default_factory=dict)
+    """Each under the event that stops it."""
 
     async def send(
         self, to: str = RECIPIENT, body: str = "Disk full on db-1", **what: Any
@@ -74,13 +78,13 @@ class Gateway:
         await self.services.accept.drained()  # where time is skipped, a late start is hours late
         return accepted
 
-    async def row(self, message: Accepted) -> Any:
+    async def row(self, message: Accepted) -> AccountMessage:
         return await self.services.messages.one(self.caller, message.message_id)
 
     async def status(self, message: Accepted) -> str:
-        return str((await self.row(message))["status"])
+        return str((await self.row(message)).status)
 
-    async def until(self, message: Accepted, *statuses: str, within: float = 20) -> str:
+    async def until(self, message: Accepted, *statuses: str, within: float = 120) -> str:
         """Wait until the message has one of these statuses; fails with its whole story."""
         end = time.monotonic() + within
         while (status := await self.status(message)) not in statuses:
@@ -92,42 +96,61 @@ class Gateway:
     async def story(self, message: Accepted) -> str:
         explained = await self.services.messages.explain(self.caller, message.message_id)
         events = [
-            f"{e['at']:%H:%M:%S.%f} {e['kind']} {e['previous']}→{e['status']} {e['provider']} "
-            f"{e['code']} {e['reason']}"
+            f"{e.at:%H:%M:%S.%f} {e.kind} {e.previous}→{e.status} {e.provider} {e.code} {e.reason}"
             for e in explained.events
         ]
         return "\n".join([*explained.summary, *events])
 
-    async def moves(self, message: Accepted) -> list[str]:
+    async def transitions(self, message: Accepted) -> list[str]:
         """The statuses that the message went through."""
         events = await self.services.messages.events(self.caller, message.message_id)
-        first = next(e["status"] for e in events if e["kind"] == "accepted")
-        return [first, *(e["status"] for e in events if e["kind"] == "moved")]
+        first = next(e.status for e in events if e.kind == "accepted")
+        return [first, *(e.status for e in events if e.kind == "moved")]
 
     async def attempts(self, message: Accepted) -> list[tuple[str, str]]:
         """Provider and status of each attempt."""
         explained = await self.services.messages.explain(self.caller, message.message_id)
-        return [(a["provider"], a["status"]) for a in explained.attempts]
+        return [(a.provider, a.status) for a in explained.attempts]
 
     async def execute(self, statement: str, **parameters: Any) -> None:
         async with self.services.database.begin() as connection:
             connection.send(sql(statement), parameters)
 
     async def fetch(self, statement: str, **parameters: Any) -> list[Any]:
-        async with self.services.database.begin() as connection:
-            return list(await connection.rows(sql(statement), parameters))
+        """Rows, as soon as the gateway's own work leaves a connection of its pool."""
+        end = time.monotonic() + 120
+        while True:
+            try:
+                async with self.services.database.begin() as connection:
+                    return list(await rows_of(connection, sql(statement), parameters))
+            except DatabaseAway:
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(0.2)
 
-    async def start_worker(self, *roles: worker.Role) -> None:
-        process = worker.Gateway(self.services, self.client, frozenset(roles or [worker.Role.ALL]))
-        self.workers.append(asyncio.create_task(process.work(self.stop_workers)))
+    async def start_worker(
+        self, *roles: Role, providers: frozenset[str] | None = None
+    ) -> asyncio.Event:
+        """Start one more worker, by default with all roles; `end_worker` takes what is returned.
+
+        It binds to `providers`, or to every declared one.
+        """
+        # A client may have one worker for each task queue, and each process has a client.
+        service = await ServiceClient.connect(self.client.service_client.config)
+        client = Client(**{**self.client.config(), "service_client": service})
+        process = WorkerProcess(self.services, client, frozenset(roles or [Role.ALL]), providers)
+        stop = asyncio.Event()
+        self.workers[stop] = asyncio.create_task(process.work(stop))
+        return stop
+
+    async def end_worker(self, worker_: asyncio.Event) -> None:
+        worker_.set()
+        await self.workers.pop(worker_)
 
     async def end_workers(self) -> None:
-        self.stop_workers.set()
-        await asyncio.gather(*self.workers)
-        self.workers.clear()
-        self.stop_workers = asyncio.Event()
+        await asyncio.gather(*(self.end_worker(each) for each in list(self.workers)))
 
-    async def receipts_held(self, count: int, within: float = 10) -> None:
+    async def receipts_held(self, count: int, within: float = 120) -> None:
         """Wait until the primary holds so many receipts, as it was told to."""
         end = time.monotonic() + within
         while self.primary.held < count:
@@ -139,7 +162,7 @@ class Gateway:
         await self.receipts_held(count)
         self.primary.release_receipts()
 
-    async def providers_up(self, *names: str, within: float = 10) -> None:
+    async def providers_up(self, *names: str, within: float = 120) -> None:
         """Wait until a living worker has binds to these providers, and to no others."""
         end = time.monotonic() + within
         while True:
@@ -168,6 +191,7 @@ async def running_gateway(
     configuration: str = CONFIGURATION,
     with_worker: bool = True,
     workflow_starts: int = 1000,
+    secret_folders: tuple[str, ...] | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway on this database and Temporal, with two simulated carriers."""
 
@@ -179,6 +203,7 @@ async def running_gateway(
         recipient_hash_key=SecretStr(secrets.token_hex(32)),
         allow_private_callbacks=True,
         workflow_starts=workflow_starts,
+        **({} if secret_folders is None else {"allowed_secret_folders": secret_folders}),
         shutdown_grace="3s",
     )
     services = assemble(settings, connect=connect or connected)

@@ -2,24 +2,28 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from domain.callbacks import origin_of, secret_of
+from domain.callbacks.signatures import secret_of
+from domain.callbacks.urls import origin_of
 from domain.ids import IdPrefix, public_id
 from domain.states import MessageStatus
 from store import accounts, callbacks, messages
-from store.database import Database, Row, sql
+from store.callbacks import StoredCallback
+from store.database import Database, sql
 from store.messages import NewMessage
+from tests.rows import rows_of
 
 SECRET = secret_of(b"a key of these two dozen")
 ACCOUNT = "acme"
 NUMBER = "+447700900123"
 
-_TELL = sql("""
-INSERT INTO callback_events (id, lane_id, account_id, environment, message_id, url, status,
-                             provider_code, occurred_at, next_at)
+_EMIT = sql("""
+INSERT INTO outbox (id, lane_id, account_id, environment, subject_id, target, status,
+                    code, occurred_at, next_at)
 SELECT :id, callback_lane_id, account_id, environment, id, callback_url, :status, '000', :at, :at
 FROM messages WHERE id = :message_id
 RETURNING lane_id
@@ -47,8 +51,9 @@ class Outbox:
         account: str = ACCOUNT,
         environment: str = "live",
         number: str = NUMBER,
+        listener: str | None = None,
     ) -> UUID:
-        """A message whose moves are to be told at `url`."""
+        """A message whose moves are to be told at `url`, and its end to a listener."""
         now = datetime.now(UTC)
         message_id = uuid7()
         async with self.database.begin() as connection:
@@ -79,6 +84,10 @@ class Outbox:
                     config_version=None,
                     callback_url=url,
                     callback_lane_id=await callbacks.lane(connection, account, origin_of(url)),
+                    listener=listener,
+                    listener_lane_id=await callbacks.listener_lane(connection, account)
+                    if listener
+                    else None,
                 ),
             )
         return message_id
@@ -91,7 +100,7 @@ class Outbox:
         async with self.database.begin() as connection:
             for callback_id, status in zip(ids, statuses, strict=True):
                 connection.send(
-                    _TELL,
+                    _EMIT,
                     {
                         "id": callback_id,
                         "message_id": message_id,
@@ -104,27 +113,28 @@ class Outbox:
     async def give_up(self, callback_id: UUID) -> None:
         async with self.database.begin() as connection:
             connection.send(
-                sql("UPDATE callback_events SET state = 'failed', tries = 10 WHERE id = :id"),
+                sql("UPDATE outbox SET state = 'failed', tries = 10 WHERE id = :id"),
                 {"id": callback_id},
             )
 
-    async def callback(self, callback_id: UUID) -> Row:
-        found = await self.database.rows(
-            sql("SELECT * FROM callback_events WHERE id = :id"), {"id": callback_id}
+    async def callback(self, callback_id: UUID) -> dict[str, Any]:
+        found = await rows_of(
+            self.database, sql("SELECT * FROM outbox WHERE id = :id"), {"id": callback_id}
         )
         return found[0]
 
     async def states(self, lane_id: UUID) -> dict[str, int]:
         """How many callbacks of a lane are in which state."""
-        found = await self.database.rows(
-            sql("SELECT state, count(*) AS n FROM callback_events WHERE lane_id = :l GROUP BY 1"),
+        found = await rows_of(
+            self.database,
+            sql("SELECT state, count(*) AS n FROM outbox WHERE lane_id = :l GROUP BY 1"),
             {"l": lane_id},
         )
         return {state["state"]: state["n"] for state in found}
 
     async def active(self, lane_id: UUID) -> bool:
-        found = await self.database.rows(
-            sql("SELECT active FROM callback_lanes WHERE id = :id"), {"id": lane_id}
+        found = await rows_of(
+            self.database, sql("SELECT active FROM endpoints WHERE id = :id"), {"id": lane_id}
         )
         return bool(found[0]["active"])
 
@@ -140,5 +150,5 @@ def public(message_id: UUID) -> str:
     return public_id(IdPrefix.MESSAGE, message_id)
 
 
-def ids_of(rows: Sequence[Row]) -> list[UUID]:
-    return [row["id"] for row in rows]
+def ids_of(rows: Sequence[StoredCallback]) -> list[UUID]:
+    return [row.id for row in rows]

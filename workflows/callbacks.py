@@ -9,16 +9,21 @@ from temporalio import activity, workflow
 from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
-    from domain.callbacks import pause_after
+    from domain.callbacks.retries import pause_after
 
 CALLBACKS = "callbacks"
 """Task queue of the workflows and of their one activity."""
+
+HANGING_CALLBACKS = "callbacks/hanging"
+"""Task queue of that activity for lanes whose receiver hangs. Each of its few places is taken for as long
+as a request is waited for; the places of other lanes stay free."""
+
 
 # A slice takes up no new callback after some 20 s, and heartbeats every second. What follows is a
 # margin for the last requests; then another worker may take over.
 _SLICE_ENDS = timedelta(minutes=3)
 _HEARTBEAT = timedelta(seconds=20)
-# A slice fails only with the database, or with a signing secret that is missing: both heal.
+# A slice fails only with the database, which comes back.
 _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2,
@@ -33,6 +38,8 @@ class CallbackLane:
     lane_id: str
     failing_slices: int = 0
     """How many slices in a row found the origin in trouble."""
+    hanging: bool = False
+    """Whether the last request was waited for in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,8 @@ class DrainResult:
     """Tries that did not deliver, whether or not they will be repeated."""
     failing: bool = False
     """Whether the origin seems to be down, so that the rest was left for later."""
+    hanging: bool = False
+    """Whether the last request was waited for in vain."""
 
 
 def callback_workflow_id(lane_id: str) -> str:
@@ -84,7 +93,11 @@ class CallbackWorkflow:
         while True:
             self._woken = False
             drained = await self._drain(lane)
-            lane = replace(lane, failing_slices=lane.failing_slices + 1 if drained.failing else 0)
+            lane = replace(
+                lane,
+                failing_slices=lane.failing_slices + 1 if drained.failing else 0,
+                hanging=drained.hanging,
+            )
             if drained.failing:
                 # Signals do not shorten this: what is new would run into the same wall.
                 await workflow.sleep(pause_after(lane.failing_slices))
@@ -100,6 +113,7 @@ class CallbackWorkflow:
         return await workflow.execute_activity_method(
             CallbackActivities.drain_lane,
             lane,
+            task_queue=HANGING_CALLBACKS if lane.hanging else None,
             start_to_close_timeout=_SLICE_ENDS,
             heartbeat_timeout=_HEARTBEAT,
             retry_policy=_RETRY,

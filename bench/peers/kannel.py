@@ -6,7 +6,7 @@ and `dlr-storage = internal`, so that what it has accepted, and whom to call bac
 alone. Its log level is 3 (errors), and there is no access log.
 
 `dlr-mask=3` asks for a callback when a message was delivered or has failed. That is one for each
-message, since an SMSC's answer to a submit (8 and 16) is not asked for.
+message, since an SMSC's response to a submit (8 and 16) is not asked for.
 
 What was tried, alternating, on two cores that others used too: hence the spread, and the CPU time of
 bearerbox and smsbox for a message beside the rate. Only what is in one block compares.

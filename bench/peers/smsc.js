@@ -1,6 +1,6 @@
 "use strict";
 // An SMSC that nobody here wrote the protocol of: npm's smpp. It accepts everything at once, and
-// reports each delivery right after the answer; with a second argument, "hold", it keeps the reports
+// reports each delivery right after the response; with a second argument, "hold", it keeps the reports
 // until SIGUSR2. First argument: the port. SIGHUP resets all connections; SIGTERM ends it, and it says
 // how many messages it took, how many different texts, and how often the most frequent of them.
 const smpp = require("smpp");

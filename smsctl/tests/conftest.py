@@ -52,6 +52,7 @@ def configured(gateway, monkeypatch) -> FakeGateway:
     """The environment names the fake gateway."""
     monkeypatch.setenv("SMSCTL_API", gateway.url)
     monkeypatch.setenv("SMSCTL_KEY", gateway.key)
+    monkeypatch.setenv("SMSCTL_OPERATOR_KEY", gateway.operator_key)
     return gateway
 
 

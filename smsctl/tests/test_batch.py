@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
-from sdks.python.tests.fakes.gateway import Fault
+from sdks.python.tests.fakes.gateway import InjectedFault
 from sdks.python.tests.fakes.openapi import breaches, document_of_a_gateway
 from smsgateway import Batch, Client
 
@@ -116,11 +116,14 @@ def test_every_option_of_a_batch_reaches_the_gateway(smsctl, configured, guests)
     guests(listed(1))
     run = smsctl(
         *words("--priority", "low", "--mode", "promotional", "--validity", "600"),
+        *("--receipt-deadline", "45"),
+        *("--missing-receipt", "expire"),
         *("--callback-url", "https://shop.example.com/sms", "--at", "2100-01-01T09:00:00+01:00"),
         *("--metadata", "campaign=spring", "--no-smart-encoding", "--idempotency-key", "spring"),
+        *("--parameter", "template_id=1107"),
     )
     assert run.code == 2
-    assert "scheduled_at: at most 35 days ahead" in run.err
+    assert "--at: at most 35 days ahead" in run.err
     assert requests(configured) == [
         {
             "from": "Acme",
@@ -129,7 +132,10 @@ def test_every_option_of_a_batch_reaches_the_gateway(smsctl, configured, guests)
             "mode": "promotional",
             "callback_url": "https://shop.example.com/sms",
             "validity_period": 600,
+            "receipt_deadline": 45,
+            "missing_receipt": "expire",
             "scheduled_at": "2100-01-01T09:00:00+01:00",
+            "parameters": {"template_id": "1107"},
             "smart_encoding": False,
             "recipients": [
                 {
@@ -160,9 +166,9 @@ def test_ten_thousand_go_in_one_request(smsctl, configured, guests):
     lines = (f"+447700900001,Guest {place}" for place in range(10_001))
     guests("to,name\n" + "\n".join(lines))
     run = smsctl(*words("-o", "json"))
-    answer = json.loads(run.out)
-    assert [batch["recipients"] for batch in answer["batches"]] == [10_000, 1]
-    assert (answer["accepted"], answer["batches"][1]["first_line"]) == (10_001, 10_002)
+    response = json.loads(run.out)
+    assert [batch["recipients"] for batch in response["batches"]] == [10_000, 1]
+    assert (response["accepted"], response["batches"][1]["first_line"]) == (10_001, 10_002)
 
 
 def test_long_lines_make_smaller_requests_than_the_gateway_can_read(
@@ -260,7 +266,7 @@ def test_the_same_command_again_sends_nobody_twice(smsctl, configured, guests):
 
 def test_a_command_that_failed_goes_on_where_it_stopped(smsctl, configured, guests):
     guests(listed(5))
-    configured.faults += [None, *[Fault(503)] * 3]
+    configured.faults += [None, *[InjectedFault(503)] * 3]
     failed = smsctl(*words("--size", "2"))
     assert failed.code == 5
     assert failed.out.endswith("Accepted 2 of 2 recipients.\n")
@@ -272,7 +278,7 @@ def test_a_command_that_failed_goes_on_where_it_stopped(smsctl, configured, gues
 
 def test_an_answer_that_is_lost_for_good_leads_to_no_second_message(smsctl, configured, guests):
     guests(listed(1))
-    configured.faults += [Fault(503, carried_out=True)] * 3
+    configured.faults += [InjectedFault(503, carried_out=True)] * 3
     failed = smsctl(*words("-o", "json"))
     assert (failed.code, failed.out) == (5, "")
     assert json.loads(smsctl(*words("-o", "json")).out)["batches"][0]["replayed"]
@@ -281,7 +287,7 @@ def test_an_answer_that_is_lost_for_good_leads_to_no_second_message(smsctl, conf
 
 def test_what_was_accepted_before_a_failure_is_told_to_programs_too(smsctl, configured, guests):
     guests(listed(3))
-    configured.faults += [None, *[Fault(503)] * 3]
+    configured.faults += [None, *[InjectedFault(503)] * 3]
     failed = smsctl(*words("--size", "2", "-o", "json"))
     assert json.loads(failed.out)["batches"][0]["batch_id"] == only_batch(configured).id
     assert json.loads(failed.err)["error"]["exit_code"] == failed.code == 5
@@ -303,6 +309,7 @@ def test_another_file_with_the_same_lines_is_the_same_command(smsctl, configured
         ("--validity", "60"),
         ("--at", "2100-01-01T09:00:00Z"),
         ("--metadata", "a=b"),
+        ("--parameter", "a=b"),
         ("--callback-url", "https://shop.example.com/sms"),
         ("--no-smart-encoding",),
         ("--body", "Bye {name}"),
@@ -335,7 +342,7 @@ def test_slices_that_are_alike_have_their_own_keys(smsctl, configured, guests):
 def test_again_sends_once_more_and_tells_how_to_go_on_with_that(smsctl, configured, guests):
     guests(listed(2))
     smsctl(*words("--size", "1"))
-    configured.faults += [None, *[Fault(503)] * 3]
+    configured.faults += [None, *[InjectedFault(503)] * 3]
     failed = smsctl(*words("--size", "1", "--again"))
     key = re.search(r"with --idempotency-key (\w+) in place of --again, goes on", failed.err)[1]
     assert smsctl(*words("--size", "1", "--idempotency-key", key)).code == 0
@@ -400,7 +407,7 @@ def test_refused_lines_are_told_without_their_numbers(smsctl, configured, guests
         ["5", "duplicate_recipient"],
     ]
     assert last == "Accepted 1 of 3 recipients."
-    assert "the file, mended, would reach the others twice" in run.err
+    assert "the others would get the message twice" in run.err
     assert NOBODY not in run.out + run.err
     assert "Cy" not in run.out + run.err
 
@@ -435,7 +442,49 @@ def test_what_holds_for_all_is_refused_as_a_whole(smsctl, configured, guests):
     guests(listed(1))
     run = smsctl(*words("--refused", "refused.csv", body="Hello {name"))
     assert (run.code, run.out) == (2, "")
-    assert "body: The brace at character 7" in run.err
+    assert "--body: The brace at character 7" in run.err
+
+
+def test_a_refusal_of_lines_and_of_the_whole_names_the_lines_of_the_file(
+    smsctl, configured, guests
+):
+    guests(listed(3))
+    errors = [
+        {"field": "recipients.1.to", "reason": "invalid_number", "detail": "It is too short."},
+        {"field": "validity_period", "reason": "out_of_range", "detail": "It is at least 5."},
+    ]
+    problem = {"title": "Not acceptable", "status": 422, "errors": errors}
+    headers = {"content-type": "application/problem+json"}
+    for _ in range(2):
+        configured.faults.append(InjectedFault(422, headers, json.dumps(problem).encode()))
+    run = smsctl(*words())
+    assert run.code == 2
+    assert "line 3, to: It is too short. --validity: It is at least 5." in run.err
+    document = json.loads(smsctl(*words("-o", "json")).err)["error"]["problem"]
+    assert document["errors"][0]["line"] == 3
+
+
+def test_a_line_that_repeats_another_one_names_its_line(smsctl, configured, guests):
+    guests(f"to,name\n{number(7)},Ann\n\n{number(1)},Ben\n{number(1)},Ben\n")
+    run = smsctl(*words("-o", "json"))
+    (refused,) = json.loads(run.out)["first_refused"]
+    assert refused["line"] == 5
+    assert refused["detail"].startswith("Line 4 has the same number and the same text")
+
+
+def test_the_results_of_a_batch_can_be_limited(smsctl, configured, guests):
+    guests(listed(3))
+    smsctl(*words())
+    batch_id = only_batch(configured).id
+    run = smsctl("batch", "show", batch_id, "--results", "--limit", "2")
+    assert run.code == 0
+    assert [line.split()[0] for line in run.out.splitlines()[-2:]] == ["1", "2"]
+    assert run.err == "1 more result not shown: give a larger --limit.\n"
+    run = smsctl("batch", "show", batch_id, "--results", "--limit", "2", "-o", "json")
+    assert len(json.loads(run.out)["results"]) == 2
+    run = smsctl("batch", "show", batch_id, "--limit", "2")
+    assert run.code == 2
+    assert "add --results" in run.err
 
 
 def rows_of(path):
@@ -622,10 +671,10 @@ def test_the_exit_code_of_watching_tells_how_it_ended(smsctl, configured, guests
 def test_watching_with_json_is_one_document(smsctl, configured, guests):
     guests(listed(3))
     run = smsctl(*words("--size", "2", "--watch", "-o", "json"))
-    answer = json.loads(run.out)
-    assert [batch["status"] for batch in answer["watched"]] == ["finished", "finished"]
-    assert answer["watched"][0]["from"] == "Acme"
-    assert [batch["batch_id"] for batch in answer["batches"]] == list(configured.batches)
+    response = json.loads(run.out)
+    assert [batch["status"] for batch in response["watched"]] == ["finished", "finished"]
+    assert response["watched"][0]["from"] == "Acme"
+    assert [batch["batch_id"] for batch in response["batches"]] == list(configured.batches)
     assert run.err == ""
 
 
@@ -634,7 +683,7 @@ def test_batches_that_cannot_be_watched_are_told_all_the_same(
     smsctl, configured, guests, more, shown
 ):
     guests(listed(1))
-    configured.faults += [None, *[Fault(403)] * 3]
+    configured.faults += [None, *[InjectedFault(403)] * 3]
     run = smsctl(*words("--watch", *more))
     assert run.code == 3
     assert shown in run.out
@@ -676,7 +725,7 @@ def test_a_canceled_batch_is_watched_no_longer(smsctl, sent):
     batch_id = sent(GONE)
     smsctl("batch", "watch", batch_id, "--timeout", "0.1")
     canceled = smsctl("batch", "cancel", batch_id)
-    assert "1 message had left before: what providers have goes its way." in canceled.err
+    assert "1 message had left before and cannot be taken back." in canceled.err
     run = smsctl("batch", "watch", batch_id)
     assert (run.code, run.out.splitlines()[-1]) == (
         1,
@@ -692,7 +741,7 @@ def test_a_batch_that_nobody_knows_is_not_watched(smsctl, sent):
 
 def test_an_outage_while_watching_is_outwaited(smsctl, sent, configured):
     batch_id = sent(number(1))
-    configured.faults += [Fault(429, {"retry-after": "60"})] * 2
+    configured.faults += [InjectedFault(429, {"retry-after": "60"})] * 2
     assert smsctl("batch", "watch", batch_id).code == 0
     assert not configured.faults
 

@@ -3,7 +3,11 @@ import stat
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sdks.python.tests.fakes.gateway import Fault
+from sdks.python.tests.fakes.gateway import BIND_ERROR, InjectedFault, provider_shown
+from smsgateway import PermissionDenied, Problem, Provider
+
+from smsctl.columns import PROVIDER_COLUMNS
+from smsctl.failures import failure_of
 
 TO = "+447700900123"
 DEAD = "+447700900199"
@@ -46,7 +50,100 @@ def test_a_listing_can_be_narrowed(smsctl, sent):
     for options in narrowed:
         listed = json.loads(smsctl("message", "list", "-o", "json", *options).out)
         assert [message["message_id"] for message in listed["items"]] == [dead]
-    assert smsctl("message", "list", "--until", "2020-01-01T00:00:00Z").out == "There are none.\n"
+    assert (
+        smsctl("message", "list", "--until", "2020-01-01T00:00:00Z").out
+        == "There are no such messages.\n"
+    )
+
+
+@pytest.mark.parametrize("since", ["30s", "15m", "1h", "7d", "2w"])
+def test_a_listing_can_begin_so_long_ago(smsctl, sent, configured, since):
+    message_id = sent()
+    run = smsctl("message", "list", "--since", since, "--columns", "message")
+    assert run.out.split() == ["message", message_id]
+    asked = datetime.fromisoformat(dict(configured.exchanges[-1].query)["since"])
+    number, unit = int(since[:-1]), since[-1]
+    names = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+    age = datetime.now(UTC) - asked - timedelta(**{names[unit]: number})
+    assert timedelta(0) <= age < timedelta(minutes=2)
+    assert smsctl("message", "list", "--until", "1h").out == "There are no such messages.\n"
+
+
+@pytest.mark.parametrize("since", ["1", "h", "1y", "-1h", "1.5h", "", "999999999w", "2026-12-01"])
+def test_what_is_neither_a_time_nor_an_age_is_refused(smsctl, configured, since):
+    run = smsctl("message", "list", "--since", since)
+    assert run.code == 2
+    assert "Invalid value for '--since': " in run.err
+    assert not configured.exchanges
+
+
+LISTINGS = [
+    ("message", "list"),
+    ("dlq", "list"),
+    ("batch", "list"),
+    ("callback", "list"),
+    ("provider", "status"),
+    ("key", "list"),
+    ("profile", "list"),
+]
+
+
+@pytest.mark.parametrize("words", LISTINGS)
+def test_every_listing_can_be_tab_separated_and_of_chosen_columns(smsctl, sent, configured, words):
+    sent(DEAD)
+    configured.tell(sent())
+    smsctl("profile", "add", "here", "--api", configured.url, "--key", configured.key)
+    everything = smsctl(*words, "-o", "tsv")
+    assert everything.code == 0
+    heading, *rows = [line.split("\t") for line in everything.out.splitlines()]
+    assert rows or words == ("batch", "list")
+    assert {len(row) for row in rows} <= {len(heading)}
+    chosen = [heading[-1], heading[0]]
+    run = smsctl(*words, "-o", "tsv", "--columns", ",".join(chosen))
+    lines = [line.split("\t") for line in run.out.splitlines()]
+    assert lines == [chosen, *([row[-1], row[0]] for row in rows)]
+    if rows:
+        table = smsctl(*words, "--columns", chosen[1])
+        assert table.out.split("\n")[0].split() == [chosen[1].replace("current", "*")]
+    unknown = smsctl(*words, "--columns", "nothing")
+    assert unknown.code == 2
+    assert "there is no column 'nothing'; there are: " in unknown.err
+
+
+def test_a_column_that_is_not_shown_by_itself_can_be_chosen(smsctl, sent):
+    sent(TO, "Two\nlines\tand a tab \\ \x1b")
+    assert "body" not in smsctl("message", "list", "-o", "tsv").out
+    run = smsctl("message", "list", "-o", "tsv", "--columns", "to,body,segments")
+    assert run.out.splitlines() == [
+        "to\tbody\tsegments",
+        f"{TO}\tTwo\\nlines\\tand a tab \\\\ \\u001b\t1",
+    ]
+
+
+def test_what_is_no_listing_is_tab_separated_by_its_members(smsctl, sent, configured):
+    message_id = sent()
+    members = dict(
+        line.split("\t")
+        for line in smsctl("message", "show", message_id, "-o", "tsv").out.splitlines()
+    )
+    assert (members["message_id"], members["status"]) == (message_id, "delivered")
+    assert (members["segments"], members["scheduled_at"]) == ("1", "")
+    assert members["cancel_requested"] == "false"
+    explained = smsctl("message", "explain", message_id, "-o", "tsv").out.splitlines()
+    assert explained[0].split("\t")[:3] == ["at", "after", "event"]
+    waited = smsctl("send", "--to", TO, "--from", "A", "--body", "b", "--wait", "-o", "tsv")
+    assert "status\tdelivered" in waited.out.splitlines()
+    missing = smsctl("message", "show", "msg_none", "-o", "tsv")
+    assert (missing.code, missing.out) == (4, "")
+    assert missing.err.startswith("smsctl: ")
+
+
+def test_how_a_tab_separated_listing_goes_on_is_told_on_stderr(smsctl, sent):
+    sent()
+    sent()
+    run = smsctl("message", "list", "--limit", "1", "-o", "tsv")
+    assert len(run.out.splitlines()) == 2
+    assert "--cursor" in run.err
 
 
 def test_a_long_listing_is_gathered_from_pages_and_can_be_gone_on_with(smsctl, configured):
@@ -89,19 +186,30 @@ def test_an_explanation_prints_all_of_it(smsctl, sent, configured):
     callback_id = configured.tell(message_id)
     run = smsctl("message", "explain", message_id)
     assert run.code == 0
-    for section in ("Timeline", "Attempts", "Parts", "Receipts", "Callbacks", "In short"):
-        assert section in run.out
-    assert "· The message is delivered." in run.out
+    lines = run.out.splitlines()
+    assert lines[0] == "The message is delivered."
+    sections = ("Steps", "Parts that providers accepted", "Callbacks", "Message")
+    places = [lines.index(section) for section in sections]
+    assert places == sorted(places)
     assert callback_id in run.out
-    assert "udh8" in run.out
-    assert "23415" in run.out
+    assert "7f3a" in run.out
+
+
+def test_an_explanation_is_at_most_eighty_columns_wide_and_cuts_no_word(smsctl, sent, configured):
+    message_id = sent()
+    configured.tell(message_id)
+    sentence = "Waiting for a provider of its route: primary and backup are down, and more. " * 4
+    configured.summary = [sentence.strip(), sentence.strip()]
+    run = smsctl("message", "explain", message_id)
+    assert [line for line in run.out.splitlines() if len(line.rstrip()) > 80] == []
+    assert " ".join(run.out.split()).count(sentence.strip()) == 2
 
 
 def test_a_message_that_went_nowhere_is_explained_without_empty_tables(smsctl, sent):
     run = smsctl("message", "explain", sent(DEAD))
-    assert "Timeline" in run.out
+    assert "Steps" in run.out
     assert "no_provider_up" in run.out
-    assert "Receipts" not in run.out
+    assert "Parts" not in run.out
 
 
 def test_a_scheduled_message_is_canceled_once(smsctl, configured):
@@ -115,22 +223,59 @@ def test_a_scheduled_message_is_canceled_once(smsctl, configured):
     assert "The message has ended: it is canceled." in again.err
 
 
+def test_a_cancel_of_what_a_provider_has_says_that_it_may_still_be_delivered(
+    smsctl, configured, sent
+):
+    message_id = sent()
+    shown = json.loads(smsctl("message", "show", message_id, "-o", "json").out)
+    response = json.dumps({**shown, "status": "sent", "cancel_requested": True}).encode()
+    configured.faults.append(InjectedFault(202, {"content-type": "application/json"}, response))
+    run = smsctl("message", "cancel", message_id)
+    assert run.code == 0
+    assert run.err == (
+        "A provider already has it, and is asked to cancel it if it supports that; it may still be "
+        "delivered.\n"
+    )
+
+
 def test_dead_letters_are_listed_and_replayed_by_id(smsctl, sent):
     dead = sent(DEAD)
     assert [row[0] for row in shown(smsctl("dlq", "list"))[1:]] == [dead]
     run = smsctl("dlq", "replay", dead)
     assert run.code == 0
-    assert run.out == f"1 message sent round again.\n{dead}\n"
-    assert smsctl("dlq", "list").out == "There are none.\n"
+    assert run.out == f"1 message sent again.\n{dead}\n"
+    assert smsctl("dlq", "list").out == "There are no dead letters.\n"
 
 
 def test_dead_letters_of_a_provider_are_replayed_up_to_a_limit(smsctl, sent, configured):
     sent(DEAD)
     run = smsctl("dlq", "replay", "--provider", "primary", "--limit", "500", "-o", "json")
     assert run.code == 0
-    assert json.loads(run.out) == {"replayed": [], "skipped": []}
+    assert json.loads(run.out) == {
+        "replayed": [],
+        "skipped": [],
+        "remaining": [{"provider": None, "messages": 1}],
+    }
     asked = json.loads(configured.exchanges[-1].body)
     assert asked == {"provider": "primary", "limit": 500}
+
+
+def test_a_replay_that_takes_nothing_says_what_there_is(smsctl, sent):
+    assert smsctl("dlq", "replay", "--provider", "primary").out == (
+        "0 messages sent again.\nThere are no dead letters.\n"
+    )
+    sent(DEAD)
+    run = smsctl("dlq", "replay", "--provider", "primary")
+    assert run.code == 0
+    assert run.out == (
+        "0 messages sent again.\nNone matches. Dead letters by provider: no provider: 1.\n"
+    )
+
+
+def test_an_unknown_provider_is_an_error_and_the_known_ones_are_named(smsctl, configured):
+    run = smsctl("dlq", "replay", "--provider", "twilio")
+    assert run.code != 0
+    assert "There is no such provider; known: backup, primary." in run.err
 
 
 def test_as_many_dead_letters_as_said_are_replayed(smsctl, sent):
@@ -164,6 +309,9 @@ def test_all_providers_are_shown(smsctl, configured, options):
         ["backup", "smpp", "live", "down"],
     ]
     assert "2/2" in run.out
+    up, down = run.out.splitlines()[-2:]
+    assert up.rstrip().endswith("batches 195 (demand 310.5), single messages 5 (demand 0.5)")
+    assert down.rstrip().endswith(BIND_ERROR["detail"])
 
 
 def test_one_provider_is_shown(smsctl, configured):
@@ -171,7 +319,26 @@ def test_one_provider_is_shown(smsctl, configured):
     assert [provider["state"] for provider in json.loads(run.out)["items"]] == ["down"]
     missing = smsctl("provider", "status", "--provider", "nobody")
     assert missing.code == 4
-    assert "no such provider" in missing.err
+    assert missing.err == "smsctl: There is no such provider in the configuration.\n"
+
+
+def test_figures_of_a_rate_are_empty_without_a_rate_or_a_bind():
+    provider = Provider.model_validate(provider_shown("primary", "up"))
+    cells = {column.heading: column.of for column in PROVIDER_COLUMNS}
+    assert cells["rate after throttling"](provider) == "100%"
+    without_rate = provider.model_copy(update={"rate": None})
+    assert cells["shares/s"](without_rate) is None
+    for each in (without_rate, provider.model_copy(update={"binds_up": 0})):
+        assert cells["rate after throttling"](each) is None
+
+
+def test_all_receipts_of_a_provider_are_parsed_again(smsctl, configured):
+    run = smsctl("provider", "reparse", "backup")
+    assert (run.code, run.out.strip()) == (1, "697 receipts parsed; 3 still cannot be parsed.")
+    assert smsctl("provider", "reparse", "primary").code == 0
+    run = smsctl("provider", "reparse", "backup", "-o", "json")
+    assert json.loads(run.out) == {"parsed": 697, "unparsed": 3, "next_after": None}
+    assert smsctl("provider", "reparse", "nobody").code == 4
 
 
 WRONG = "[providers.primary]\ntype = 'pigeon'\n"
@@ -186,7 +353,7 @@ def file(tmp_path):
 def test_mistakes_in_a_configuration_are_told_with_their_place(smsctl, configured, file):
     file.write_text(WRONG)
     run = smsctl("config", "check", str(file))
-    assert run.code == 2
+    assert run.code == 1
     assert run.out == (
         f"{file}:2:8: providers.primary.type: is not a type of provider: use smpp.\n"
     )
@@ -196,7 +363,7 @@ def test_mistakes_in_a_configuration_are_told_with_their_place(smsctl, configure
 
 def test_a_right_configuration_is_checked_applied_and_shown(smsctl, configured, file):
     file.write_text(RIGHT)
-    assert smsctl("config", "check", str(file)).out == f"{file}: there are no mistakes.\n"
+    assert smsctl("config", "check", str(file)).out == f"{file}: there are no errors.\n"
     assert configured.version == 1
     assert smsctl("config", "apply", str(file)).out == "Version 2 is in force now.\n"
     assert smsctl("config", "apply", "-", stdin=RIGHT).out == "Version 2 was in force already.\n"
@@ -205,10 +372,25 @@ def test_a_right_configuration_is_checked_applied_and_shown(smsctl, configured, 
     assert run.err.startswith("Version 2, applied ")
 
 
+def test_a_secret_that_the_api_cannot_read_is_a_warning_on_stderr(smsctl, configured, file):
+    file.write_text(RIGHT + 'password = "env:AWAY"\n')
+    run = smsctl("config", "apply", str(file))
+    assert (run.code, run.out) == (0, "Version 2 is in force now.\n")
+    line = len(RIGHT.splitlines()) + 1
+    assert run.err == f"Warning: {file}:{line}:12: providers.primary.password: not there\n"
+
+
+def test_a_provider_shows_what_each_worker_reports(smsctl, configured):
+    run = smsctl("provider", "show", "backup")
+    assert "2 workers: The transceiver is not bound: the SMSC refused the bind" in run.out
+    listed = smsctl("provider", "status", "--columns", "provider,error,error_code,why", "-o", "tsv")
+    assert "backup\tbind_refused\tESME_RINVPASWD\tThe transceiver is not bound" in listed.out
+
+
 def test_a_wrong_configuration_is_not_applied(smsctl, configured, file):
     file.write_text(WRONG)
     run = smsctl("config", "apply", str(file))
-    assert run.code == 2
+    assert run.code == 1
     assert ":2:8:" in run.out
     assert configured.version == 1
 
@@ -237,8 +419,72 @@ def test_a_key_is_made_shown_once_used_and_revoked(smsctl, configured):
     assert smsctl("key", "revoke", "key_2").out == "key_2 is revoked.\n"
     revoked = smsctl("message", "list", "--key", key)
     assert revoked.code == 3
-    assert "smsctl key create" in revoked.err
+    assert "valid key (`smsctl key create`)" in revoked.err
+    assert "python worker.py bootstrap" in revoked.err
     assert key not in revoked.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("operator-key-needed", "Use an operator's key"),
+        ("account-key-needed", "Use a key of an account"),
+        ("account-suspended", "An operator resumes it"),
+    ],
+)
+def test_a_key_of_the_wrong_kind_is_advised_of_the_kind_and_not_of_scopes(kind, advice):
+    refused = PermissionDenied(
+        Problem(type=f"urn:smsgateway:problem:{kind}", title="Refused", status=403)
+    )
+    failure = failure_of(refused, origin="--api")
+    assert advice in failure.advice
+    assert "scope" not in failure.advice
+
+
+def test_an_account_is_created_listed_suspended_and_resumed(smsctl, configured):
+    made = json.loads(smsctl("account", "create", "Acme Logistics", "-o", "json").out)
+    assert made["name"] == "Acme Logistics"
+    assert made["id"] in smsctl("account", "list").out
+    for command, is_suspended in (("suspend", True), ("show", True), ("resume", False)):
+        run = smsctl("account", command, made["id"], "-o", "json")
+        assert (json.loads(run.out)["suspended_at"] is not None) == is_suspended, command
+    run = smsctl("account", "create", "Acme Logistics")
+    assert (run.code, "Another account has this name" in run.err) == (6, True)
+    made = smsctl("account", "create", "Beta")
+    assert "`smsctl account create-key acc_" in made.err
+    assert smsctl("account", "show", "acc_none").code == 4
+
+
+def test_an_operator_makes_the_first_key_of_an_account(smsctl, configured):
+    made = json.loads(smsctl("account", "create", "Acme Logistics", "-o", "json").out)
+    key = smsctl(
+        *("account", "create-key", made["id"], "--name", "admin"),
+        *("--environment", "live", "--scope", "admin"),
+    )
+    assert "shown this once" in key.err
+    assert smsctl("--key", key.out.strip(), "message", "list").code == 0
+
+
+def test_an_operators_key_is_made_listed_and_revoked(smsctl, configured):
+    made = smsctl("operator-key", "create", "--name", "ci", "--scope", "config:manage")
+    key = made.out.strip()
+    assert key.startswith("sg_operator_")
+    assert smsctl("--key", key, "config", "show").code == 0
+    listed = smsctl("operator-key", "list")
+    assert key not in listed.out
+    assert smsctl("operator-key", "revoke", "key_01").out == "key_01 is revoked.\n"
+    assert smsctl("--key", key, "config", "show").code == 3
+
+
+def test_commands_of_operators_take_the_operators_key_and_others_do_not(
+    smsctl, configured, monkeypatch
+):
+    assert smsctl("config", "show").code == 0
+    assert smsctl("message", "list").code == 0
+    monkeypatch.setenv("SMSCTL_KEY", configured.operator_key)
+    assert smsctl("message", "list").code == 3
+    monkeypatch.delenv("SMSCTL_OPERATOR_KEY")
+    assert smsctl("config", "show").code == 0
 
 
 def test_a_missing_scope_is_an_exit_code_of_its_own_kind(smsctl, configured):
@@ -251,7 +497,7 @@ def test_callbacks_are_listed_and_told_again(smsctl, configured):
     first, second, third = (configured.tell("msg_1") for _ in range(3))
     listed = smsctl("callback", "list", "--state", "failed", "--message", "msg_1")
     assert [row[0] for row in shown(listed)[1:]] == [third, second, first]
-    assert smsctl("callback", "replay", first).out == "1 callback to be told again.\n"
+    assert smsctl("callback", "replay", first).out == "1 callback to be sent again.\n"
     run = smsctl("callback", "replay", "--failed", "-o", "json")
     assert json.loads(run.out) == {"replayed": 2}
     assert smsctl("callback", "replay", "cb_none").code == 4
@@ -278,7 +524,7 @@ ANSWERS = [
     (400, 2),
     (413, 2),
     (422, 2),
-    (429, 7),
+    (429, 5),
     (500, 1),
     (503, 5),
     (302, 1),
@@ -287,9 +533,10 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("status", "code"), ANSWERS)
 def test_each_kind_of_refusal_has_its_exit_code(smsctl, configured, status, code):
-    content = json.dumps({"title": "No", "status": status, "detail": "It is not to be."}).encode()
+    problem = {"type": "urn:smsgateway:problem:no", "title": "No", "detail": "It is not to be."}
+    content = json.dumps(problem | {"status": status}).encode()
     headers = {"content-type": "application/problem+json", "retry-after": "40"}
-    configured.faults.append(Fault(status, headers, content))
+    configured.faults.append(InjectedFault(status, headers, content))
     run = smsctl("message", "show", "msg_1", "-o", "json")
     error = json.loads(run.err)["error"]
     assert run.out == ""
@@ -299,6 +546,39 @@ def test_each_kind_of_refusal_has_its_exit_code(smsctl, configured, status, code
         assert error["problem"]["detail"] == "It is not to be."
     if status == 429:
         assert error["advice"] == "Try again in 40 s."
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_server_that_is_no_gateway_is_a_failure_of_the_address(smsctl, configured, status):
+    configured.faults.append(InjectedFault(status, {"content-type": "text/html"}, b"<p>No</p>"))
+    run = smsctl("message", "show", "msg_1")
+    assert run.code == 1
+    assert "is that of the gateway's API." in run.err
+    assert "GET " not in run.err
+
+
+def test_a_problem_of_the_gateway_is_told_by_its_own_sentence(smsctl, configured):
+    run = smsctl("account", "show", "acc_nope", "--key", configured.operator_key)
+    assert (run.code, run.err) == (4, "smsctl: There is no such account.\n")
+
+
+def test_the_wrong_value_of_a_repeated_option_is_repeated(smsctl, configured):
+    run = smsctl(
+        *[
+            "key",
+            "create",
+            "--name",
+            "a",
+            "--environment",
+            "live",
+            "--scope",
+            "admin",
+            "--scope",
+            "a:b",
+        ]
+    )
+    assert run.code == 2
+    assert "--scope a:b: " in run.err
 
 
 def test_the_general_options_stand_before_or_after_and_after_wins(smsctl, configured):

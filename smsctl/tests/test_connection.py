@@ -70,6 +70,27 @@ def test_the_running_checkout_is_used_when_nothing_else_is_said(environment, fol
     assert found(Given(), environment, folder) == ("http://run", "k-run")
 
 
+def test_an_operator_takes_the_operators_key_of_the_place_that_names_the_gateway(
+    environment, folder, run_file
+):
+    run_file.write_text(
+        json.dumps({"api": "http://run", "api_key": "sg_live_r", "operator_key": "sg_o"})
+    )
+    target = find_target(Given(), environment, folder, operator=True)
+    assert (target.api, target.key) == ("http://run", "sg_o")
+    assert find_target(Given(), environment, folder).key == "sg_live_r"
+    given = Given(key="sg_given")
+    assert find_target(given, environment, folder, operator=True).key == "sg_given"
+
+
+def test_an_operator_takes_the_only_key_where_a_place_has_none_for_operators(environment, folder):
+    environment |= {"SMSCTL_API": "https://x.example.com", "SMSCTL_KEY": "sg_one"}
+    assert find_target(Given(), environment, folder, operator=True).key == "sg_one"
+    environment |= {"SMSCTL_OPERATOR_KEY": "sg_two"}
+    assert find_target(Given(), environment, folder, operator=True).key == "sg_two"
+    assert find_target(Given(), environment, folder).key == "sg_one"
+
+
 @pytest.mark.usefixtures("known")
 @pytest.mark.parametrize(
     ("given", "variables"),

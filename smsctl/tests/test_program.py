@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
+from sdks.python.tests.fakes.gateway import InjectedFault
 
 from smsctl import __version__
 
@@ -51,6 +52,16 @@ def test_nobody_there_is_told_with_where_the_address_came_from(monkeypatch):
     assert "(from SMSCTL_API)" in done.stderr
     assert "Traceback" not in done.stderr
     assert "sg_test_1" not in done.stderr
+
+
+@pytest.mark.parametrize("end", ["", "/", "/api/v1", "/api/v1/"])
+def test_every_way_to_write_the_address_of_the_api_is_taken(end, smsctl, configured, monkeypatch):
+    address = configured.url + end
+    assert smsctl("message", "list", "--api", address, "--key", configured.key).code == 0
+    assert smsctl("profile", "add", "here", "--api", address, "--key", configured.key).code == 0
+    assert smsctl("message", "list", "--profile", "here").code == 0
+    monkeypatch.setenv("SMSCTL_API", address)
+    assert smsctl("message", "list").code == 0
 
 
 def test_a_checkout_that_runs_is_found_from_within(gateway, nothing_configured):
@@ -113,6 +124,61 @@ def test_a_terminal_gets_colours_and_a_table(configured):
 
 
 @pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("message list --limit 0", "'--limit': it must be at least 1."),
+        ("message list --limit x", "'--limit': it must be a whole number."),
+        ("callback list --limit 1.5", "'--limit': it must be a whole number."),
+        ("dlq replay --limit 5000", "'--limit': it must be at most 1000."),
+        ("batch send f --from a --size 99999", "'--size': it must be at most 10000."),
+        ("batch watch bat_1 --timeout -1", "'--timeout': it must be at least 0."),
+        ("batch watch bat_1 --timeout soon", "'--timeout': it must be a number."),
+        (f"message list --limit {'9' * 5000}", "'--limit': it is too large."),
+    ],
+)
+def test_a_value_out_of_range_is_told_in_words_for_people(line, sentence, smsctl):
+    run = smsctl(*line.split())
+    assert run.code == 2
+    assert f"Invalid value for {sentence} `smsctl" in run.err
+    assert "Input" not in run.err
+
+
+OPTIONS_OF_A_SEND = {
+    "to": "--to",
+    "from": "--from",
+    "body": "--body",
+    "mode": "--mode",
+    "priority": "--priority",
+    "callback_url": "--callback-url",
+    "validity_period": "--validity",
+    "receipt_deadline": "--receipt-deadline",
+    "missing_receipt": "--missing-receipt",
+    "scheduled_at": "--at",
+    "metadata.order": "--metadata",
+    "smart_encoding": "--smart-encoding",
+    "Idempotency-Key": "--idempotency-key",
+    "something_new": "something_new",
+}
+
+
+@pytest.mark.parametrize(("field", "option"), OPTIONS_OF_A_SEND.items())
+def test_a_refusal_names_the_option_that_fills_the_field(smsctl, configured, field, option):
+    error = {"field": field, "reason": "invalid", "detail": "It is wrong."}
+    problem = {"title": "No", "status": 422, "errors": [error]}
+    headers = {"content-type": "application/problem+json"}
+    configured.faults.append(InjectedFault(422, headers, json.dumps(problem).encode()))
+    run = smsctl(*SEND)
+    assert f" {option}: It is wrong." in run.err
+
+
+def test_no_status_is_offered_that_no_message_gets(smsctl):
+    run = smsctl("message", "list", "--status", "held")
+    assert run.code == 2
+    assert "'held' is not one of" in run.err
+    assert "'queued'" in run.err
+
+
+@pytest.mark.parametrize(
     ("shell", "mark"), [("bash", "complete -o"), ("zsh", "compdef"), ("fish", "complete --command")]
 )
 def test_completion_can_be_had_for_the_shells(shell, mark, smsctl, monkeypatch):
@@ -126,6 +192,9 @@ def test_completion_can_be_had_for_the_shells(shell, mark, smsctl, monkeypatch):
         ("smsctl mes", "message"),
         ("smsctl dlq ", "replay"),
         ("smsctl message list --status deliv", "delivered"),
+        ("smsctl message list --columns sta", "status"),
+        ("smsctl message list --columns to,sta", "to,status"),
+        ("smsctl provider status -o t", "tsv"),
         ("smsctl batch ", "resume"),
         ("smsctl batch send --mode al", "alert"),
         ("smsctl --profile la", "lab"),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from rich.console import Console
-from sdks.python.tests.fakes.gateway import DELIVERED, FATES, Fault, Step
+from sdks.python.tests.fakes.gateway import DELIVERED, FATES, InjectedFault, Step
 from smsgateway import Client
 
 from smsctl import waiting
@@ -34,9 +34,9 @@ def test_a_message_is_accepted_and_its_id_is_told(smsctl, configured):
 
 def test_json_is_the_answer_of_the_api(smsctl, configured):
     run = smsctl(*words("--output", "json"))
-    answer = json.loads(run.out)
-    assert answer["message_id"] == only_message(configured).id
-    assert answer["segments"] == 1
+    response = json.loads(run.out)
+    assert response["message_id"] == only_message(configured).id
+    assert response["segments"] == 1
     assert run.err == ""
 
 
@@ -51,19 +51,25 @@ def test_every_option_reaches_the_gateway(smsctl, configured):
             "https://shop.example.com/sms",
             "--validity",
             "600",
+            "--receipt-deadline",
+            "45",
+            "--missing-receipt",
+            "expire",
             "--at",
             "2100-01-01T09:00:00+01:00",
             "--metadata",
             "order=17",
             "--metadata",
             "note=a=b",
+            "--parameter",
+            "template_id=1107",
             "--no-smart-encoding",
             "--idempotency-key",
             "order-17",
         )
     )
     assert run.code == 2
-    assert "scheduled_at: at most 35 days ahead" in run.err
+    assert "--at: at most 35 days ahead" in run.err
     sent = configured.exchanges[-1]
     assert json.loads(sent.body) == {
         "to": TO,
@@ -73,8 +79,11 @@ def test_every_option_reaches_the_gateway(smsctl, configured):
         "mode": "alert",
         "callback_url": "https://shop.example.com/sms",
         "validity_period": 600,
+        "receipt_deadline": 45,
+        "missing_receipt": "expire",
         "scheduled_at": "2100-01-01T09:00:00+01:00",
         "metadata": {"order": "17", "note": "a=b"},
+        "parameters": {"template_id": "1107"},
         "smart_encoding": False,
     }
     assert sent.headers["idempotency-key"] == "order-17"
@@ -107,13 +116,15 @@ def test_the_same_idempotency_key_is_the_same_message(smsctl, configured):
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("--metadata", "order"), "Metadata is written name=value"),
+        (("--parameter", "template_id"), '--parameter template_id: it has no "="'),
+        (("--metadata", "order"), '--metadata order: it has no "="'),
         (("--metadata", "a=1", "--metadata", "a=2"), "a is given twice"),
         (("--at", "2026-12-01T09:00:00"), "written with its offset"),
         (("--at", "tomorrow"), "written with its offset"),
         (("--priority", "urgent"), "'--priority'"),
         (("--mode", "spam"), "'--mode': 'spam' is not one of"),
         (("--validity", "soon"), "'--validity'"),
+        (("--receipt-deadline", "soon"), "'--receipt-deadline'"),
         (("--idempotency-key", "two words"), "visible ASCII"),
     ],
 )
@@ -130,12 +141,12 @@ def test_a_mistake_on_the_command_line_is_told_and_nothing_is_sent(
 def test_a_refused_number_names_the_field_and_is_not_repeated(smsctl, configured):
     run = smsctl(*words(to="0123456789"))
     assert run.code == 2
-    assert run.err.startswith("smsctl: The request is not acceptable. to: ")
+    assert run.err.startswith("smsctl: The request is not acceptable. --to: ")
     assert "0123456789" not in run.err
 
 
 def test_a_send_that_may_have_been_lost_tells_how_to_repeat_it_safely(smsctl, configured):
-    configured.faults += [Fault(503)] * 3
+    configured.faults += [InjectedFault(503)] * 3
     run = smsctl(*words())
     assert run.code == 5
     key = re.search(r"add --idempotency-key (\w+)\.", run.err)[1]
@@ -147,11 +158,11 @@ def test_waiting_shows_each_event_once_and_ends_with_delivery(smsctl, configured
     assert run.code == 0
     lines = run.out.splitlines()
     assert lines[0].startswith("Accepted as msg_")
-    assert [line.split()[4:6] for line in lines[1:-1]] == [
-        ["accepted", "queued"],
-        ["submitting", "sending"],
-        ["accepted_by_provider", "sent"],
-        ["receipt", "delivered"],
+    assert [line.split(maxsplit=1)[1] for line in lines[1:-1]] == [
+        "Accepted.",
+        "Submitted to primary.",
+        "Accepted by primary.",
+        "Receipt from primary: delivered.",
     ]
     assert lines[-1] == "Ended as delivered by primary."
 
@@ -159,9 +170,13 @@ def test_waiting_shows_each_event_once_and_ends_with_delivery(smsctl, configured
 @pytest.mark.parametrize(
     ("to", "code", "last"),
     [
-        ("+447700900197", 1, "Ended as failed by primary (invalid_recipient)."),
-        ("+447700900199", 1, "Ended as dead_letter (no_provider_up)."),
-        ("+447700900196", 1, "Ended as sent by primary (provider_gives_no_receipts)."),
+        (
+            "+447700900197",
+            1,
+            "Ended as failed: the recipient's number is invalid; the last provider was primary.",
+        ),
+        ("+447700900199", 1, "Ended as a dead letter: no provider was up."),
+        ("+447700900196", 1, "Ended as sent by primary: the provider gives no receipts."),
         ("+447700900198", 8, "Not ended in time: it is still sent by primary."),
     ],
 )
@@ -178,27 +193,27 @@ def test_what_has_not_ended_in_time_can_be_looked_at_later(smsctl, configured):
 
 def test_waiting_with_json_is_one_document(smsctl, configured):
     run = smsctl("--output", "json", *words("--wait"))
-    answer = json.loads(run.out)
-    assert answer["message_id"] == answer["message"]["message_id"]
-    assert answer["status"] == answer["message"]["status"] == "delivered"
-    assert answer["message"]["from"] == "Acme"
-    assert [event["status"] for event in answer["events"]][-1] == "delivered"
-    assert answer["events"][0]["at"].endswith("Z")
+    response = json.loads(run.out)
+    assert response["message_id"] == response["message"]["message_id"]
+    assert response["status"] == response["message"]["status"] == "delivered"
+    assert response["message"]["from"] == "Acme"
+    assert [event["status"] for event in response["events"]][-1] == "delivered"
+    assert response["events"][0]["at"].endswith("Z")
 
 
 def test_an_outage_while_waiting_is_outwaited(configured, monkeypatch):
     monkeypatch.setattr(waiting, "_FIRST_PAUSE", 0.01)
     with Client(configured.url, configured.key) as client:
         message_id = client.send(to=TO, sender="Acme", body="Hello").message_id
-        configured.faults += [Fault(429, {"retry-after": "60"})] * 3
+        configured.faults += [InjectedFault(429, {"retry-after": "60"})] * 3
         seen = waiting.wait(client, message_id, 10, lambda _: None)
     assert seen.message.status == "delivered"
     assert not configured.faults
 
 
 def test_an_outage_that_outlasts_the_waiting_is_told(smsctl, configured):
-    configured.faults += [Fault(202, {"content-type": "application/json"}, ACCEPTED)]
-    configured.faults += [Fault(503)] * 3
+    configured.faults += [InjectedFault(202, {"content-type": "application/json"}, ACCEPTED)]
+    configured.faults += [InjectedFault(503)] * 3
     run = smsctl(*words("--wait", "--timeout", "0"))
     assert run.code == 5
     assert "Accepted as msg_1" in run.out
@@ -210,7 +225,7 @@ ACCEPTED = json.dumps(
 ).encode()
 
 
-def test_on_a_terminal_a_table_grows(configured):
+def test_on_a_terminal_the_lines_grow(configured):
     screen = Screen(OutputFormat.TABLE)
     screen.out = Console(file=io.StringIO(), force_terminal=True, width=160)
     with Client(configured.url, configured.key) as client:
@@ -218,11 +233,44 @@ def test_on_a_terminal_a_table_grows(configured):
         seen = show_waiting(screen, client, message_id, 5)
     shown = screen.out.file.getvalue()
     assert seen.message.status == "delivered"
-    assert "timeline" not in shown
-    assert re.search(r"receipt\s+\x1b\[32m?delivered|delivered", shown)
+    assert "Receipt from primary: delivered." in shown
     assert "waiting" in shown
 
 
 def test_the_fates_of_the_fake_differ():
     assert {fate[-1].status for fate in FATES.values()} == {"dead_letter", "sent", "failed"}
     assert DELIVERED[-1] == Step(0.08, "receipt", "delivered", "delivered", "primary")
+
+
+def test_a_dry_run_shows_encoding_segments_and_route_and_sends_nothing(smsctl, configured):
+    run = smsctl(*words("--dry-run", "--mode", "alert", body="It\u2019s ready"))
+    assert run.code == 0
+    rows = dict(line.split(maxsplit=1) for line in run.out.splitlines()[:8] if "  " in line)
+    assert rows["encoding"].strip() == "gsm7"
+    assert rows["segments"].strip() == "1"
+    assert rows["route"].strip() == "routes[0]"
+    assert rows["providers"].strip() == "primary (up), backup (down)"
+    assert run.out.endswith("Replaced \u2019 by ', 1 time.\nNothing was sent.\n")
+    assert not configured.messages
+    document = json.loads(smsctl(*words("--dry-run", "-o", "json")).out)
+    assert (document["segments"], document["route"]) == (1, 0)
+
+
+def test_a_dry_run_says_by_its_exit_code_that_no_route_takes_the_message(smsctl, configured):
+    configured.has_route = False
+    run = smsctl(*words("--dry-run"))
+    assert run.code == 1
+    assert "No route takes it" in run.err
+
+
+def test_a_dry_run_refuses_what_sending_refuses(smsctl, configured):
+    run = smsctl(*words("--dry-run", to="0123456789"))
+    assert run.code == 2
+    assert "--to: " in run.err
+
+
+def test_a_dry_run_has_nothing_to_wait_for(smsctl, configured):
+    run = smsctl(*words("--dry-run", "--wait"))
+    assert run.code == 2
+    assert "--dry-run" in run.err
+    assert not configured.exchanges

@@ -1,4 +1,4 @@
-"""The API on a real Postgres, as a client sees it: every answer must be as the OpenAPI says.
+"""The API on a real Postgres, as a client sees it: every response must be as the OpenAPI says.
 
 Temporal is away, unless a test brings it.
 """
@@ -7,14 +7,15 @@ import io
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -26,20 +27,20 @@ from referencing.jsonschema import DRAFT202012
 from temporalio.client import Client
 
 from api.app import create_app
-from domain.callbacks import signed_headers
+from domain.callbacks.signatures import signed_headers
 from domain.configuration import Environment
 from domain.delivery import Reason
 from domain.ids import IdPrefix, parse_id
 from domain.states import Verdict
-from services.asked import Caller
 from services.assembly import Services, assemble
-from services.keys import Scope
+from services.keys import OperatorScope, Scope
 from settings.settings import LogLevel, Settings
-from store import accounts, attempts, messages
+from store import attempts, messages
 from store.attempts import AttemptChange, Claim, PartRecord
-from store.database import sql
-from store.transitions import settle
+from store.database import Connection, sql
+from store.transitions import refresh_status
 from telemetry.logs import configure_logging
+from tests.rows import rows_of
 
 NUMBER = "+447700900123"
 ORDER = {"to": NUMBER, "from": "ACME", "body": "Your order 8812 is on its way."}
@@ -51,7 +52,7 @@ CALLBACK_SECRET = "whsec_c2lnbnMgY2FsbGJhY2tzIG9mIHRoaXMgb25l"
 CONFIGURATION = """
 [providers.primary]
 type = "simulator"
-receipt_secret = "env:PRIMARY_RECEIPTS"
+receipt_secret = "env:SMSGATEWAY_SECRET_PRIMARY_RECEIPTS"
 
 [providers.backup]
 type = "simulator"
@@ -100,18 +101,24 @@ class Api:
     services: Services
     http: httpx.AsyncClient
     key: str = ""
+    operator: str = ""
 
     async def ask(
         self, method: str, path: str, *, key: str | None = "", **request: Any
     ) -> httpx.Response:
-        """The answer, checked against the OpenAPI; with `key=None` without a key."""
+        """The response, checked against the OpenAPI; with `key=None` without a key.
+
+        Without `key` by an operator if the operation is an operator's, else by an admin.
+        """
         headers = dict(request.pop("headers", {}))
-        bearer = self.key if key == "" else key
+        bearer = key
+        if key == "":
+            bearer = self.operator if is_operators(method, path.partition("?")[0]) else self.key
         if bearer is not None:
             headers["Authorization"] = f"Bearer {bearer}"
-        answer = await self.http.request(method, path, headers=headers, **request)
-        check_answer(method, path.partition("?")[0], answer)
-        return answer
+        response = await self.http.request(method, path, headers=headers, **request)
+        check_response(method, path.partition("?")[0], response)
+        return response
 
     async def get(self, path: str, **request: Any) -> httpx.Response:
         return await self.ask("GET", path, **request)
@@ -121,9 +128,9 @@ class Api:
 
     async def sent(self, *, key: str = "", **changes: Any) -> str:
         """Send a message; its id."""
-        answer = await self.post(SEND, json=ORDER | changes, key=key)
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["message_id"])
+        response = await self.post(SEND, json=ORDER | changes, key=key)
+        assert response.status_code == 202, response.text
+        return str(response.json()["message_id"])
 
     async def key_of(
         self,
@@ -131,19 +138,22 @@ class Api:
         account: str = "shop",
         environment: Environment = Environment.LIVE,
     ) -> str:
-        """A new key of an account, which is made if need be."""
-        async with self.services.database.begin() as connection:
-            accounts.ensure_account(connection, account, CALLBACK_SECRET)
-        operator = Caller(account, Environment.LIVE, "key_op", frozenset({Scope.ADMIN.value}))
-        made = await self.services.keys.create(
-            operator, name="test", environment=environment, scopes=scopes or (Scope.ADMIN,)
+        """A new key of an account, which is made if need be; without scopes, with all of them."""
+        made = await self.services.keys.create_root(
+            account, name=uuid4().hex, environment=environment, scopes=scopes or tuple(Scope)
         )
+        assert made.secret is not None
+        return made.secret
+
+    async def operator_key(self) -> str:
+        """A new key of an operator, with all scopes."""
+        made = await self.services.keys.bootstrap(name=uuid4().hex)
         assert made.secret is not None
         return made.secret
 
     async def fetch(self, statement: str, **values: Any) -> list[dict[str, Any]]:
         async with self.services.database.begin() as connection:
-            return list(await connection.rows(sql(statement), values))
+            return list(await rows_of(connection, sql(statement), values))
 
     async def execute(self, statement: str, **values: Any) -> None:
         async with self.services.database.begin() as connection:
@@ -151,11 +161,19 @@ class Api:
 
     async def rows(self) -> dict[str, int]:
         """How many rows there are of all that accepting a message writes."""
-        tables = ("messages", "recipients", "events", "idempotency_keys", "callback_lanes")
+        tables = ("messages", "recipients", "events", "idempotency_keys", "endpoints")
         return {
             table: (await self.fetch(f"SELECT count(*) AS n FROM {table}"))[0]["n"]
             for table in tables
         }
+
+    async def claimed(self, message_id: str) -> None:
+        """A provider is about to be given the message."""
+        async with self.services.database.begin() as connection:
+            await claim(connection, message_id)
+            await refresh_status(
+                connection, [uuid_of(message_id)], actor="workflow", at=datetime.now(UTC)
+            )
 
     async def submitted(
         self,
@@ -167,23 +185,9 @@ class Api:
         """A provider was given the message, one id for each part; None where it never answered."""
         uuid, now = uuid_of(message_id), datetime.now(UTC)
         async with self.services.database.begin() as connection:
-            claimed = await attempts.claim(
-                connection,
-                Claim(
-                    message_id=uuid,
-                    epoch=1,
-                    number=number,
-                    provider=provider,
-                    parts=len(provider_ids),
-                    part_method="udh8",
-                    reference=7,
-                    at=now,
-                    answer_by=now + timedelta(seconds=10),
-                    receipt_by=now + timedelta(minutes=30),
-                    config_version=1,
-                ),
+            await claim(
+                connection, message_id, parts=len(provider_ids), provider=provider, number=number
             )
-            assert claimed
             parts = [
                 PartRecord(part, "accepted" if given else "unknown", given, None, "0x00000000")
                 for part, given in enumerate(provider_ids, 1)
@@ -192,16 +196,52 @@ class Api:
                 connection,
                 [AttemptChange(uuid, number, parts, code="0x00000000", bind="primary/1")],
                 at=now,
-                doubt_until=now + timedelta(minutes=5),
+                unknown_until=now + timedelta(minutes=5),
             )
-            await settle(connection, [uuid], actor="workflow", at=now)
+            await refresh_status(connection, [uuid], actor="workflow", at=now)
 
-    async def set_aside(self, message_id: str) -> None:
-        """The message becomes a dead letter."""
+    async def set_aside(self, message_id: str, offered: Sequence[str] = ()) -> None:
+        """The message becomes a dead letter, of a route that offered these providers."""
         uuid, now = uuid_of(message_id), datetime.now(UTC)
         async with self.services.database.begin() as connection:
-            messages.judge(connection, uuid, 1, Verdict.DEAD_LETTER, Reason.NO_PROVIDER_UP)
-            await settle(connection, [uuid], actor="workflow", at=now)
+            messages.set_verdict(
+                connection,
+                uuid,
+                1,
+                Verdict.DEAD_LETTER,
+                Reason.NO_PROVIDER_UP,
+                offered=offered,
+            )
+            await refresh_status(connection, [uuid], actor="workflow", at=now)
+
+
+async def claim(
+    connection: Connection,
+    message_id: str,
+    *,
+    parts: int = 1,
+    provider: str = "primary",
+    number: int = 1,
+) -> None:
+    """Write an attempt that is under way."""
+    now = datetime.now(UTC)
+    claimed = await attempts.claim(
+        connection,
+        Claim(
+            message_id=uuid_of(message_id),
+            epoch=1,
+            number=number,
+            provider=provider,
+            parts=parts,
+            part_method="udh8",
+            reference=7,
+            at=now,
+            response_by=now + timedelta(seconds=10),
+            receipt_by=now + timedelta(minutes=30),
+            config_version=1,
+        ),
+    )
+    assert claimed.parts
 
 
 def uuid_of(message_id: str) -> UUID:
@@ -210,17 +250,17 @@ def uuid_of(message_id: str) -> UUID:
     return found
 
 
-def errors_of(answer: httpx.Response) -> dict[str, str]:
+def errors_of(response: httpx.Response) -> dict[str, str]:
     """The sentences of a refusal, by field."""
-    assert answer.headers["content-type"] == "application/problem+json", answer.text
-    return {error["field"]: error["detail"] for error in answer.json().get("errors", ())}
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    return {error["field"]: error["detail"] for error in response.json().get("errors", ())}
 
 
-def slug_of(answer: httpx.Response) -> str:
+def slug_of(response: httpx.Response) -> str:
     """The kind of a refusal."""
-    assert answer.headers["content-type"] == "application/problem+json", answer.text
-    document = answer.json()
-    assert document["status"] == answer.status_code
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    document = response.json()
+    assert document["status"] == response.status_code
     return str(document["type"]).removeprefix("urn:smsgateway:problem:")
 
 
@@ -230,27 +270,41 @@ def slug_of(answer: httpx.Response) -> str:
 @cache
 def document() -> dict[str, Any]:
     """The OpenAPI document, which is the same for every application."""
-    settings = SimpleNamespace(max_body_bytes=MOST_BYTES, max_batch_bytes=1 << 23)
+    settings = SimpleNamespace(
+        max_body_bytes=MOST_BYTES, max_batch_bytes=1 << 23, request_timeout=timedelta(minutes=1)
+    )
     return create_app(cast("Services", SimpleNamespace(settings=settings))).openapi()
 
 
-def check_answer(method: str, path: str, answer: httpx.Response) -> None:
-    """Fails unless status, type, kind of problem and body of an answer are documented."""
+def check_response(method: str, path: str, response: httpx.Response) -> None:
+    """Fails unless status, type, kind of problem and body of a response are documented."""
     operation = operation_at(method, path)
     if operation is None:
-        assert slug_of(answer) in {"not-found", "method-not-allowed"}
+        assert slug_of(response) in {"not-found", "method-not-allowed"}
         return
-    declared = operation["responses"].get(str(answer.status_code))
-    assert declared is not None, f"{method} {path} answers {answer.status_code}: not documented"
+    declared = operation["responses"].get(str(response.status_code))
+    assert declared is not None, f"{method} {path} answers {response.status_code}: not documented"
     content = declared.get("content")
     if not content:
-        assert not answer.content
+        assert not response.content
         return
-    media = answer.headers["content-type"].partition(";")[0]
+    media = response.headers["content-type"].partition(";")[0]
     assert media in content, f"{method} {path} answers {media}: not documented"
     if media == "application/problem+json":
-        assert slug_of(answer) in content[media]["examples"], f"{slug_of(answer)} not documented"
-    assert not mismatches(content[media]["schema"], answer.json())
+        assert slug_of(response) in content[media]["examples"], (
+            f"{slug_of(response)} not documented"
+        )
+    assert not mismatches(content[media]["schema"], response.json())
+
+
+OPERATOR_SCOPES = frozenset(scope.value for scope in OperatorScope)
+
+
+def is_operators(method: str, path: str) -> bool:
+    """Whether an operation needs an operator's key."""
+    operation = operation_at(method, path) or {}
+    scopes = [each for needed in operation.get("security", ()) for each in needed.values()]
+    return any(OPERATOR_SCOPES.intersection(each) for each in scopes)
 
 
 def operation_at(method: str, path: str) -> dict[str, Any] | None:
@@ -301,17 +355,18 @@ def logged() -> Iterator[io.StringIO]:
     root.handlers, root.level = handlers, level
     structlog.contextvars.clear_contextvars()
     structlog.reset_defaults()
-    for secret in (NUMBER[3:], str(ORDER["body"]), "Bearer", "sg_live_"):
+    for secret in (NUMBER[3:], str(ORDER["body"]), "Bearer", "sg_live_", "sg_operator_"):
         assert secret not in out.getvalue()
 
 
 @pytest.fixture
-def settings(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("PRIMARY_RECEIPTS", RECEIPT_SECRET)
+def settings(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    monkeypatch.setenv("SMSGATEWAY_SECRET_PRIMARY_RECEIPTS", RECEIPT_SECRET)
     return Settings(
         database_url=database_url,
         recipient_hash_key="the key of tests, long enough as it is",
         max_body_bytes=MOST_BYTES,
+        allowed_secret_folders=(str(tmp_path),),
     )
 
 
@@ -336,14 +391,15 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
 
 @pytest.fixture
 async def unconfigured(services: Services) -> AsyncIterator[Api]:
-    """The API before there is a configuration, with an admin key of the account "shop"."""
+    """The API before there is a configuration, with an admin key of "shop", and an operator's."""
     async with serving(services) as api:
         api.key = await api.key_of()
+        api.operator = await api.operator_key()
         yield api
 
 
 @pytest.fixture
 async def api(unconfigured: Api) -> Api:
-    """The API, with a configuration and an admin key of the account "shop"."""
+    """The API, with a configuration, an admin key of the account "shop", and an operator's."""
     await unconfigured.services.configurations.apply(CONFIGURATION, applied_by="key_test")
     return unconfigured

@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -10,10 +11,10 @@ from api.problems import explain
 from domain.configuration import Environment
 from domain.ids import IdPrefix, public_id
 from domain.states import MessageStatus
-from services.asked import Caller
 from services.assembly import Services, assemble
 from services.keys import Scope
 from settings.settings import Settings
+from store import configurations
 from tests.outbox import ACCOUNT, SECRET, Outbox, public
 
 pytestmark = pytest.mark.stack
@@ -60,9 +61,8 @@ async def key(services: Services, outbox: Outbox):
     """Makes headers with a key of the given scopes."""
 
     async def make(*scopes: Scope, environment: Environment = Environment.LIVE) -> dict[str, str]:
-        admin = Caller(ACCOUNT, Environment.LIVE, "key_1", frozenset({Scope.ADMIN.value}))
-        made = await services.keys.create(
-            admin, name="test", environment=environment, scopes=scopes
+        made = await services.keys.create_root(
+            ACCOUNT, name=uuid4().hex, environment=environment, scopes=scopes
         )
         return {"Authorization": f"Bearer {made.secret}"}
 
@@ -109,18 +109,18 @@ async def test_what_cannot_be_listed_is_refused_by_field(http, key):
         "cursor": "page 2",
         "colour": "red",
     }.items():
-        answer = await http.get(LIST, params={field: value}, headers=reader)
-        assert answer.status_code == 422
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert [error["field"] for error in answer.json()["errors"]] == [field]
+        response = await http.get(LIST, params={field: value}, headers=reader)
+        assert response.status_code == 422
+        assert response.headers["content-type"] == "application/problem+json"
+        assert [error["field"] for error in response.json()["errors"]] == [field]
 
 
 async def test_a_replayed_callback_waits_for_its_delivery(http, outbox, key):
     (callback,) = await outbox.tell(await outbox.message(URL), SENT)
     replayer = await key(Scope.REPLAY_CALLBACKS)
-    answer = await http.post(f"{LIST}/{cb(callback)}/replay", headers=replayer)
-    assert answer.status_code == 202
-    assert answer.json() == {"replayed": 1}
+    response = await http.post(f"{LIST}/{cb(callback)}/replay", headers=replayer)
+    assert response.status_code == 202
+    assert response.json() == {"replayed": 1}
     assert await outbox.active(await outbox.lane(URL))
 
 
@@ -128,11 +128,11 @@ async def test_all_that_failed_is_replayed_by_one_request(http, outbox, key):
     given_up, _ = [(await outbox.tell(await outbox.message(URL), SENT))[0] for _ in range(2)]
     await outbox.give_up(given_up)
     replayer = await key(Scope.REPLAY_CALLBACKS)
-    answer = await http.post(f"{LIST}/replay", json={}, headers=replayer)
-    assert (answer.status_code, answer.json()) == (200, {"replayed": 1})
+    response = await http.post(f"{LIST}/replay", json={}, headers=replayer)
+    assert (response.status_code, response.json()) == (200, {"replayed": 1})
     assert (await outbox.callback(given_up))["state"] == "pending"
-    answer = await http.post(f"{LIST}/replay", json={"state": "delivered"}, headers=replayer)
-    assert answer.status_code == 422
+    response = await http.post(f"{LIST}/replay", json={"state": "delivered"}, headers=replayer)
+    assert response.status_code == 422
 
 
 async def test_callbacks_of_another_environment_are_neither_seen_nor_replayed(http, outbox, key):
@@ -140,9 +140,9 @@ async def test_callbacks_of_another_environment_are_neither_seen_nor_replayed(ht
     stranger = await key(Scope.READ_CALLBACKS, Scope.REPLAY_CALLBACKS, environment=Environment.TEST)
     assert (await http.get(LIST, headers=stranger)).json()["items"] == []
     for callback_id in (cb(callback), "cb_nonsense"):
-        answer = await http.post(f"{LIST}/{callback_id}/replay", headers=stranger)
-        assert answer.status_code == 404
-        assert "no callback" in answer.json()["detail"]
+        response = await http.post(f"{LIST}/{callback_id}/replay", headers=stranger)
+        assert response.status_code == 404
+        assert "no callback" in response.json()["detail"]
 
 
 async def test_each_endpoint_asks_for_its_scope(http, outbox, key):
@@ -156,5 +156,30 @@ async def test_each_endpoint_asks_for_its_scope(http, outbox, key):
 
 
 async def test_the_signing_secret_is_shown_to_who_manages_keys(http, outbox, key):
-    answer = await http.get(f"{LIST}/secret", headers=await key(Scope.MANAGE_KEYS))
-    assert answer.json() == {"secret": SECRET}
+    response = await http.get(f"{LIST}/secret", headers=await key(Scope.MANAGE_KEYS))
+    assert response.json() == {"secret": SECRET}
+
+
+async def test_a_key_of_the_test_environment_sees_the_secret_of_that_environment(http, outbox, key):
+    trial = await key(Scope.MANAGE_KEYS, environment=Environment.TEST)
+    shown = (await http.get(f"{LIST}/secret", headers=trial)).json()["secret"]
+    assert shown != SECRET
+    again = (await http.get(f"{LIST}/secret", headers=trial)).json()["secret"]
+    assert shown == again
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_secret_that_the_configuration_refers_to_is_not_shown(
+    http, outbox, key, services, monkeypatch, allowed
+):
+    name = "SMSGATEWAY_SECRET_ACME" if allowed else "DATABASE_URL"
+    monkeypatch.setenv(name, "whsec_c2lnbnMgY2FsbGJhY2tzIG9mIHRoaXMgb25l")
+    # Stored by a version of the gateway that allowed every reference.
+    async with services.database.begin() as connection:
+        text = f'{CONFIGURATION}\n[accounts.{ACCOUNT}]\ncallback_secret = "env:{name}"\n'
+        await configurations.add(connection, text, source="api", applied_by="test")
+    await services.configurations.refresh()
+    response = await http.get(f"{LIST}/secret", headers=await key(Scope.MANAGE_KEYS))
+    assert response.status_code == 409
+    assert response.json()["type"] == "urn:smsgateway:problem:secret-configured"
+    assert "whsec_" not in response.text

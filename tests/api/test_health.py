@@ -13,9 +13,9 @@ pytestmark = pytest.mark.stack
 
 
 async def test_temporal_being_down_is_reported_and_refuses_nothing(api: Api) -> None:
-    answer = await api.get("/readyz", key=None)
-    assert answer.status_code == 200
-    assert answer.json() == {
+    response = await api.get("/readyz", key=None)
+    assert response.status_code == 200
+    assert response.json() == {
         "status": "ok",
         "database": "up",
         "configuration": "loaded",
@@ -37,9 +37,9 @@ async def test_a_temporal_that_answers_is_up(settings: Settings, temporal_client
 
 
 async def test_without_a_configuration_nothing_can_be_accepted(unconfigured: Api) -> None:
-    answer = await unconfigured.get("/readyz", key=None)
-    assert (answer.status_code, answer.json()["configuration"]) == (503, "missing")
-    assert "smsctl config apply" in answer.json()["detail"]
+    response = await unconfigured.get("/readyz", key=None)
+    assert (response.status_code, response.json()["configuration"]) == (503, "missing")
+    assert "smsctl config apply" in response.json()["detail"]
     assert (await unconfigured.get("/healthz", key=None)).json() == {"status": "ok"}
 
 
@@ -49,9 +49,9 @@ async def test_a_database_without_its_tables_is_outdated(
     empty = settings.model_copy(update={"database_url": SecretStr(empty_database_url)})
     services = assemble(empty, connect=temporal_is_away)
     async with serving(services) as api:
-        answer = await api.get("/readyz", key=None)
-        assert (answer.status_code, answer.json()["database"]) == (503, "outdated")
-        assert "bootstrap" in answer.json()["detail"]
+        response = await api.get("/readyz", key=None)
+        assert (response.status_code, response.json()["database"]) == (503, "outdated")
+        assert "bootstrap" in response.json()["detail"]
     await services.close()
 
 
@@ -66,7 +66,7 @@ async def test_a_database_that_does_not_answer_is_down(settings: Settings) -> No
     )
     services = assemble(nowhere, connect=temporal_is_away)
     async with serving(services) as api:
-        answer = await api.get("/readyz", key=None)
-        assert (answer.status_code, answer.json()["database"]) == (503, "down")
+        response = await api.get("/readyz", key=None)
+        assert (response.status_code, response.json()["database"]) == (503, "down")
         assert (await api.get("/healthz", key=None)).status_code == 200
     await services.close()

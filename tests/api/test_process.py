@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from local.processes import free_port
-from services.keys import Keys
+from services.keys import Keys, Scope
 from store.database import Database
 from store.schema import migrate
 from tests.api.conftest import CONFIGURATION, NUMBER, ORDER, SEND
@@ -36,7 +36,7 @@ class Process:
             "TEMPORAL_ADDRESS": f"127.0.0.1:{free_port()}",
             "SMSGATEWAY_API_PORT": str(self.port),
             "SMSGATEWAY_RECIPIENT_HASH_KEY": "the key of tests, long enough as it is",
-            "PRIMARY_RECEIPTS": "whsec_none",
+            "SMSGATEWAY_SECRET_PRIMARY_RECEIPTS": "whsec_none",
             **environment,
         }
 
@@ -56,15 +56,15 @@ class Process:
 
     def ask(self, path: str) -> httpx.Response | None:
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=60)
         return None
 
-    def until(self, path: str, status: int, within: float = 30) -> dict[str, Any]:
+    def until(self, path: str, status: int, within: float = 120) -> dict[str, Any]:
         end = time.monotonic() + within
         while True:
-            answer = self.ask(path)
-            if answer is not None and answer.status_code == status:
-                told: dict[str, Any] = answer.json()
+            response = self.ask(path)
+            if response is not None and response.status_code == status:
+                told: dict[str, Any] = response.json()
                 return told
             assert time.monotonic() < end, self.log.read_text()[-3000:]
             time.sleep(0.05)
@@ -94,7 +94,9 @@ def test_the_api_waits_for_its_database_and_then_accepts(
         async def prepare() -> str:
             database = Database.connect(empty_database_url)
             await migrate(database)
-            key = (await Keys(database).bootstrap("shop", name="test")).secret
+            key = (
+                await Keys(database).create_root("shop", name="test", scopes=[Scope.ADMIN])
+            ).secret
             await database.close()
             assert key is not None
             return key
@@ -106,17 +108,41 @@ def test_the_api_waits_for_its_database_and_then_accepts(
             f"http://127.0.0.1:{process.port}{SEND}",
             json=ORDER,
             headers={"Authorization": f"Bearer {key}"},
-            timeout=10,
+            timeout=60,
         )
         assert sent.status_code == 202
         process.child.terminate()
-        assert process.child.wait(20) == 0
+        assert process.child.wait(120) == 0
     assert "schema_too_old" in process.events()
     assert process.events()[-1] == "process_ended"
     log = process.log.read_text()
     assert NUMBER[3:] not in log
     assert str(ORDER["body"]) not in log
     assert key not in log
+
+
+def test_a_configuration_file_that_cannot_be_used_when_it_is_loaded_is_read_again(
+    empty_database_url: str, tmp_path: Path, configuration: Path
+) -> None:
+    process = Process(
+        tmp_path, DATABASE_URL=empty_database_url, SMSGATEWAY_CONFIG=str(configuration)
+    )
+    with process:
+        process.until("/readyz", 503, within=120)
+        configuration.write_text("[[")
+
+        async def prepare() -> None:
+            database = Database.connect(empty_database_url)
+            await migrate(database)
+            await database.close()
+
+        asyncio.run(prepare())
+        end = time.monotonic() + 120
+        while "loop_failed" not in process.events():
+            assert time.monotonic() < end, process.log.read_text()[-3000:]
+            time.sleep(0.05)
+        configuration.write_text(CONFIGURATION)
+        process.until("/readyz", 200, within=120)
 
 
 def test_a_configuration_with_mistakes_keeps_the_api_from_starting(tmp_path: Path) -> None:
@@ -128,7 +154,7 @@ def test_a_configuration_with_mistakes_keeps_the_api_from_starting(tmp_path: Pat
         SMSGATEWAY_CONFIG=str(file),
     )
     with process:
-        assert process.child.wait(20) == 2
+        assert process.child.wait(120) == 2
     log = process.log.read_text()
     assert "line" in log
     assert 'there is no provider "primray"' in log
@@ -137,6 +163,6 @@ def test_a_configuration_with_mistakes_keeps_the_api_from_starting(tmp_path: Pat
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     process = Process(tmp_path, DATABASE_URL=f"postgresql://me:pw@127.0.0.1:{free_port()}/none")
     with socket.create_server(("127.0.0.1", process.port)), process:
-        assert process.child.wait(20) == 1
+        assert process.child.wait(120) == 1
     assert "address_not_usable" in process.events()
     assert "pw@" not in process.log.read_text()

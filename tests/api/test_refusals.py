@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from api.problems import KINDS, Kind
 from domain.configuration import Environment
 from local.processes import free_port
 from services.assembly import assemble
@@ -49,7 +50,7 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "a body with a NUL": ({"body": "a\0b"}, "body", "take it out"),
     "a body of half a pair": ({"body": "\ud83c"}, "body", "take it out"),
     "a sender that is too long": ({"from": "ACME LOGISTICS"}, "from", "at most 11 characters"),
-    "a name that cannot be answered": ({"mode": "two_way"}, "from", "can be answered"),
+    "a name that takes no replies": ({"mode": "two_way"}, "from", "takes replies"),
     "an unknown mode": (
         {"mode": "loud"},
         "mode",
@@ -100,28 +101,28 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
 async def test_each_bad_field_is_named_with_what_to_do(api: Api) -> None:
     for situation, (changes, field, advice) in BAD_FIELDS.items():
         body = json.dumps(ORDER | changes)
-        answer = await api.post(SEND, content=body, headers=JSON)
-        assert (answer.status_code, slug_of(answer)) == (422, "invalid-request"), situation
-        errors = errors_of(answer)
+        response = await api.post(SEND, content=body, headers=JSON)
+        assert (response.status_code, slug_of(response)) == (422, "invalid-request"), situation
+        errors = errors_of(response)
         assert list(errors) == [field], situation
         assert advice in errors[field], situation
     assert not any((await api.rows()).values())
 
 
 async def test_all_bad_fields_are_named_at_once(api: Api) -> None:
-    answer = await api.post(SEND, json={"to": "+4477", "from": 7, "mode": "loud", "body": 7})
-    assert set(errors_of(answer)) == {"from", "mode", "body"}
-    answer = await api.post(SEND, json={"to": "+4477", "from": "ACME!$", "body": ""})
-    assert set(errors_of(answer)) == {"to", "from", "body"}
-    answer = await api.post(SEND, json={})
-    assert set(errors_of(answer)) == {"to", "from", "body"}
+    response = await api.post(SEND, json={"to": "+4477", "from": 7, "mode": "loud", "body": 7})
+    assert set(errors_of(response)) == {"from", "mode", "body"}
+    response = await api.post(SEND, json={"to": "+4477", "from": "ACME!$", "body": ""})
+    assert set(errors_of(response)) == {"to", "from", "body"}
+    response = await api.post(SEND, json={})
+    assert set(errors_of(response)) == {"to", "from", "body"}
     assert not any((await api.rows()).values())
 
 
 async def test_a_sender_that_the_account_may_not_use_is_refused(api: Api) -> None:
     bank = await api.key_of(account="bank")
-    answer = await api.post(SEND, json=ORDER, key=bank)
-    assert "may not send from this sender" in errors_of(answer)["from"]
+    response = await api.post(SEND, json=ORDER, key=bank)
+    assert "may not send from this sender" in errors_of(response)["from"]
     assert not any((await api.rows()).values())
     await api.sent(key=bank, **{"from": "BANK"})
 
@@ -130,42 +131,42 @@ async def test_a_sender_that_the_account_may_not_use_is_refused(api: Api) -> Non
 
 
 async def test_a_body_that_is_not_json_is_refused_with_its_place(api: Api) -> None:
-    answer = await api.post(SEND, content='{"to": "+44"; }', headers=JSON)
-    assert (answer.status_code, slug_of(answer)) == (400, "malformed-request")
-    assert "from character 13 on" in answer.json()["detail"]
+    response = await api.post(SEND, content='{"to": "+44"; }', headers=JSON)
+    assert (response.status_code, slug_of(response)) == (400, "malformed-request")
+    assert "from character 13 on" in response.json()["detail"]
 
 
 async def test_a_body_that_cannot_be_read_is_refused(api: Api) -> None:
     for body in (b"\xff\xfe\xff", b"[" * 5000, b'{"to": ' + b"9" * 5000 + b"}", b"{'to': 1}"):
-        answer = await api.post(SEND, content=body, headers=JSON)
-        assert (answer.status_code, slug_of(answer)) == (400, "malformed-request")
+        response = await api.post(SEND, content=body, headers=JSON)
+        assert (response.status_code, slug_of(response)) == (400, "malformed-request")
 
 
 async def test_json_that_is_no_object_is_refused(api: Api) -> None:
     for body in ("[]", "7", '"+447700900123"', "null", "NaN"):
-        answer = await api.post(SEND, content=body, headers=JSON)
-        assert (answer.status_code, slug_of(answer)) == (422, "invalid-request"), body
-        assert "object" in errors_of(answer)[""]
+        response = await api.post(SEND, content=body, headers=JSON)
+        assert (response.status_code, slug_of(response)) == (422, "invalid-request"), body
+        assert "object" in errors_of(response)[""]
 
 
 async def test_a_missing_body_is_asked_for(api: Api) -> None:
-    answer = await api.post(SEND)
-    assert (answer.status_code, slug_of(answer)) == (422, "invalid-request")
-    assert "missing" in errors_of(answer)[""]
+    response = await api.post(SEND)
+    assert (response.status_code, slug_of(response)) == (422, "invalid-request")
+    assert "missing" in errors_of(response)[""]
 
 
 async def test_a_body_of_another_type_is_refused(api: Api) -> None:
     for media in ("text/plain", "application/x-www-form-urlencoded", "", "json"):
-        answer = await api.post(SEND, content=json.dumps(ORDER), headers={"content-type": media})
-        assert (answer.status_code, slug_of(answer)) == (415, "unsupported-media-type")
+        response = await api.post(SEND, content=json.dumps(ORDER), headers={"content-type": media})
+        assert (response.status_code, slug_of(response)) == (415, "unsupported-media-type")
     same = {"content-type": "Application/JSON; charset=utf-8"}
     assert (await api.post(SEND, content=json.dumps(ORDER), headers=same)).status_code == 202
 
 
 async def test_a_body_over_the_limit_is_refused_by_its_announced_length(api: Api) -> None:
-    answer = await api.post(SEND, content=b"{" + b" " * MOST_BYTES + b"}", headers=JSON)
-    assert (answer.status_code, slug_of(answer)) == (413, "body-too-large")
-    assert str(MOST_BYTES) in answer.json()["detail"]
+    response = await api.post(SEND, content=b"{" + b" " * MOST_BYTES + b"}", headers=JSON)
+    assert (response.status_code, slug_of(response)) == (413, "body-too-large")
+    assert str(MOST_BYTES) in response.json()["detail"]
 
 
 async def test_a_chunked_body_is_read_up_to_the_limit_and_no_further(api: Api) -> None:
@@ -177,8 +178,8 @@ async def test_a_chunked_body_is_read_up_to_the_limit_and_no_further(api: Api) -
             taken += 1000
             yield b" " * 1000
 
-    answer = await api.post(SEND, content=endless(), headers=JSON)
-    assert (answer.status_code, slug_of(answer)) == (413, "body-too-large")
+    response = await api.post(SEND, content=endless(), headers=JSON)
+    assert (response.status_code, slug_of(response)) == (413, "body-too-large")
     assert taken <= MOST_BYTES + 1000
 
 
@@ -195,13 +196,13 @@ async def test_a_key_that_opens_nothing_is_refused(api: Api) -> None:
     wrong = api.key[:-1] + ("A" if api.key[-1] != "A" else "B")
     other_environment = api.key.replace("sg_live_", "sg_test_")
     for key in (None, wrong, other_environment, "x", "sg_live_", "\u00ff" * 30):
-        answer = await api.http.post(
+        response = await api.http.post(
             SEND,
             json=ORDER,
             headers={} if key is None else {"Authorization": f"Bearer {key}".encode("latin-1")},
         )
-        assert (answer.status_code, slug_of(answer)) == (401, "unauthorized"), key
-        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert (response.status_code, slug_of(response)) == (401, "unauthorized"), key
+        assert response.headers["WWW-Authenticate"] == "Bearer"
     basic = await api.http.post(SEND, json=ORDER, headers={"Authorization": "Basic YTpi"})
     assert (basic.status_code, slug_of(basic)) == (401, "unauthorized")
     assert not any((await api.rows()).values())
@@ -224,15 +225,15 @@ async def test_a_revoked_and_an_expired_key_open_nothing(api: Api) -> None:
     assert (await api.ask("DELETE", f"/api/v1/keys/{made[0]['id']}")).status_code == 204
     await api.execute("UPDATE api_keys SET expires_at = now() WHERE name = 'b'")
     for key in made:
-        answer = await api.get(LIST, key=key["key"])
-        assert (answer.status_code, slug_of(answer)) == (401, "unauthorized")
+        response = await api.get(LIST, key=key["key"])
+        assert (response.status_code, slug_of(response)) == (401, "unauthorized")
 
 
 async def test_a_missing_scope_is_named(api: Api) -> None:
     reader = await api.key_of(Scope.READ, Scope.READ_PROVIDERS)
-    answer = await api.post(SEND, json=ORDER, key=reader)
-    assert (answer.status_code, slug_of(answer)) == (403, "missing-scope")
-    assert "messages:send" in answer.json()["detail"]
+    response = await api.post(SEND, json=ORDER, key=reader)
+    assert (response.status_code, slug_of(response)) == (403, "missing-scope")
+    assert "messages:send" in response.json()["detail"]
     assert not any((await api.rows()).values())
 
 
@@ -241,6 +242,7 @@ async def test_every_endpoint_asks_for_a_key_and_for_a_scope(api: Api) -> None:
     powerless = await api.key_of(Scope.SEND)
     senders_own = {
         "send_message",
+        "preview_message",
         "cancel_message",
         "send_batch",
         "pause_batch",
@@ -257,8 +259,8 @@ async def test_every_endpoint_asks_for_a_key_and_for_a_scope(api: Api) -> None:
             for key, status in ((None, 401), (powerless, 403)):
                 if key is not None and name in senders_own:
                     continue
-                answer = await api.ask(method.upper(), address, key=key, json={})
-                assert answer.status_code == status, name
+                response = await api.ask(method.upper(), address, key=key, json={})
+                assert response.status_code == status, name
 
 
 # Addresses
@@ -266,14 +268,46 @@ async def test_every_endpoint_asks_for_a_key_and_for_a_scope(api: Api) -> None:
 
 async def test_an_unknown_address_is_a_problem(api: Api) -> None:
     for path in ("/", "/api/v1/mms", f"{LIST}/", "/api/v2/sms"):
-        answer = await api.get(path)
-        assert (answer.status_code, slug_of(answer)) == (404, "not-found"), path
+        response = await api.get(path)
+        assert (response.status_code, slug_of(response)) == (404, "not-found"), path
 
 
 async def test_a_method_that_an_address_does_not_take_is_a_problem(api: Api) -> None:
-    answer = await api.ask("PUT", SEND, json=ORDER)
-    assert (answer.status_code, slug_of(answer)) == (405, "method-not-allowed")
-    assert answer.headers["Allow"] == "POST"
+    for method, path, allowed in (
+        ("PUT", SEND, "POST"),
+        ("PATCH", "/api/v1/sms/batches", "GET, HEAD, POST"),
+        ("DELETE", "/api/v1/sms/batches", "GET, HEAD, POST"),
+        ("PUT", "/api/v1/keys", "GET, HEAD, POST"),
+        ("GET", "/api/v1/keys/key_1", "DELETE"),
+        ("HEAD", "/api/v1/keys/key_1", "DELETE"),
+        ("POST", "/api/v1/sms/msg_1", "GET, HEAD"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("OPTIONS", "/webhooks/sms-delivery", "POST"),
+        ("TRACE", "/api/v1/config", "GET, HEAD"),
+    ):
+        response = await api.http.request(method, path)
+        assert response.status_code == 405, (method, path)
+        assert response.headers["Allow"] == allowed, (method, path)
+        if method != "HEAD":
+            assert slug_of(response) == "method-not-allowed"
+
+
+async def test_no_cache_keeps_what_the_api_answers(api: Api) -> None:
+    await api.sent()
+    made = await api.post(
+        "/api/v1/keys", json={"name": "a", "environment": "live", "scopes": ["admin"]}
+    )
+    for response in (
+        made,
+        await api.get("/api/v1/keys"),
+        await api.get("/api/v1/callbacks/secret"),
+        await api.get(LIST),
+        await api.get("/api/v1/nowhere"),
+        await api.get(LIST, key=None),
+        await api.post(SEND, json={}),
+    ):
+        assert response.headers.get_list("cache-control") == ["no-store"]
+    assert "cache-control" not in (await api.http.get("/openapi.json")).headers
 
 
 # Bad luck
@@ -286,10 +320,10 @@ async def test_an_unexpected_fault_tells_nothing_but_where_to_ask(
         raise ValueError(f"cannot send to {ORDER['to']}")
 
     monkeypatch.setattr(type(api.services.messages), "one", fail)
-    answer = await api.get(f"{LIST}/msg_{'0' * 32}")
-    assert (answer.status_code, slug_of(answer)) == (500, "internal-error")
-    assert ORDER["to"] not in answer.text
-    occurrence = answer.json()["instance"].removeprefix("urn:uuid:")
+    response = await api.get(f"{LIST}/msg_{'0' * 32}")
+    assert (response.status_code, slug_of(response)) == (500, "internal-error")
+    assert ORDER["to"] not in response.text
+    occurrence = response.json()["instance"].removeprefix("urn:uuid:")
     (record,) = [r for r in map(json.loads, logged.getvalue().splitlines()) if "exception" in r]
     assert (record["event"], record["request_id"]) == ("request_failed", occurrence)
     assert record["exception"][0]["type"] == "builtins.ValueError"
@@ -301,10 +335,10 @@ async def test_while_the_database_is_down_requests_are_to_be_sent_again(api: Api
     )
     services = assemble(nowhere, connect=temporal_is_away)
     async with serving(services) as down:
-        answer = await down.get(LIST, key=api.key)
-        assert (answer.status_code, slug_of(answer)) == (503, "database-unavailable")
-        assert answer.headers["Retry-After"] == "2"
-        assert "pw" not in answer.text
+        response = await down.get(LIST, key=api.key)
+        assert (response.status_code, slug_of(response)) == (503, "database-unavailable")
+        assert response.headers["Retry-After"] == "2"
+        assert "pw" not in response.text
     await services.close()
 
 
@@ -314,16 +348,16 @@ async def test_an_unprepared_database_is_told_from_one_that_is_down(
     empty = api.services.settings.model_copy(update={"database_url": SecretStr(empty_database_url)})
     services = assemble(empty, connect=temporal_is_away)
     async with serving(services) as unprepared:
-        answer = await unprepared.get(LIST, key=api.key)
-        assert (answer.status_code, slug_of(answer)) == (503, "database-outdated")
-        assert "bootstrap" in answer.json()["detail"]
+        response = await unprepared.get(LIST, key=api.key)
+        assert (response.status_code, slug_of(response)) == (503, "database-outdated")
+        assert "bootstrap" in response.json()["detail"]
     await services.close()
 
 
 async def test_before_there_is_a_configuration_nothing_can_be_sent(unconfigured: Api) -> None:
-    answer = await unconfigured.post(SEND, json=ORDER)
-    assert (answer.status_code, slug_of(answer)) == (503, "no-configuration")
-    assert answer.headers["Retry-After"] == "2"
+    response = await unconfigured.post(SEND, json=ORDER)
+    assert (response.status_code, slug_of(response)) == (503, "no-configuration")
+    assert response.headers["Retry-After"] == "2"
     assert not any((await unconfigured.rows()).values())
 
 
@@ -362,17 +396,24 @@ async def test_no_refusal_repeats_what_was_sent(api: Api) -> None:
 
     collect()
     for changes in asked:
-        answer = await api.post(SEND, content=json.dumps({"from": "!"} | changes), headers=JSON)
-        assert answer.status_code == 422, changes
-        assert SECRET_MARK not in answer.text
+        response = await api.post(SEND, content=json.dumps({"from": "!"} | changes), headers=JSON)
+        assert response.status_code == 422, changes
+        assert SECRET_MARK not in response.text
         # The occurrence's own id is random, and has any four digits now and then.
-        told = answer.text.replace(answer.json()["instance"], "")
+        told = response.text.replace(response.json()["instance"], "")
         assert "4477" not in told
         assert "4111" not in told
     assert not any((await api.rows()).values())
 
 
-async def test_test_keys_cannot_touch_the_configuration_of_live_messages(api: Api) -> None:
-    trial = await api.key_of(environment=Environment.TEST)
-    answer = await api.get("/api/v1/config", key=trial)
-    assert (answer.status_code, slug_of(answer)) == (403, "live-key-needed")
+async def test_keys_of_accounts_cannot_touch_the_configuration(api: Api) -> None:
+    for environment in Environment:
+        key = await api.key_of(environment=environment)
+        response = await api.get("/api/v1/config", key=key)
+        assert (response.status_code, slug_of(response)) == (403, "operator-key-needed")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.slug)
+def test_the_text_of_a_problem_says_what_happened_and_not_only_what_to_do(kind: Kind) -> None:
+    first = kind.detail.partition(" ")[0]
+    assert first not in {"Ask", "Change", "Check", "Correct", "Send", "Use"}

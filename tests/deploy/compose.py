@@ -29,11 +29,18 @@ def _put_in(value: Any) -> Any:
             return value
 
 
-COMPOSE: Final[dict[str, Any]] = _put_in(yaml.safe_load(TEXT))
+WRITTEN: Final[dict[str, Any]] = yaml.safe_load(TEXT)
+"""The file with its variables instead of their defaults."""
+COMPOSE: Final[dict[str, Any]] = _put_in(WRITTEN)
 SERVICES: Final[dict[str, dict[str, Any]]] = COMPOSE["services"]
 OURS: Final = {name: it for name, it in SERVICES.items() if it["image"] == OUR_IMAGE}
 JOBS: Final = {name: it for name, it in SERVICES.items() if it["restart"].startswith("on-failure")}
 LONG_RUNNING: Final = {name: it for name, it in SERVICES.items() if name not in JOBS}
+
+
+def without_digest(image: str) -> str:
+    """Name and tag of an image, which deploy/pin-images.sh may have pinned."""
+    return image.partition("@")[0]
 
 
 def dockerfile() -> list[tuple[str, str]]:

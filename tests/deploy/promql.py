@@ -20,7 +20,7 @@ WORDS: Final = {"and", "or", "unless", "bool", "offset", "atan2"}
 
 
 @dataclass
-class Asked:
+class ParsedExpression:
     """Of one expression."""
 
     metrics: list[tuple[str, list[tuple[str, str, str]]]] = field(default_factory=list)
@@ -29,10 +29,10 @@ class Asked:
     """What it groups by."""
 
 
-def read(expression: str) -> Asked:
+def read(expression: str) -> ParsedExpression:
     """The names in an expression."""
     tokens = [(found.lastgroup, found[0]) for found in TOKEN.finditer(expression)]
-    asked = Asked()
+    asked = ParsedExpression()
     position = 0
     while position < len(tokens):
         kind, text = tokens[position]

@@ -66,8 +66,16 @@ def binds(state: str) -> str:
     return f'smsgateway_binds{{provider="primary", state="{state}"}}'
 
 
+def bind_errors(reason: str) -> str:
+    return f'smsgateway_bind_errors{{provider="primary", reason="{reason}"}}'
+
+
+def pollers(role: str) -> str:
+    return f'smsgateway_provider_pollers{{provider="primary", role="{role}"}}'
+
+
 def opened(status: str) -> str:
-    return f'smsgateway_open_messages{{service="worker-upkeep", status="{status}"}}'
+    return f'smsgateway_open_messages{{service="worker-reconciler", status="{status}"}}'
 
 
 def moves(mode: str, to: str, reason: str = "none") -> str:
@@ -79,13 +87,22 @@ def requests(route: str, status: int) -> str:
     return f'smsgateway_http_requests_total{{route="{route}", status="{status}"}}'
 
 
+def database_failures(reason: str) -> str:
+    labels = f'service="api", pool="main", reason="{reason}"'
+    return f"smsgateway_database_failures_total{{{labels}}}"
+
+
 def callbacks(outcome: str) -> str:
     return f'smsgateway_callbacks_total{{outcome="{outcome}"}}'
 
 
-SERVICES = ("api", "worker-sends", "worker-providers", "worker-callbacks", "worker-upkeep")
+SERVICES = ("api", "worker-sends", "worker-providers", "worker-callbacks", "worker-reconciler")
 TEMPORAL = 'up{job="temporal", instance="temporal:8000"}'
+LOOP = (
+    'smsgateway_loop_failures_total{service="worker-providers", operation="follow_configuration"}'
+)
 MEMORY = 'process_resident_memory_bytes{job="gateway", service="worker-sends"}'
+UNPARSED = 'smsgateway_unparsed_receipts_total{provider="primary", reason="unknown_state"}'
 SEND = 'route="/api/v1/sms/send", method="POST"'
 
 HEALTHY: Series = {
@@ -94,6 +111,9 @@ HEALTHY: Series = {
     MEMORY: always(150e6),
     binds("up"): always(2),
     binds("down"): always(0),
+    pollers("providers"): always(1),
+    pollers("chunks"): always(1),
+    LOOP: f"0+0x{BEFORE} 1+0x{LOOK - BEFORE}",
     attempts("accepted"): growing(60),
     receipts("delivered"): growing(55),
     receipts("undeliverable"): growing(5),
@@ -145,10 +165,21 @@ SITUATIONS = [
         "a probe now and then meets a restart of the database",
         {requests("/readyz", 503): growing(1)},
     ),
+    Situation(
+        "statements are not answered",
+        {database_failures("no_response"): growing(10)},
+        fires=("DatabaseSlow",),
+    ),
+    Situation("a deadlock now and then", {database_failures("transaction_lost"): growing(0.5)}),
     Situation("a process grows", {MEMORY: always(450e6)}, fires=("MemoryGrows",)),
     Situation(
         "a carrier is away",
-        {binds("up"): then(2, 0), binds("down"): then(0, 2)},
+        {
+            binds("up"): then(2, 0),
+            binds("down"): then(0, 2),
+            pollers("providers"): then(1, 0),
+            pollers("chunks"): then(1, 0),
+        },
         fires=("ProviderWithoutBind", "ProviderBindsMissing"),
     ),
     Situation(
@@ -156,6 +187,17 @@ SITUATIONS = [
         {binds("up"): always(1), binds("down"): always(1)},
         fires=("ProviderBindsMissing",),
     ),
+    Situation(
+        "a carrier refuses the password",
+        {binds("up"): always(0), binds("down"): always(0), bind_errors("bind_refused"): always(2)},
+        fires=("ProviderWithoutBind", "ProviderBindFails"),
+    ),
+    Situation(
+        "a provider has a bind, and nobody polls for single messages",
+        {pollers("providers"): then(1, 0)},
+        fires=("ProviderRoleNotServed",),
+    ),
+    Situation("a loop fails again and again", {LOOP: growing(20)}, fires=("LoopFails",)),
     Situation(
         "nobody serves a provider any more",
         {binds("up"): f"2+0x{LOOK - 12} stale", binds("down"): f"0+0x{LOOK - 12} stale"},
@@ -168,6 +210,11 @@ SITUATIONS = [
     Situation("a carrier refuses a few", {attempts("refused"): growing(5)}),
     Situation(
         "a carrier throttles", {attempts("throttled"): growing(30)}, fires=("ProviderThrottles",)
+    ),
+    Situation(
+        "a carrier throttles for a long time",
+        {'smsgateway_rate_ratio{provider="primary"}': then(1, 0.1)},
+        fires=("ProviderSlowedDown",),
     ),
     Situation(
         "a carrier answers late",
@@ -192,6 +239,17 @@ SITUATIONS = [
         fires=("ReceiptsUnmatched",),
     ),
     Situation(
+        "a carrier's receipts cannot be parsed",
+        {UNPARSED: growing(2)},
+        fires=("ReceiptsUnparsed",),
+    ),
+    Situation(
+        "a single receipt cannot be parsed",
+        {UNPARSED: f"_x{LOOK - 10} 1+0x10"},
+        fires=("ReceiptsUnparsed",),
+    ),
+    Situation("a receipt could not be parsed yesterday", {UNPARSED: always(1)}),
+    Situation(
         "half is not delivered",
         {receipts("undeliverable"): growing(50)},
         fires=("DeliveryRateLow",),
@@ -206,9 +264,21 @@ SITUATIONS = [
         without=(opened("queued"), opened("unknown")),
         fires=("ReconcilerSilent",),
     ),
+    Situation(
+        "a step of the reconciler fails each time",
+        {'smsgateway_reconciler_steps_total{step="retention",outcome="failed"}': growing(2)},
+        fires=("ReconcilerStepFails",),
+    ),
+    Situation(
+        "a step of the reconciler fails now and then",
+        {
+            'smsgateway_reconciler_steps_total{step="retention",outcome="failed"}': growing(2),
+            'smsgateway_reconciler_steps_total{step="retention",outcome="done"}': growing(2),
+        },
+    ),
     Situation("messages pile up", {opened("queued"): growing(100)}, fires=("BacklogGrows",)),
     Situation("a pile is worked off", {opened("queued"): f"20000-100x{LOOK}"}),
-    Situation("doubts pile up", {opened("unknown"): always(80)}, fires=("UnknownPileUp",)),
+    Situation("unknowns pile up", {opened("unknown"): always(80)}, fires=("UnknownPileUp",)),
     Situation(
         "messages find no way",
         {moves("transactional", "dead_letter", "no_route"): growing(0.2)},
@@ -238,6 +308,11 @@ SITUATIONS = [
         "customers' servers are down",
         {callbacks("timeout"): growing(60)},
         fires=("CallbacksFail",),
+    ),
+    Situation(
+        "the secret that signs an account's callbacks is missing",
+        {callbacks("secret_unusable"): growing(60)},
+        fires=("CallbackSecretUnusable",),
     ),
 ]
 

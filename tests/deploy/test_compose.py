@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import worker
 from local.postgres import PostgresServer, postgres_binaries
@@ -24,14 +25,42 @@ from tests.deploy.compose import (
     SERVICES,
     TEXT,
     VARIABLE,
+    WRITTEN,
     dockerfile,
     image_environment,
     mounts,
     published,
     seconds,
+    without_digest,
 )
+from workers.roles import Role
 
 SECRETS_FOLDER = "/run/secrets/"
+ALLOWED_FOLDERS = "SMSGATEWAY_ALLOWED_SECRET_FOLDERS"
+GATEWAYS = {name: it for name, it in OURS.items() if name != "simulator"}
+# Settings that .env does not change, each with what decides it instead.
+NOT_IN_ENV = {
+    "DATABASE_URL": "the secret gateway_database_url",
+    "SMSGATEWAY_RECIPIENT_HASH_KEY": "the secret recipient_hash_key",
+    "TEMPORAL_ADDRESS": "docker-compose.override.yml, with what belongs to TLS",
+    "TEMPORAL_NAMESPACE": "docker-compose.override.yml",
+    "TEMPORAL_API_KEY": "docker-compose.override.yml",
+    "TEMPORAL_TLS": "docker-compose.override.yml",
+    "TEMPORAL_TLS_SERVER_CA_CERT_PATH": "docker-compose.override.yml, which mounts the file",
+    "TEMPORAL_TLS_SERVER_NAME": "docker-compose.override.yml",
+    "TEMPORAL_TLS_CLIENT_CERT_PATH": "docker-compose.override.yml, which mounts the file",
+    "TEMPORAL_TLS_CLIENT_KEY_PATH": "docker-compose.override.yml, which mounts the file",
+    "SMSGATEWAY_CONFIG": "GATEWAY_CONFIG, the file that is mounted",
+    "SMSGATEWAY_ALLOWED_SECRET_VARIABLES": "secrets are files here",
+    "SMSGATEWAY_ALLOWED_SECRET_FOLDERS": "the folders that are mounted",
+    "SMSGATEWAY_API_HOST": "the image; PUBLISH_API says where the API can be reached",
+    "SMSGATEWAY_API_PORT": "the image; PUBLISH_API says where the API can be reached",
+    "SMSGATEWAY_METRICS_HOST": "the image; Prometheus looks there",
+    "SMSGATEWAY_METRICS_PORT": "the image; Prometheus looks there",
+    "SMSGATEWAY_TEMPORAL_METRICS_PORT": "the image; Prometheus looks there",
+    "SMSGATEWAY_ALLOW_PRIVATE_CALLBACKS": "the configuration: callbacks.allow_private_addresses",
+    "SMSGATEWAY_BUILD_FOLDER": "nothing: only the embedded stack has one",
+}
 # Each tag of the command line that the tests may run, with the server and the UI inside of it.
 INSIDE_TEMPORAL = {"v1.5.1": ("1.29.1", "2.42.1")}
 
@@ -71,6 +100,30 @@ def test_variables_that_look_like_settings_are_settings():
     assert looks_like_one <= ours
 
 
+def test_every_setting_reaches_every_process_through_env_unless_something_else_decides_it():
+    ours = {variable_of(name, field): field for name, field in Settings.model_fields.items()}
+    assert set(NOT_IN_ENV) <= set(ours)
+    for service in GATEWAYS:
+        environment = WRITTEN["services"][service]["environment"]
+        for variable in set(ours) - set(NOT_IN_ENV):
+            assert variable in environment, f"{variable} cannot be set through .env"
+            assert environment[variable] == f"${{{variable}:-{DEFAULTS[variable]}}}", service
+
+
+def test_the_defaults_of_settings_are_those_of_the_processes(
+    secrets: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for variable in set(DEFAULTS) - set(NOT_IN_ENV):
+        monkeypatch.setenv(variable, DEFAULTS[variable])
+    monkeypatch.setenv("DATABASE_URL_FILE", str(secrets / "gateway_database_url"))
+    monkeypatch.setenv("SMSGATEWAY_RECIPIENT_HASH_KEY_FILE", str(secrets / "recipient_hash_key"))
+    settings = load_settings()
+    for name, field in Settings.model_fields.items():
+        variable = variable_of(name, field)
+        if variable in DEFAULTS:
+            assert getattr(settings, name) == field.default, variable
+
+
 def test_every_image_has_its_full_version():
     for name, service in SERVICES.items():
         assert re.search(r":v?\d+\.\d+(\.\d+)?([-.]|$)", service["image"]), name
@@ -79,16 +132,16 @@ def test_every_image_has_its_full_version():
 
 def test_temporal_is_the_server_that_the_tests_run_on():
     server, ui = INSIDE_TEMPORAL[TEMPORAL_VERSION]
-    assert SERVICES["temporal"]["image"] == f"temporalio/server:{server}"
-    assert SERVICES["temporal-ui"]["image"] == f"temporalio/ui:{ui}"
+    assert without_digest(SERVICES["temporal"]["image"]) == f"temporalio/server:{server}"
+    assert without_digest(SERVICES["temporal-ui"]["image"]) == f"temporalio/ui:{ui}"
     for job in ("temporal-schema", "temporal-namespace"):
         assert SERVICES[job]["image"].startswith(f"temporalio/admin-tools:{server}-"), job
 
 
 def test_postgres_is_the_version_that_the_tests_run_on(tmp_path: Path):
     binary = postgres_binaries(PostgresServer(tmp_path)._user) / "postgres"
-    answer = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True)
-    version = answer.stdout.split()[-1]
+    response = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True)
+    version = response.stdout.split()[-1]
     for name in ("postgres", "databases"):
         assert SERVICES[name]["image"].startswith(f"postgres:{version}-"), name
 
@@ -104,7 +157,7 @@ def test_every_role_of_the_worker_runs_once():
             parsed = worker._arguments(arguments)
             roles += parsed.role or []
             assert (parsed.command == "bootstrap") == (parsed.role is None), arguments
-    assert sorted(roles) == sorted(set(worker.Role) - {worker.Role.ALL})
+    assert sorted(roles) == sorted(set(Role) - {Role.ALL})
 
 
 def test_every_command_of_ours_exists():
@@ -152,7 +205,8 @@ def test_every_process_of_ours_can_start_with_what_it_is_told(
                 environment.setenv(variable, given)
             settings = load_settings()
         url = settings.database_url.get_secret_value()
-        assert url.startswith("postgresql://gateway:"), name
+        role = "gateway_owner" if name == "bootstrap" else "gateway"
+        assert url.startswith(f"postgresql://{role}:"), name
         assert url.endswith("@postgres:5432/gateway"), name
         assert settings.temporal_address == "temporal:7233", name
 
@@ -244,7 +298,9 @@ def test_everything_that_a_service_opens_is_mounted():
     inside = ("/run/secrets/", "/etc/temporal/entrypoint.sh", "/dev/null", "/readyz", "/metrics")
     for name, service in SERVICES.items():
         words = [*service.get("entrypoint", []), *service.get("command", [])]
-        words += [str(value) for value in service.get("environment", {}).values()]
+        environment = dict(service.get("environment", {}))
+        environment.pop(ALLOWED_FOLDERS, None)  # each is mounted only where it is needed
+        words += [str(value) for value in environment.values()]
         for path in re.findall(r"(?<![\w:/.])/[\w./-]+", " ".join(words)):
             if not path.startswith(inside):
                 assert any(path.startswith(target) for target in mounts(service)), f"{name}: {path}"
@@ -272,10 +328,46 @@ def test_every_secret_is_made_and_reaches_exactly_who_uses_it(secrets: Path):
         assert used == set(service.get("secrets", [])), name
 
 
+def test_references_of_the_configuration_may_name_what_is_mounted_for_it_and_nothing_else(
+    monkeypatch,
+):
+    """The same in every service, so that what one of them checks all of them can use."""
+    folders = {service["environment"][ALLOWED_FOLDERS] for service in GATEWAYS.values()}
+    assert len(folders) == 1
+    allowed = set(folders.pop().split(","))
+    sources = {
+        target: source
+        for service in GATEWAYS.values()
+        for target, source in mounts(service).items()
+        if source.startswith(f"{DEFAULTS['SECRETS']}/")
+    }
+    assert allowed == set(sources)
+    assert not any(SECRETS_FOLDER.startswith(folder) for folder in allowed)
+
+
+def test_the_example_of_a_temporal_elsewhere_reaches_every_process_and_is_understood():
+    page = (CHECKOUT / "docs/deployment.md").read_text()
+    (example,) = [
+        yaml.safe_load(block)
+        for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+        if "TEMPORAL_ADDRESS" in block
+    ]
+    assert set(example["services"]) == set(GATEWAYS)
+    known = {variable_of(name, field) for name, field in Settings.model_fields.items()}
+    for service in example["services"].values():
+        assert set(service["environment"]) <= known
+        named = re.findall(rf"{SECRETS_FOLDER}(\w+)", " ".join(service["environment"].values()))
+        assert sorted(named) == sorted(service["secrets"]) == sorted(example["secrets"])
+    mentioned = set(re.findall(r"TEMPORAL_TLS_\w+", page))
+    assert mentioned <= known
+
+
 def test_no_secret_stands_in_a_variable():
     for name, service in SERVICES.items():
         for variable in service.get("environment", {}):
-            if re.search("PASSWORD|PWD|SECRET|_KEY|DATABASE_URL", variable):
+            if variable != ALLOWED_FOLDERS and re.search(
+                "PASSWORD|PWD|SECRET|_KEY|DATABASE_URL", variable
+            ):
                 assert variable.endswith("_FILE"), f"{name}: {variable}"
 
 

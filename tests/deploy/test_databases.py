@@ -5,16 +5,28 @@ import re
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 import yaml
+from psycopg.errors import InsufficientPrivilege
 
+from api.health import DatabaseState, database_state
+from domain.configuration import Environment
 from local.postgres import SETTINGS as POSTGRES_OF_THE_TESTS
 from local.postgres import PostgresServer, database_url, postgres_binaries
 from local.temporal import DYNAMIC_CONFIGURATION as TEMPORAL_OF_THE_TESTS
+from services.assembly import assemble
+from services.retention import Retention
+from services.submission import Caller, SendCommand
 from settings.settings import Settings
+from store import accounts, partitions
+from store.database import Database
+from store.schema import migrate
+from tests.api.conftest import CONFIGURATION, temporal_is_away
 from tests.deploy.compose import CHECKOUT, LONG_RUNNING, OURS, SERVICES, mounts
 from tests.postgres import own_postgres
 
@@ -39,6 +51,16 @@ def postgres_settings() -> dict[str, str]:
 def size(written: str) -> int:
     number, unit = re.fullmatch(r"(\d+)([a-zA-Z]+)", written).groups()
     return int(number) * BYTES[unit]
+
+
+@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("-h", 0), ("--folder", 2)])
+def test_an_option_of_the_secrets_script_is_never_taken_for_a_folder(tmp_path, option, code):
+    done = subprocess.run(
+        ["sh", SECRETS, option], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert "secrets.sh [FOLDER]" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def make_secrets(folder: Path) -> list[str]:
@@ -140,14 +162,19 @@ def test_each_role_has_its_databases_and_reaches_no_other(
     allowed = {
         ("temporal", "temporal"),
         ("temporal", "temporal_visibility"),
+        ("gateway_owner", "gateway"),
         ("gateway", "gateway"),
     }
-    for role in ("temporal", "gateway"):
+    for role in ("temporal", "gateway_owner", "gateway"):
         for database in ("temporal", "temporal_visibility", "gateway", "postgres"):
             url = url_of(secrets, role, server, database)
             if (role, database) in allowed:
                 with psycopg.connect(url) as connection:
-                    connection.execute("CREATE TABLE its_own (id integer)")
+                    may = (
+                        nullcontext() if role != "gateway" else pytest.raises(InsufficientPrivilege)
+                    )
+                    with may:
+                        connection.execute("CREATE TABLE its_own (id integer)")
                     connection.rollback()
             else:
                 with pytest.raises(psycopg.OperationalError, match="permission denied"):
@@ -163,6 +190,97 @@ def test_our_url_is_that_of_our_role(server: PostgresServer, binaries: Path, tmp
     assert here != url
     with psycopg.connect(here) as connection:
         assert connection.execute("SELECT current_user").fetchone() == ("gateway",)
+
+
+TABLES_OF_EVENTS = ("events", "events_of_many")
+NOW = datetime.now(UTC)
+
+
+async def use(url: str) -> None:
+    """What processes do with the database that is not simply reading and writing rows."""
+    settings = Settings(database_url=url, recipient_hash_key="k" * 32)
+    services = assemble(settings, connect=temporal_is_away)
+    caller = Caller("default", Environment.LIVE, "key_x", frozenset())
+    try:
+        assert await database_state(services) is DatabaseState.UP
+        async with services.database.begin() as connection:
+            accounts.ensure_account(connection, "default", "whsec_x")
+        await services.configurations.apply(CONFIGURATION, applied_by="test")
+        sent = await services.accept(
+            caller, SendCommand(to="+447700900123", sender="ACME", body="Hello")
+        )
+        assert await services.messages.events(caller, sent.message_id)
+        await Retention(services.database, timedelta(days=7)).delete(NOW + timedelta(days=400))
+        later = NOW + timedelta(days=1000)
+        await Retention(services.database, None).turn_partitions(later)
+        async with services.database.begin() as connection:
+            (*_, last) = await partitions.stored(connection, "events")
+        assert partitions.moment_of(last.until) > later
+        async with services.database.begin() as connection:
+            await partitions.drop(connection, last)
+    finally:
+        await services.close()
+
+
+def assert_only_added_to(url: str) -> None:
+    """Nothing that this role can say changes events, or the tables."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        names = connection.execute(
+            "SELECT relname FROM pg_class WHERE relname LIKE 'events%' AND relkind IN ('r', 'p')"
+        )
+        tables = {row[0] for row in names}
+        assert {*TABLES_OF_EVENTS, "events_first", "events_last"} <= tables
+        refused = [f"TRUNCATE {table}" for table in tables]
+        refused += [f"UPDATE {table} SET at = now()" for table in tables]
+        refused += [f"DROP TABLE {table}" for table in tables]
+        refused += [f"ALTER TABLE {table} DISABLE TRIGGER ALL" for table in tables]
+        refused += [f"DELETE FROM {table}" for table in tables if not table.endswith("_last")]
+        refused += ["TRUNCATE messages", "DROP TABLE messages", "DELETE FROM alembic_version"]
+        refused += ["SELECT keep_append_only('events', 'UPDATE')"]
+        for statement in refused:
+            with pytest.raises(InsufficientPrivilege):
+                connection.execute(statement)
+        for misused in (
+            "SELECT drop_partition('messages')",
+            "SELECT drop_partition('events_last')",
+            "SELECT make_partition('messages', 'messages_203001', NULL, NULL)",
+            "SELECT make_partition('events', 'x; DROP TABLE messages', NULL, NULL)",
+        ):
+            with pytest.raises(psycopg.errors.InvalidParameterValue):
+                connection.execute(misused)
+
+
+async def migrated(url: str) -> None:
+    database = Database.connect(url, pool_size=1)
+    await migrate(database)
+    await database.close()
+
+
+async def test_processes_do_their_work_with_a_role_that_cannot_change_what_happened(
+    server: PostgresServer, binaries: Path, tmp_path: Path
+):
+    make_secrets(tmp_path)
+    make_databases(server, binaries, tmp_path)
+    await migrated(url_of(tmp_path, "gateway_owner", server, "gateway"))
+    for _ in range(2):  # and when the job has run again
+        await use(url_of(tmp_path, "gateway", server, "gateway"))
+        assert_only_added_to(url_of(tmp_path, "gateway", server, "gateway"))
+        make_databases(server, binaries, tmp_path)
+
+
+async def test_a_database_whose_processes_own_it_gets_an_owner(
+    server: PostgresServer, binaries: Path, tmp_path: Path
+):
+    make_secrets(tmp_path)
+    make_databases(server, binaries, tmp_path)
+    with psycopg.connect(server.admin_url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE gateway WITH (FORCE)")
+        connection.execute("CREATE DATABASE gateway OWNER gateway")
+    await migrated(url_of(tmp_path, "gateway", server, "gateway"))
+    make_databases(server, binaries, tmp_path)
+    await migrated(url_of(tmp_path, "gateway_owner", server, "gateway"))
+    await use(url_of(tmp_path, "gateway", server, "gateway"))
+    assert_only_added_to(url_of(tmp_path, "gateway", server, "gateway"))
 
 
 def test_the_job_runs_again_and_takes_over_new_passwords(
@@ -208,9 +326,9 @@ def test_the_log_of_postgres_tells_no_numbers():
 
 def test_there_is_a_connection_for_everybody():
     defaults = Settings.model_fields
-    pool = defaults["database_pool_size"].default
-    # Half as many again for bursts, and one that listens.
-    each = pool + pool // 2 + 1
+    # Those of both pools, and one that listens.
+    pools = [defaults[f"database_{which}pool_size"].default for which in ("", "read_")]
+    each = sum(pools) + 1
     processes = len(set(OURS) & set(LONG_RUNNING)) - 1  # all but the simulator
     doubled = 2 * processes * each
     wanted = OF_TEMPORAL + doubled + FOR_PEOPLE_AND_SUPERUSERS

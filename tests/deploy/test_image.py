@@ -9,10 +9,18 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
-from tests.deploy.compose import CHECKOUT, OUR_IMAGE, OURS, dockerfile, image_environment
+from tests.deploy.compose import (
+    CHECKOUT,
+    OUR_IMAGE,
+    OURS,
+    dockerfile,
+    image_environment,
+    without_digest,
+)
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-ROOMS = set(PROJECT["tool"]["importlinter"]["root_packages"])
+PACKAGES = set(PROJECT["tool"]["importlinter"]["root_packages"])
+SMSCTL = {"sdks/python/src/smsgateway", "smsctl/src/smsctl"}
 
 # Imports the given modules where nothing can be imported but the standard library, what lies in this
 # folder, and what the distributions of the first argument own.
@@ -53,13 +61,14 @@ def test_every_stage_stands_on_one_pinned_python():
     assert "slim" in arguments[0]
     stages = [argument.split()[0] for kind, argument in dockerfile() if kind == "FROM"]
     assert set(stages) == {"python:${PYTHON}"}
-    assert f"python:{arguments[0].removeprefix('PYTHON=')}" in (CHECKOUT / "Dockerfile").read_text()
+    tag = without_digest(arguments[0].removeprefix("PYTHON="))
     [label] = [argument for kind, argument in dockerfile() if kind == "LABEL"]
-    assert f"library/python:{arguments[0].removeprefix('PYTHON=')}" in label
+    assert f'"docker.io/library/python:{tag}"' in label
 
 
-def test_it_copies_every_room_but_the_embedded_stack_and_no_tests():
-    assert set(copied_from_here()) == (ROOMS - {"local"}) | {"worker.py", "requirements.lock"}
+def test_it_copies_every_top_level_package_but_the_embedded_stack_and_no_tests():
+    programs = {"worker.py"} | SMSCTL
+    assert set(copied_from_here()) == (PACKAGES - {"local"}) | programs | {"requirements.lock"}
     for source in copied_from_here():
         assert (CHECKOUT / source).exists(), source
 
@@ -80,10 +89,10 @@ def test_what_is_copied_and_what_is_locked_suffice(tmp_path: Path):
     for source in set(copied_from_here()) - {"requirements.lock"}:
         if (CHECKOUT / source).is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(CHECKOUT / source, tmp_path / source, ignore=ignored)
+            shutil.copytree(CHECKOUT / source, tmp_path / Path(source).name, ignore=ignored)
         else:
             shutil.copy(CHECKOUT / source, tmp_path)
-    entries = ["api.app", "api.__main__", "worker", "simulator.__main__"]
+    entries = ["api.app", "api.__main__", "worker", "simulator.__main__", "smsctl.main"]
     locked = json.dumps(locked_distributions())
     done = subprocess.run(
         [sys.executable, "-I", "-c", WITH_THE_LOCKED_ALONE, locked, *entries],

@@ -15,12 +15,14 @@ import pytest
 import yaml
 
 from api.app import create_app
-from domain.callbacks import Trouble
-from domain.errors import ErrorClass
+from domain.binds import ProviderRole
+from domain.callbacks.retries import Trouble
+from domain.error_classes import ErrorClass
 from domain.modes import Mode
 from domain.outcomes import OutcomeKind
 from domain.receipts import ReceiptState
 from domain.states import MessageStatus
+from providers.base import UnparsedReason
 from services.assembly import assemble
 from settings.settings import load_settings
 from telemetry.metrics import REGISTRY
@@ -33,7 +35,7 @@ from tests.deploy.compose import (
     mounts,
     published,
 )
-from tests.deploy.promql import Asked, read
+from tests.deploy.promql import ParsedExpression, read
 
 DEPLOY = CHECKOUT / "deploy"
 PROMETHEUS = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
@@ -52,6 +54,7 @@ SUFFIXES = {"counter": ("_total", "_created"), "histogram": ("_bucket", "_sum", 
 
 STATUS = {*MessageStatus, "none"}
 VALUES: dict[str, dict[str, set[str]]] = {
+    "smsgateway_unparsed_receipts_total": {"reason": set(UnparsedReason)},
     "smsgateway_message_transitions_total": {"from": STATUS, "to": STATUS, "mode": set(Mode)},
     "smsgateway_accepted_total": {
         "mode": set(Mode),
@@ -65,6 +68,7 @@ VALUES: dict[str, dict[str, set[str]]] = {
     "smsgateway_request_to_wire_seconds_bucket": {"mode": set(Mode)},
     "smsgateway_receipts_total": {"state": set(ReceiptState), "matched": {"true", "false"}},
     "smsgateway_binds": {"state": {"up", "down"}},
+    "smsgateway_provider_pollers": {"role": set(ProviderRole)},
     "smsgateway_callbacks_total": {"outcome": {*Trouble, "delivered"}},
     "smsgateway_reconciled_total": {"reason": {"runner_gone", "reminded"}},
     "smsgateway_open_messages": {"status": set(MessageStatus)},
@@ -121,7 +125,7 @@ def samples() -> dict[str, set[str]]:
 SAMPLES = samples() | ITS_OWN
 
 
-def asked(expression: str) -> Asked:
+def asked(expression: str) -> ParsedExpression:
     return read(expression.replace("$__rate_interval", "5m"))
 
 

@@ -9,34 +9,34 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from domain.callbacks import (
-    GONE,
-    LONGEST_URL,
+from domain.callbacks.events import (
     TOLD,
-    Answer,
     CallbackEvent,
     CallbackState,
-    InvalidCallbackUrl,
-    InvalidSecret,
-    Reach,
-    SignatureRefused,
-    Trouble,
     body_of_many,
-    check_url,
-    judge,
-    may_receive,
-    origin_of,
-    parse_url,
-    pause_after,
-    reach,
+    webhook_id_of_many,
+)
+from domain.callbacks.retries import GONE, Response, Trouble, decide_retry, pause_after, trouble_of
+from domain.callbacks.signatures import (
+    InvalidSecret,
+    SignatureRefused,
     secret_of,
     sign,
     signed_headers,
-    trouble_of,
     verify,
-    webhook_id_of_many,
+)
+from domain.callbacks.urls import (
+    LONGEST_URL,
+    InvalidCallbackUrl,
+    Reach,
+    check_url,
+    may_receive,
+    origin_of,
+    parse_url,
+    reach,
 )
 from domain.configuration import CallbackPolicy
+from domain.outbox import EventBody
 from domain.states import MessageStatus
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -45,13 +45,12 @@ OTHER_SECRET = secret_of(bytes(range(32)))
 DELAYS = CallbackPolicy().retry_delays
 IPV4_WITHIN_IPV6 = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
 
-# --- which moves -------------------------------------------------------------------------------
+# --- which transitions -------------------------------------------------------------------------------
 
 
 def test_every_end_and_the_handover_are_told_and_the_steps_on_the_way_are_not():
     assert {status.value for status in set(MessageStatus) - TOLD} == {
         "scheduled",
-        "held",
         "queued",
         "sending",
         "unknown",
@@ -275,14 +274,14 @@ EVENT = CallbackEvent(
 
 
 def test_the_body_is_exactly_the_five_fields():
-    assert json.loads(EVENT.body()) == {
+    assert json.loads(EVENT.as_body().alone()) == {
         "message_id": "msg_0193f0c27d3a70008000000000000001",
         "to": "+447700900123",
         "status": "DEAD_LETTER",
         "provider_code": "0x00000045",
         "timestamp": "2026-11-22T13:30:05.123Z",
     }
-    assert list(json.loads(EVENT.body())) == [
+    assert list(json.loads(EVENT.as_body().alone())) == [
         "message_id",
         "to",
         "status",
@@ -293,21 +292,21 @@ def test_the_body_is_exactly_the_five_fields():
 
 def test_the_bytes_of_a_single_event_are_what_they_have_always_been():
     event = replace(EVENT, provider_code='a "quote", ü', to=None)
-    assert event.body() == (
+    assert event.as_body().alone() == (
         b'{"message_id":"msg_0193f0c27d3a70008000000000000001","to":null,"status":"DEAD_LETTER",'
         b'"provider_code":"a \\"quote\\", \\u00fc","timestamp":"2026-11-22T13:30:05.123Z"}'
     )
 
 
-def event(number: int) -> CallbackEvent:
-    return replace(EVENT, id=UUID(int=number))
+def event(number: int) -> EventBody:
+    return replace(EVENT, id=UUID(int=number)).as_body()
 
 
 @given(st.lists(st.integers(1, 2**128 - 1), min_size=1, max_size=100, unique=True))
 def test_events_that_travel_together_are_each_as_alone_and_have_an_id(numbers):
     events = [event(number) for number in numbers]
     assert json.loads(body_of_many(events)) == {
-        "events": [json.loads(one.body()) | {"id": one.webhook_id} for one in events]
+        "events": [json.loads(one.alone()) | {"id": one.webhook_id} for one in events]
     }
 
 
@@ -321,7 +320,7 @@ def test_the_id_of_many_is_that_of_their_set(numbers, random):
 
 
 def test_a_callback_keeps_its_id():
-    assert EVENT.webhook_id == "cb_0193f0c27d3a700080000000000000cb"
+    assert EVENT.as_body().webhook_id == "cb_0193f0c27d3a700080000000000000cb"
 
 
 # --- signatures --------------------------------------------------------------------------------
@@ -337,7 +336,8 @@ def test_signatures_agree_with_the_reference_implementation(key, body):
 def test_the_reference_implementation_takes_our_headers():
     now = datetime.now(UTC)
     Webhook(SECRET).verify(
-        EVENT.body(), dict(signed_headers(SECRET, EVENT.webhook_id, now, EVENT.body()))
+        EVENT.as_body().alone(),
+        dict(signed_headers(SECRET, EVENT.as_body().webhook_id, now, EVENT.as_body().alone())),
     )
 
 
@@ -426,14 +426,16 @@ def test_a_secret_has_the_size_that_the_standard_asks_for(size):
 
 
 def answered(status):
-    return Answer(status, trouble_of(status), seconds=0.1)
+    return Response(status, trouble_of(status), seconds=0.1)
 
 
 def test_retries_follow_the_schedule_to_its_end():
     at, waits, tries = NOW, [], 0
-    while (judgement := judge(answered(500), tries, at, DELAYS)).state is CallbackState.PENDING:
-        waits.append(judgement.next_at - at)
-        at, tries = judgement.next_at, judgement.tries
+    while (
+        decision := decide_retry(answered(500), tries, at, DELAYS)
+    ).state is CallbackState.PENDING:
+        waits.append(decision.next_at - at)
+        at, tries = decision.next_at, decision.tries
     assert [wait.total_seconds() for wait in waits] == [
         5,
         5 * 60,
@@ -445,17 +447,17 @@ def test_retries_follow_the_schedule_to_its_end():
         20 * 3600,
         24 * 3600,
     ]
-    assert judgement.state is CallbackState.FAILED
-    assert judgement.tries == 10
+    assert decision.state is CallbackState.FAILED
+    assert decision.tries == 10
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_any_2xx_is_a_delivery(status):
-    assert judge(answered(status), 3, NOW, DELAYS).state is CallbackState.DELIVERED
+    assert decide_retry(answered(status), 3, NOW, DELAYS).state is CallbackState.DELIVERED
 
 
 def test_gone_ends_a_callback_at_once():
-    assert judge(answered(GONE), 0, NOW, DELAYS).state is CallbackState.FAILED
+    assert decide_retry(answered(GONE), 0, NOW, DELAYS).state is CallbackState.FAILED
 
 
 @given(
@@ -465,30 +467,30 @@ def test_gone_ends_a_callback_at_once():
     tries=st.integers(min_value=0, max_value=8),
 )
 def test_whatever_else_is_answered_is_tried_again(status, tries):
-    judgement = judge(answered(status), tries, NOW, DELAYS)
-    assert judgement.state is CallbackState.PENDING
-    assert judgement.tries == tries + 1
-    assert judgement.next_at > NOW
+    decision = decide_retry(answered(status), tries, NOW, DELAYS)
+    assert decision.state is CallbackState.PENDING
+    assert decision.tries == tries + 1
+    assert decision.next_at > NOW
 
 
 def test_without_a_schedule_there_is_one_try():
-    assert judge(answered(500), 0, NOW, ()).state is CallbackState.FAILED
+    assert decide_retry(answered(500), 0, NOW, ()).state is CallbackState.FAILED
 
 
 @pytest.mark.parametrize(
-    ("answer", "concerns_origin"),
+    ("response", "concerns_origin"),
     [
         (answered(204), False),
         (answered(404), False),
         (answered(GONE), False),
         (answered(429), True),
         (answered(503), True),
-        (Answer(None, Trouble.TIMEOUT, 15.0), True),
-        (Answer(None, Trouble.UNREACHABLE, 0.0), True),
+        (Response(None, Trouble.TIMEOUT, 15.0), True),
+        (Response(None, Trouble.UNREACHABLE, 0.0), True),
     ],
 )
-def test_a_callback_that_is_not_wanted_says_nothing_about_its_receiver(answer, concerns_origin):
-    assert answer.concerns_origin is concerns_origin
+def test_a_callback_that_is_not_wanted_says_nothing_about_its_receiver(response, concerns_origin):
+    assert response.concerns_origin is concerns_origin
 
 
 def test_an_origin_that_stays_down_is_left_alone_for_up_to_a_minute():

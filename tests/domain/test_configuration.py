@@ -1,4 +1,4 @@
-"""What a configuration accepts, refuses, and answers."""
+"""What a configuration accepts, refuses, and responses."""
 
 from datetime import timedelta
 
@@ -12,15 +12,16 @@ from domain.configuration import (
     Configuration,
     Environment,
     Match,
-    MessageIdForm,
-    SmppProvider,
-    TlsOptions,
-    VendorTlv,
     format_duration,
     parse_duration,
 )
-from domain.errors import RETRIES, ErrorClass
-from domain.modes import MODE_POLICIES, Mode, Priority
+from domain.configuration.providers.connections import TlsOptions
+from domain.configuration.providers.message_ids import MessageIdForms
+from domain.configuration.providers.smpp import SmppConfiguration, VendorTlv, checked_password
+from domain.configuration.routing_key import RoutingKey
+from domain.error_classes import RETRIES, ErrorClass
+from domain.modes import MODE_POLICIES, MissingReceiptPolicy, Mode, Priority
+from domain.parameters import UnusableParameter
 
 
 def provider(**changes):
@@ -49,14 +50,14 @@ def mistakes_of_provider(**changes) -> dict[tuple, str]:
     return {location[2:]: sentence for location, sentence in found.items()}
 
 
-MESSAGE = {
-    "country": "US",
-    "mode": Mode.ALERT,
-    "sender": "ACME",
-    "network": "unknown",
-    "account": "acme",
-    "environment": Environment.LIVE,
-}
+MESSAGE = RoutingKey(
+    environment=Environment.LIVE,
+    country="US",
+    mode=Mode.ALERT,
+    sender="ACME",
+    network="unknown",
+    account_id="acme",
+)
 
 
 class TestDurations:
@@ -99,7 +100,7 @@ class TestProviders:
         assert primary.receipt_deadline == timedelta(minutes=30)
 
     def test_a_simulator_needs_not_even_these_and_may_have_its_password_here(self):
-        simulator = SmppProvider.model_validate({"type": "simulator", "password": "hunter2"})
+        simulator = SmppConfiguration.model_validate({"type": "simulator", "password": "hunter2"})
         assert simulator.host == "127.0.0.1"
         assert simulator.password_is_literal
 
@@ -141,7 +142,7 @@ class TestProviders:
         ("given_", "meant"), [(True, TlsOptions()), (False, None), ({"verify": False}, TlsOptions(verify=False))]
     )  # fmt: skip
     def test_tls_is_a_switch_or_a_table(self, given_, meant):
-        assert SmppProvider.model_validate(provider(tls=given_)).tls == meant
+        assert SmppConfiguration.model_validate(provider(tls=given_)).tls == meant
 
     def test_a_certificate_without_its_key_is_refused(self):
         assert "belong together" in mistakes_of_provider(tls={"cert": "/c.pem"})["tls",]
@@ -185,7 +186,9 @@ class TestProviders:
         assert ("providers", name, "[key]") in found
 
     def test_error_codes_are_hexadecimal_or_decimal(self):
-        read = SmppProvider.model_validate(provider(errors={"0x45": "blocked", "88": "throttled"}))
+        read = SmppConfiguration.model_validate(
+            provider(errors={"0x45": "blocked", "88": "throttled"})
+        )
         assert read.errors == {0x45: ErrorClass.BLOCKED, 0x58: ErrorClass.THROTTLED}
 
     @pytest.mark.parametrize("code", ["0", "0x", "-1", "x", "0x1FFFFFFFF", ""])
@@ -207,7 +210,7 @@ class TestVendorTlvs:
         ],
     )
     def test_have_their_value_as_text_hex_or_number(self, written, octets):
-        assert VendorTlv(tag=0x1400, **written).value == octets
+        assert VendorTlv(tag=0x1400, **written).value({}) == octets
 
     @pytest.mark.parametrize(
         "wrong",
@@ -218,11 +221,59 @@ class TestVendorTlvs:
             {"size": 1, "text": "a"},
             {"number": 256, "size": 1},
             {"hex": "abc"},
+            {"parameter": "a", "text": "a"},
+            {"parameter": "with blanks"},
+            {"parameter": ""},
+            {"form": "text", "text": "a"},
+            {"parameter": "a", "form": "integer"},
+            {"parameter": "a", "size": 2},
+            {"parameter": "a", "form": "hex", "size": 2},
         ],
     )
     def test_have_exactly_one_value(self, wrong):
         with pytest.raises(ValidationError):
             VendorTlv(tag=0x1400, **wrong)
+
+    @pytest.mark.parametrize(
+        ("form", "value", "octets"),
+        [
+            ({}, "1101é", b"1101\xc3\xa9"),
+            ({"form": "text"}, "1101", b"1101"),
+            ({"form": "cstring"}, "1101", b"1101\0"),
+            ({"form": "hex"}, "00fF", b"\x00\xff"),
+            ({"form": "integer", "size": 2}, "258", b"\x01\x02"),
+        ],
+    )
+    def test_are_written_from_a_parameter_of_the_message(self, form, value, octets):
+        tlv = VendorTlv(tag=0x1400, parameter="entity_id", **form)
+        assert tlv.value({"entity_id": value, "other": "x"}) == octets
+        assert tlv.value({"other": "x"}) is None
+        assert len(octets) <= tlv.most_octets
+
+    @pytest.mark.parametrize(
+        ("form", "value"),
+        [
+            ({}, "é" * 128),
+            ({"form": "cstring"}, "a\0b"),
+            ({"form": "hex"}, "abc"),
+            ({"form": "hex"}, "0x00"),
+            ({"form": "integer", "size": 1}, "256"),
+            ({"form": "integer", "size": 1}, "-1"),
+            ({"form": "integer", "size": 8}, "9" * 255),
+            ({"form": "integer", "size": 1}, "\u0661"),
+            ({"form": "integer", "size": 1}, ""),
+        ],
+    )
+    def test_refuse_a_parameter_that_cannot_be_written_and_do_not_repeat_it(self, form, value):
+        tlv = VendorTlv(tag=0x1400, parameter="entity_id", **form)
+        with pytest.raises(UnusableParameter, match="entity_id") as refused:
+            tlv.value({"entity_id": value})
+        assert not value or value not in str(refused.value)
+
+    def test_name_the_parameters_that_the_provider_is_given(self):
+        tlvs = [{"tag": 0x1400, "parameter": "entity_id"}, {"tag": 0x1401, "text": "a"}]
+        declared = configuration(providers={"primary": provider(tlvs=tlvs)}).providers["primary"]
+        assert declared.known_parameters() == {"entity_id"}
 
     def test_leave_alone_what_the_gateway_writes(self):
         with pytest.raises(ValidationError, match="message_payload"):
@@ -269,7 +320,7 @@ class TestRoutes:
         assert "for live messages" in found["routes", 0, "providers", 0]
 
     def test_an_empty_match_covers_everything(self):
-        assert Match().covers(**MESSAGE)
+        assert Match().covers(MESSAGE)
 
     @pytest.mark.parametrize(
         ("condition", "covered"),
@@ -290,7 +341,7 @@ class TestRoutes:
         ],
     )
     def test_a_match_covers_what_meets_all_its_conditions(self, condition, covered):
-        assert Match.model_validate(condition).covers(**MESSAGE) is covered
+        assert Match.model_validate(condition).covers(MESSAGE) is covered
 
     def test_the_first_that_matches_is_taken(self):
         routes = [
@@ -298,20 +349,20 @@ class TestRoutes:
             {"match": {"countries": ["US"]}, "providers": ["primary"]},
             {"providers": ["primary"]},
         ]
-        found = configuration(routes=routes).route_for(**MESSAGE)
+        found = configuration(routes=routes).route_for(MESSAGE)
         assert found
         assert found[0] == 1
 
     def test_without_one_that_matches_there_is_none(self):
         routes = [{"match": {"countries": ["CA"]}, "providers": ["primary"]}]
-        assert configuration(routes=routes).route_for(**MESSAGE) is None
+        assert configuration(routes=routes).route_for(MESSAGE) is None
 
     def test_a_live_message_never_reaches_a_test_provider(self):
         both = configuration(
             providers={"sandbox": provider(environment="test"), "primary": provider()},
             routes=[{"providers": ["sandbox"]}, {"providers": ["sandbox", "primary"]}],
         )
-        found = both.route_for(**MESSAGE)
+        found = both.route_for(MESSAGE)
         assert found
         number, route = found
         assert number == 1
@@ -326,6 +377,12 @@ class TestPolicies:
         assert (alert.validity, alert.priority) == (timedelta(hours=2), Priority.HIGH)
         assert (alert.unknown, alert.max_attempts) == (usual.unknown, usual.max_attempts)
         assert changed.mode_policy(Mode.TWO_WAY) == MODE_POLICIES[Mode.TWO_WAY]
+
+    def test_what_happens_on_a_missing_receipt_is_overridden_but_a_mode_has_no_listener(self):
+        changed = configuration(modes={"alert": {"missing_receipt": "expire"}})
+        expire = MissingReceiptPolicy.EXPIRE
+        assert changed.mode_policy(Mode.ALERT).missing_receipt is expire
+        assert mistakes(modes={"alert": {"missing_receipt": "tell_listener"}})
 
     def test_retries_are_overridden_by_class(self):
         changed = configuration(retries={"throttled": {"same_provider_attempts": 7}})
@@ -391,15 +448,50 @@ def test_a_configuration_cannot_be_changed():
 @pytest.mark.parametrize(
     ("written", "form", "expected"),
     [
-        ("00ff", MessageIdForm.HEX, "255"),
-        ("00FF", MessageIdForm.HEX, "255"),
-        ("0255", MessageIdForm.DECIMAL, "255"),
-        ("00FF", MessageIdForm.AS_IS, "00FF"),
-        ("00FF", MessageIdForm.DECIMAL, "00FF"),
-        ("1_0", MessageIdForm.DECIMAL, "1_0"),
-        ("a-b", MessageIdForm.HEX, "a-b"),
-        ("", MessageIdForm.HEX, ""),
+        ("00ff", "hex", "255"),
+        ("00FF", "hex", "255"),
+        ("0255", "decimal", "255"),
+        ("00FF", "as_is", "00ff"),
+        ("00FF", "decimal", "00ff"),
+        ("1_0", "decimal", "1_0"),
+        ("a-b", "hex", "a-b"),
+        ("A-B", "hex", "a-b"),
+        ("aB", "as_is", "aB"),
+        ("", "hex", ""),
+        ("x" * 65, "as_is", "x" * 65),
     ],
 )
 def test_an_id_has_one_canonical_form(written, form, expected):
-    assert form.canonical(written) == expected
+    assert MessageIdForms(response=form).of_response(written) == expected
+    assert MessageIdForms(receipt=form).of_receipt(written) == expected
+
+
+@given(st.text(max_size=2000), st.text(max_size=2000))
+def test_any_id_is_short_and_long_ones_stay_different(one, other):
+    forms = MessageIdForms(case_sensitive=True)
+    assert len(forms.of_response(one)) <= 65
+    assert (forms.of_response(one) == forms.of_response(other)) == (one == other)
+
+
+@pytest.mark.parametrize("password", ["ninechars", "umläut_8", "x\0y", "\udcff" * 9])
+def test_a_password_that_no_bind_carries_is_refused_and_not_repeated(password):
+    with pytest.raises(ValueError, match="at most 8 octets") as refused:
+        checked_password(password)
+    assert password not in str(refused.value)
+    assert checked_password("8_octets") == "8_octets"
+
+
+def test_states_of_receipts_are_the_same_in_capitals_and_small_letters():
+    declared = SmppConfiguration.model_validate(
+        {"type": "simulator", "receipt_states": {"0": "delivered", "DelivrD": "rejected"}}
+    )
+    assert declared.receipt_states == {"0": "delivered", "DELIVRD": "rejected"}
+    for word in ("", "two words", "a:b", "x" * 33):
+        assert mistakes_of_provider(receipt_states={word: "delivered"})
+    assert mistakes_of_provider(receipt_states={"0": "arrived"})
+
+
+def test_tlvs_that_a_pdu_has_no_room_for_are_refused():
+    tlvs = [{"tag": 0x1400 + number, "text": "x" * 250} for number in range(9)]
+    assert "at most 2048 octets" in mistakes_of_provider(tlvs=tlvs)["tlvs",]
+    configuration(providers={"primary": provider(tlvs=tlvs[:8])})

@@ -4,6 +4,10 @@ import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import domain.encoding
+import domain.segments
+import domain.substitutions
+import domain.templates
 from domain.encoding import (
     GSM7_CHARACTERS,
     DefaultAlphabet,
@@ -14,11 +18,13 @@ from domain.encoding import (
     septets,
 )
 from domain.segments import (
+    _LONE,
     LIMITS,
     Concatenation,
     EmptyText,
     PartMethod,
     TooManyParts,
+    longest_text,
     read_udh,
     sar_tlvs,
     segment,
@@ -147,7 +153,7 @@ def test_an_empty_text_is_refused_also_when_smart_encoding_leaves_nothing():
 @pytest.mark.parametrize("method", PartMethod)
 def test_a_text_of_too_many_parts_is_refused_with_both_numbers(method):
     assert segment("a" * 304, method=method, max_parts=2).segments == 2
-    with pytest.raises(TooManyParts, match="needs 3 parts, and at most 2") as refusal:
+    with pytest.raises(TooManyParts, match="needs at least 3 parts, and at most 2") as refusal:
         segment("a" * 307, method=method, max_parts=2)
     assert (refusal.value.parts, refusal.value.limit) == (3, 2)
 
@@ -251,3 +257,62 @@ def test_received_headers_are_read_as_far_as_they_make_sense(octets, length, con
 def test_no_header_that_is_received_can_break_the_reader(octets):
     length, _ = read_udh(octets)
     assert 0 <= length <= len(octets)
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("smart", [False, True])
+def test_a_text_that_is_too_long_is_refused_before_it_is_encoded(monkeypatch, smart):
+    def fail(*_):
+        raise AssertionError("the text was encoded")
+
+    monkeypatch.setattr("domain.segments.try_gsm7", fail)
+    for character in ("a", "😀", "\u200b", "’"):
+        with pytest.raises(TooManyParts, match="at most 3"):
+            segment(character * (longest_text(3, smart=smart) + 1), smart=smart, max_parts=3)
+
+
+@pytest.mark.parametrize("text", ["a" * 153 * 3 + "a", "😀" * 101, "\u0301" * 202, "€" * 240])
+def test_a_text_of_too_many_units_is_refused_before_it_is_cut(monkeypatch, text):
+    def fail(*_):
+        raise AssertionError("the text was cut")
+
+    monkeypatch.setattr("domain.segments._cut_ucs2", fail)
+    monkeypatch.setattr("domain.segments._cut_gsm7", fail)
+    with pytest.raises(TooManyParts, match="at least 4 parts, and at most 3"):
+        segment(text, max_parts=3)
+
+
+@given(text=TEXT, limit=st.integers(1, 5), smart=st.booleans())
+def test_what_is_refused_early_would_need_too_many_parts(text, limit, smart):
+    whole = segment(text, smart=smart)
+    if whole.segments <= limit:
+        assert segment(text, smart=smart, max_parts=limit) == whole
+        return
+    with pytest.raises(TooManyParts) as refusal:
+        segment(text, smart=smart, max_parts=limit)
+    assert limit < refusal.value.parts <= whole.segments
+
+
+ALONE = [chr(c) for c in range(0x10000) if _LONE.fullmatch(chr(c))]
+
+
+def test_characters_that_stand_alone_are_graphemes():
+    assert regex.findall(r"\X", "".join(ALONE)) == ALONE
+
+
+@given(data=st.data(), method=METHODS)
+def test_characters_that_stand_alone_are_cut_as_graphemes_are(data, method):
+    text = "ł" + "".join(data.draw(st.lists(st.sampled_from(ALONE), max_size=300)))
+    assert regex.findall(r"\X", text) == list(text)
+    cut = segment(text, method=method)
+    assert cut.text == text
+    assert cut.units == tuple(map(len, cut.parts))
+
+
+def test_nothing_of_a_text_is_kept_once_it_was_encoded():
+    """Nobody's text stays in memory: no function that takes texts has a cache."""
+    for module in (domain.encoding, domain.segments, domain.substitutions, domain.templates):
+        kept = [name for name, each in vars(module).items() if hasattr(each, "cache_info")]
+        assert not kept, module.__name__

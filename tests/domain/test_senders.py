@@ -37,9 +37,9 @@ def test_senders_are_read_and_addressed_by_their_kind(written, kind, value, addr
 
 
 def test_numbers_and_short_codes_can_be_answered_and_names_cannot():
-    assert parse_sender("+447700900123").can_be_answered
-    assert parse_sender("88001").can_be_answered
-    assert not parse_sender("ACME").can_be_answered
+    assert parse_sender("+447700900123").takes_replies
+    assert parse_sender("88001").takes_replies
+    assert not parse_sender("ACME").takes_replies
 
 
 @pytest.mark.parametrize(

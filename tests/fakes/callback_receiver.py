@@ -13,13 +13,18 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is answered; `raw` goes out instead of HTTP, and then the connection is cut."""
+    """What is answered; `raw` goes out instead of HTTP, and then the connection is cut.
+
+    With `trickle` the reply never ends: these octets follow it `every` so many seconds, for ever.
+    """
 
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     delay: float = 0.0
     raw: bytes | None = None
+    trickle: bytes = b""
+    every: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,14 @@ class Received:
 
 
 class CallbackReceiver:
-    """Listens on 127.0.0.1; answers 204 unless told otherwise for a path, reply by reply."""
+    """Listens on 127.0.0.1; answers 204 unless told otherwise for a path, reply by reply.
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    With `host` "0.0.0.0" it stands for as many origins as the loopback network has addresses.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self._tls = tls
+        self._host = host
         self._server: asyncio.Server | None = None
         self._replies: dict[str, deque[Reply]] = defaultdict(deque)
         self._always: dict[str, Reply] = {}
@@ -77,7 +86,7 @@ class CallbackReceiver:
         if self._tls is not None:
             self._tls.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
         self._server = await asyncio.start_server(
-            self._connected, "127.0.0.1", self.port, ssl=self._tls
+            self._connected, self._host, self.port, ssl=self._tls, backlog=2000
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -97,15 +106,15 @@ class CallbackReceiver:
     def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}{path}"
 
-    def will_answer(self, *replies: Reply | int, path: str = "/hook") -> None:
+    def will_respond(self, *replies: Reply | int, path: str = "/hook") -> None:
         """Answer the next requests to a path so, one after the other."""
         self._replies[path] += [Reply(r) if isinstance(r, int) else r for r in replies]
 
-    def always_answers(self, reply: Reply | int, path: str = "/hook") -> None:
+    def always_responds(self, reply: Reply | int, path: str = "/hook") -> None:
         """Answer a path so from now on, after what it was told to answer next."""
         self._always[path] = Reply(reply) if isinstance(reply, int) else reply
 
-    async def received(self, count: int, within: float = 10.0) -> list[Received]:
+    async def received(self, count: int, within: float = 120) -> list[Received]:
         """The first `count` requests, as soon as they are there."""
         async with asyncio.timeout(within), self._news:
             await self._news.wait_for(lambda: len(self.requests) >= count)
@@ -158,15 +167,18 @@ class CallbackReceiver:
         waiting = self._replies[path]
         reply = waiting.popleft() if waiting else self._always.get(path, Reply())
         await asyncio.sleep(reply.delay)
+        headers = {"Content-Length": str(len(reply.body)), **reply.headers}
         if reply.raw is not None:
             writer.write(reply.raw)
-            await writer.drain()
-            return False
-        headers = {"Content-Length": str(len(reply.body)), **reply.headers}
-        lines = [f"HTTP/1.1 {reply.status} Answer", *(f"{n}: {v}" for n, v in headers.items())]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + reply.body)
+        else:
+            lines = [f"HTTP/1.1 {reply.status} Answer", *(f"{n}: {v}" for n, v in headers.items())]
+            writer.write("\r\n".join([*lines, "", ""]).encode() + reply.body)
         await writer.drain()
-        return headers.get("Connection") != "close"
+        while reply.trickle:
+            await asyncio.sleep(reply.every)
+            writer.write(reply.trickle)
+            await writer.drain()
+        return reply.raw is None and headers.get("Connection") != "close"
 
 
 def is_signed_with(secret: str, request: Received) -> bool:

@@ -20,9 +20,9 @@ from typing import Any
 import api.__main__
 import worker
 from services.delivery import Delivery
-from services.orchestration import Orchestration
 from services.receipts import ReceiptIntake
-from smpp.pdus import Command
+from services.workflow_client import WorkflowClient
+from smpp.commands import Command
 from smpp.session import Session
 
 Method = Callable[..., Awaitable[Any]]
@@ -35,11 +35,11 @@ class Point(StrEnum):
     """Of an attempt."""
     BEFORE_THE_SOCKET = "before_the_socket"
     """The attempt is written, nothing was sent."""
-    BEFORE_THE_ANSWER = "before_the_answer"
-    """The submit_sm left, its answer did not come yet."""
+    BEFORE_THE_RESPONSE = "before_the_answer"
+    """The submit_sm left, its response did not come yet."""
     BEFORE_THE_RECORD = "before_the_record"
-    """The answer is here, and not written."""
-    BEFORE_THE_RECEIPTS_ANSWER = "before_the_receipts_answer"
+    """The response is here, and not written."""
+    BEFORE_THE_RECEIPTS_RESPONSE = "before_the_receipts_answer"
     """The receipt is committed, deliver_sm_resp was not sent."""
     BEFORE_THE_START = "before_the_start"
     """The message is committed, its workflow not started; nobody has answered the request."""
@@ -102,14 +102,14 @@ class Death:
         async def mortal(session: Session, command: Command, *args: Any, **kwargs: Any) -> Any:
             if command is not Command.SUBMIT_SM:
                 return await request(session, command, *args, **kwargs)
-            if self.is_due(Point.BEFORE_THE_ANSWER):
+            if self.is_due(Point.BEFORE_THE_RESPONSE):
                 # What is queued in this turn of the loop leaves at its end.
                 asyncio.get_running_loop().call_later(0.02, self.come)
             due = self.is_due(Point.BEFORE_THE_RECORD)
-            answer = await request(session, command, *args, **kwargs)
+            response = await request(session, command, *args, **kwargs)
             if due:
                 self.come()
-            return answer
+            return response
 
         return mortal
 
@@ -128,13 +128,13 @@ def make_mortal(death: Death) -> None:
         (
             ReceiptIntake,
             "take",
-            death.comes_after(ReceiptIntake.take, Point.BEFORE_THE_RECEIPTS_ANSWER),
+            death.comes_after(ReceiptIntake.take, Point.BEFORE_THE_RECEIPTS_RESPONSE),
         ),
         (
-            Orchestration,
+            WorkflowClient,
             "start_send",
             death.comes_before(
-                death.comes_after(Orchestration.start_send, Point.AFTER_THE_START),
+                death.comes_after(WorkflowClient.start_send, Point.AFTER_THE_START),
                 Point.BEFORE_THE_START,
             ),
         ),

@@ -1,13 +1,15 @@
-"""An SMSC on `smpp.server` whose every answer a test decides; it speaks the real protocol."""
+"""An SMSC on `smpp.server` whose every response a test decides; it speaks the real protocol."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from smpp.client import connect
-from smpp.pdus import Command, Pdu, Status
+from smpp.commands import Command
+from smpp.pdus import Pdu
 from smpp.server import BindRequest, Server
-from smpp.session import Session
+from smpp.session import BindType, Session
+from smpp.statuses import Status
 
 
 class ScriptedSmsc:
@@ -18,7 +20,9 @@ class ScriptedSmsc:
         self.binds: list[BindRequest] = []
         self.closed: list[Session] = []
         self.bind_status: int = Status.ESME_ROK
-        self.answer: Callable[[Session, Pdu], Awaitable[Pdu | None]] = self.accept
+        self.refused: frozenset[BindType] = frozenset()
+        """What may not bind."""
+        self.response: Callable[[Session, Pdu], Awaitable[Pdu | None]] = self.accept
         self.server = Server(
             "127.0.0.1",
             0,
@@ -30,11 +34,11 @@ class ScriptedSmsc:
 
     async def _on_bind(self, session: Session, request: BindRequest) -> int:
         self.binds.append(request)
-        return self.bind_status
+        return Status.ESME_RBINDFAIL if request.bind_type in self.refused else self.bind_status
 
     async def _on_request(self, session: Session, pdu: Pdu) -> Pdu | None:
         self.received.append(pdu)
-        return await self.answer(session, pdu)
+        return await self.response(session, pdu)
 
     async def accept(self, session: Session, pdu: Pdu) -> Pdu | None:
         if pdu.command is Command.SUBMIT_SM:
@@ -64,7 +68,7 @@ async def _acknowledge(session: Session, pdu: Pdu) -> Pdu | None:
     return pdu.reply()
 
 
-async def until(condition: Callable[[], object], within: float = 2.0) -> None:
+async def until(condition: Callable[[], object], within: float = 120) -> None:
     async with asyncio.timeout(within):
         while not condition():
             await asyncio.sleep(0.002)

@@ -99,7 +99,7 @@ class Jsmpp:
             tls=self._tls,
             on_request=on_request,
         )
-        await asyncio.wait_for(greeted.wait(), 5)
+        await asyncio.wait_for(greeted.wait(), 60)
         return session
 
     def stop(self) -> None:

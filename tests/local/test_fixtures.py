@@ -7,9 +7,11 @@ import psycopg
 import pytest
 from temporalio import workflow
 from temporalio.client import Client
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
+
+from workflows.ports.attributes import MESSAGE_MODE
 
 
 @workflow.defn
@@ -36,7 +38,7 @@ def test_each_test_has_a_database_of_its_own_again(empty_database_url: str) -> N
 async def test_a_fresh_namespace_takes_workflows_with_our_search_attributes(
     temporal_client: Client,
 ) -> None:
-    mode = SearchAttributePair(SearchAttributeKey.for_keyword("Mode"), "alert")
+    mode = SearchAttributePair(MESSAGE_MODE, "alert")
     async with Worker(temporal_client, task_queue="sends", workflows=[SleepsForDays]):
         result = await temporal_client.execute_workflow(
             SleepsForDays.run,

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 MAKEFILE = Path("Makefile")
@@ -45,6 +46,39 @@ def test_without_a_python_that_is_new_enough_a_sentence_says_what_to_do(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def set_up_with(tmp_path: Path, pip: str) -> "subprocess.CompletedProcess[str]":
+    """What `make setup` does with a Python whose pip is this piece of a script."""
+    python = tmp_path / "python3"
+    python.write_text(f"""#!/bin/sh
+case "$*" in
+  *"-m venv"*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python" ;;
+  *"-m pip"*) {pip} ;;
+esac
+""")
+    python.chmod(0o755)
+    return make("setup", f"VENV={tmp_path}/venv", f"PYTHON={python}")
+
+
+def test_a_set_up_prints_a_line_for_each_step_and_how_long_it_took(tmp_path: Path) -> None:
+    loud = 'case "$*" in *--quiet*) ;; *) seq 300 ;; esac'
+    done = set_up_with(tmp_path, loud)
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = [line for line in done.stdout.splitlines() if line.startswith("· installing")]
+    assert len(steps) == 3
+    assert len(re.findall(r"^  took \d+ s$", done.stdout, re.MULTILINE)) == len(steps)
+    assert len(done.stdout.splitlines()) < 10
+
+
+@pytest.mark.parametrize("package", ["requirements-dev.lock", "sdks/python", "smsctl"])
+def test_a_set_up_in_which_a_package_cannot_be_installed_fails(
+    tmp_path: Path, package: str
+) -> None:
+    done = set_up_with(tmp_path, f'case "$*" in *{package}*) echo "no network" >&2; exit 1 ;; esac')
+    assert done.returncode != 0
+    assert "no network" in done.stderr
+    assert not (tmp_path / "venv" / "set-up").exists()
+
+
 def found(tmp_path: Path, **seconds: float) -> str:
     """Which Python would be taken, where these stand on the PATH and take so long."""
     for name, took in seconds.items():
@@ -64,7 +98,7 @@ def test_of_several_pythons_the_first_is_taken_unless_another_is_clearly_faster(
 
 def test_a_python_says_how_long_it_takes_and_where_it_is() -> None:
     done = subprocess.run(
-        [sys.executable, "local/candidate.py"], check=True, capture_output=True, text=True
+        [sys.executable, "local/python_speed.py"], check=True, capture_output=True, text=True
     )
     seconds, path = done.stdout.split()
     assert 0 < float(seconds) < 5

@@ -7,14 +7,16 @@ from uuid import UUID
 
 import pytest
 
-from domain.configuration import SmppProvider as SmppConfiguration
+from domain.configuration.providers.smpp import SmppConfiguration
 from domain.modes import Priority
 from domain.outcomes import OutcomeKind
 from domain.receipts import ReceiptState
 from providers.base import Outbound
 from providers.smpp import SmppProvider
 from smpp.client import BindRefused
-from smpp.pdus import Command, Status, Tag, Tlv
+from smpp.commands import Command
+from smpp.statuses import Status
+from smpp.tlvs import Tag, Tlv
 from tests.fakes.scripted_smsc import until
 from tests.foreign.jsmpp import COORDINATES, PASSWORD, SYSTEM_ID, Jsmpp
 
@@ -54,10 +56,10 @@ class GreetedProvider(SmppProvider):
         super().__init__(*arguments)
         self.greeted = asyncio.Event()
 
-    async def _answer(self, session, pdu):
-        answer = await super()._answer(session, pdu)
+    async def _response(self, session, pdu):
+        response = await super()._response(session, pdu)
         self.greeted.set()
-        return answer
+        return response
 
 
 @pytest.fixture(params=["jsmpp", "jsmpp_by_tls"])
@@ -82,7 +84,7 @@ async def provider(request, receipts):
 
     provider = GreetedProvider("jsmpp", configuration, PASSWORD, on_receipt)
     await provider.hold(configuration.binds)
-    await asyncio.wait_for(provider.greeted.wait(), 10)
+    await asyncio.wait_for(provider.greeted.wait(), 60)
     yield provider
     await provider.stop(timedelta(seconds=2))
 
@@ -95,10 +97,10 @@ async def send(provider, text):
         recipient=RECIPIENT,
         text=text,
         reference=77,
-        valid_for=timedelta(hours=1),
+        valid_until=datetime.now(UTC) + timedelta(hours=1),
         priority=Priority.NORMAL,
     )
-    async with provider.slot(outbound.priority):
+    async with provider.acquire(outbound.priority):
         numbers = range(1, provider.count_parts(outbound) + 1)
         return await provider.submit(outbound, numbers)
 
@@ -109,7 +111,7 @@ async def test_messages_are_accepted_and_their_receipts_found(provider, receipts
     )
     outcomes = [outcome for each in sent for outcome in each]
     assert [outcome.kind for outcome in outcomes] == [OutcomeKind.ACCEPTED] * 5
-    await until(lambda: len(receipts) == 5, within=10)
+    await until(lambda: len(receipts) == 5)
     ids = {outcome.provider_message_id for outcome in outcomes}
     assert {receipt.provider_message_id for receipt in receipts} == ids
     assert {receipt.state for receipt in receipts} == {ReceiptState.DELIVERED}
@@ -118,20 +120,20 @@ async def test_messages_are_accepted_and_their_receipts_found(provider, receipts
 
 
 async def test_what_it_does_not_do_is_told_as_such(provider):
-    assert not await provider.recall("1", sender="ACME", recipient=RECIPIENT)
+    assert not await provider.cancel_at_provider("1", sender="ACME", recipient=RECIPIENT)
     assert await provider.query("1", sender="ACME") is None
 
 
 async def test_its_tlvs_in_answers_are_kept(jsmpp):
     session = await jsmpp.bind()
-    answer = await session.request(
+    response = await session.request(
         Command.SUBMIT_SM,
         {"destination_addr": b"447700900001", "short_message": b"Hello"},
         [Tlv(0x1400, b"vendor"), Tlv(Tag.USER_MESSAGE_REFERENCE, b"\0\7")],
     )
-    assert answer.status == 0
-    assert all(isinstance(tlv.value, bytes) for tlv in answer.tlvs)
-    assert 0x0428 in {tlv.tag for tlv in answer.tlvs}
+    assert response.status == 0
+    assert all(isinstance(tlv.value, bytes) for tlv in response.tlvs)
+    assert 0x0428 in {tlv.tag for tlv in response.tlvs}
     await session.unbind()
     assert session.close_reason == "unbound by us"
 
@@ -139,10 +141,10 @@ async def test_its_tlvs_in_answers_are_kept(jsmpp):
 async def test_its_throttling_throttles_us(jsmpp):
     session = await jsmpp.bind(window=5000)
     fields = {"destination_addr": b"447700900001", "short_message": b"Hello"}
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *[session.request(Command.SUBMIT_SM, fields) for _ in range(8000)]
     )
-    statuses = Counter(answer.status for answer in answers)
+    statuses = Counter(response.status for response in responses)
     assert set(statuses) == {Status.ESME_ROK, Status.ESME_RTHROTTLED}
     assert session.in_flight == 0
     await session.unbind()

@@ -1,5 +1,7 @@
 """The configuration file: what it says, and in which line it is wrong."""
 
+import contextlib
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from settings.configuration_file import (
     parse_configuration,
     read_configuration,
 )
+from settings.toml_limits import MOST_CHARACTERS, TomlLimit, check_limits
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,10 +149,94 @@ def test_a_secret_in_the_wrong_place_is_never_repeated():
         assert "Tr0ub4dor" not in "".join(map(str, mistakes_in(text)))
 
 
-def test_lists_nested_too_deeply_are_a_mistake_like_others():
-    assert the_mistake_in("a = " + "[" * 5000 + "]" * 5000).sentence == (
-        "the lists are nested too deeply"
-    )
+DEEP = "keys or lists are nested more than 16 times"
+LONG = "a key or number without quotes has more than 256 characters"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "sentence"),
+    [
+        ("a = " + "[" * 5000 + "]" * 5000, 1, 21, DEEP),
+        ("a = " + "{a = " * 5000, 1, 85, DEEP),
+        ("\n" + ".".join("a" * 15_000) + " = 1", 2, 32, DEEP),
+        (" . ".join(["a"] * 15_000) + " = 1", 1, 63, DEEP),
+        ("[" + ".".join(['"a"'] * 15_000) + "]", 1, 65, DEEP),
+        ("x = {" + ".".join("a" * 15_000) + " = 1}", 1, 37, DEEP),
+        ("a = " + "9" * 5000, 1, 5, LONG),
+        ("a = 0x" + "f" * 5000, 1, 5, LONG),
+        ("a = 1e" + "9" * 5000, 1, 5, LONG),
+        ("a" * 5000 + " = 1", 1, 1, LONG),
+        ("#" + "a" * 1_000_000, 1, 1_000_001, "the text is longer than 1000000 characters"),
+    ],
+    ids=lambda each: str(each)[:20],
+)
+def test_what_is_beyond_the_limits_is_not_parsed(monkeypatch, text, line, column, sentence):
+    def parsed(_):
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr("settings.configuration_file.tomllib.loads", parsed)
+    mistake = the_mistake_in(text)
+    assert (mistake.line, mistake.column, mistake.sentence) == (line, column, sentence)
+
+
+def test_what_only_looks_like_nesting_is_no_mistake():
+    written = [
+        f"# {'a.' * 99} {'[' * 99}",
+        f'a1 = "{"a." * 99}{"[" * 99}\\"{"[" * 99}"',
+        f"a2 = '{'a.' * 99}{'[' * 99}'",
+        f'a3 = """{"a." * 99}\n"{"[" * 99}\\""" {"[" * 99}"""',
+        f"a4 = '''{'a.' * 99}\n''{'[' * 99}'''",
+        f"a5 = [{', '.join(['1.5'] * 99)}]",
+        f"a6 = [{', '.join(['[1]'] * 99)}]",
+        *(f"t{number}.a = 1.5" for number in range(99)),
+    ]
+    check_limits("\n".join(written))
+    tomllib.loads("\n".join(written))
+
+
+@pytest.mark.parametrize("piece", ['\\"', "\\\\'", '"""', "'''", '\\"""', ".", "[]", "a ", "a."])
+@pytest.mark.parametrize("begin", ["", '"', "'", '"""', "'''", "a = "])
+def test_the_limits_are_looked_for_in_one_pass(begin, piece):
+    """With the square of the length, any of these would take an hour."""
+    with contextlib.suppress(TomlLimit):
+        check_limits((begin + piece * MOST_CHARACTERS)[:MOST_CHARACTERS])
+
+
+def test_a_nul_is_a_mistake_wherever_it_is():
+    for old, new in (("smsc.example.net", "a\\u0000"), ("[providers.primary]", '["\\U00000000"]')):
+        for mistake in mistakes_in(GOOD.replace(old, new)):
+            assert mistake.sentence == "there is a NUL in it: take it out"
+            assert mistake.line in {1, 3}
+
+
+@given(text=st.text(st.sampled_from("ab.[]{}=\"'#\\\n 1,"), max_size=40) | st.text())
+def test_any_text_is_a_configuration_or_has_mistakes(text):
+    with pytest.raises(ConfigurationMistakes):
+        parse_configuration(text)
+
+
+def test_of_many_mistakes_the_first_are_told_and_the_others_counted():
+    unknown = "".join(f"x{number} = 1\n" for number in range(500))
+    with pytest.raises(ConfigurationMistakes) as refused:
+        parse_configuration(unknown + GOOD)
+    assert [mistake.line for mistake in refused.value.mistakes] == list(range(1, 21))
+    assert refused.value.more == 480
+    assert str(refused.value).endswith("\nand 480 more")
+
+
+def test_a_mistake_repeats_the_beginning_of_a_long_key_only():
+    key = "x" * 5000
+    mistake = the_mistake_in(f'"{key}" = 1\n' + GOOD)
+    assert mistake.path == "x" * 64 + "…"
+    assert len(str(mistake)) < 500
+
+
+def test_a_route_to_an_unknown_provider_lists_some_of_the_known_ones():
+    provider = GOOD.partition("[[")[0]
+    many = "".join(provider.replace("primary", f"p{number}") for number in range(200))
+    mistake = the_mistake_in(many + '[[routes]]\nproviders = ["none"]\n')
+    assert "p0, p1, p10" in mistake.sentence
+    assert len(mistake.sentence) < 200
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

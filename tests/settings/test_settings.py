@@ -68,6 +68,7 @@ def test_all_that_is_missing_is_told_at_once(environment):
         ("SMSGATEWAY_OTLP_ENDPOINT", "collector:4318", "http://"),
         ("SMSGATEWAY_RETENTION", "6d", "at least 7d"),
         ("TEMPORAL_TLS", "maybe", "true or false"),
+        ("TEMPORAL_TLS_SERVER_CA_CERT_PATH", "/nowhere/hunter2", "cannot be read: No such file"),
         ("SMSGATEWAY_SHUTDOWN_GRACE", "soon", '"30s"'),
     ],
 )
@@ -77,6 +78,32 @@ def test_a_wrong_value_is_explained_and_not_repeated(environment, variable, valu
     assert sentence.startswith(f"{variable}: ")
     assert says in sentence
     assert "hunter2" not in sentence
+
+
+@pytest.mark.parametrize("given", ["CERT", "KEY"])
+def test_half_of_a_client_certificate_is_refused(environment, tmp_path, given):
+    file = tmp_path / "half.pem"
+    file.write_text("-----BEGIN")
+    environment.setenv(f"TEMPORAL_TLS_CLIENT_{given}_PATH", str(file))
+    (sentence,) = sentences()
+    assert "belong together: set both or neither" in sentence
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "TEMPORAL_TLS",
+        "TEMPORAL_API_KEY",
+        "TEMPORAL_TLS_SERVER_NAME",
+        "TEMPORAL_TLS_SERVER_CA_CERT_PATH",
+    ],
+)
+def test_every_setting_about_tls_switches_it_on(environment, tmp_path, variable):
+    file = tmp_path / "ca.pem"
+    file.write_text("-----BEGIN")
+    assert not load_settings().uses_tls_for_temporal
+    environment.setenv(variable, "true" if variable == "TEMPORAL_TLS" else str(file))
+    assert load_settings().uses_tls_for_temporal
 
 
 def test_an_empty_variable_counts_as_not_set(environment):

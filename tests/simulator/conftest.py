@@ -10,18 +10,21 @@ from domain.segments import PartMethod, segment, wire_parts
 from simulator.content import UDHI
 from simulator.smsc import Smsc
 from smpp.client import connect
-from smpp.pdus import Command, Pdu, Status, Tag, Tlv
+from smpp.commands import Command
+from smpp.pdus import Pdu
 from smpp.receipts import Receipt, parse_receipt
 from smpp.session import BindType, Session
+from smpp.statuses import Status
+from smpp.tlvs import Tag, Tlv
 
 
 class Esme:
-    """A bound ESME that notes what it is sent, and answers for it with `answers`."""
+    """A bound ESME that notes what it is sent, and answers for it with `responses`."""
 
     def __init__(self) -> None:
         self.session: Session
         self.delivered: list[Pdu] = []
-        self.answers: list[int | None] = []
+        self.responses: list[int | None] = []
         self.happened: list[str] = []
         self._news = asyncio.Event()
 
@@ -29,8 +32,8 @@ class Esme:
         self.delivered.append(pdu)
         self._news.set()
         self.happened.append("receipt" if parse_receipt(pdu) else "mo")
-        answer = self.answers.pop(0) if self.answers else Status.ESME_ROK
-        return None if answer is None else pdu.reply(answer)
+        response = self.responses.pop(0) if self.responses else Status.ESME_ROK
+        return None if response is None else pdu.reply(response)
 
     @property
     def receipts(self) -> list[Receipt]:
@@ -51,14 +54,14 @@ class Esme:
         *,
         source: str = "12345",
         reference: int | None = None,
-        within: float = 5,
+        within: float = 120,
         tlvs: tuple[Tlv, ...] = (),
         **fields: int | bytes,
     ) -> Pdu:
         """One part; returns the submit_sm_resp."""
         if reference is not None:
             tlvs = (*tlvs, Tlv(Tag.USER_MESSAGE_REFERENCE, reference.to_bytes(2)))
-        answer = await self.session.request(
+        response = await self.session.request(
             Command.SUBMIT_SM,
             {
                 "source_addr": source.encode(),
@@ -72,13 +75,13 @@ class Esme:
             tlvs,
             timeout=within,
         )
-        self.happened.append("answer")
-        return answer
+        self.happened.append("response")
+        return response
 
     async def submit_long(
         self, destination: str, text: str, method: PartMethod = PartMethod.UDH8, reference: int = 7
     ) -> list[Pdu]:
-        """As many parts as the text takes, one after the other; returns their answers."""
+        """As many parts as the text takes, one after the other; returns their responses."""
         segmented = segment(text, method=method)
         return [
             await self.submit(
@@ -91,7 +94,7 @@ class Esme:
             for part in wire_parts(segmented, reference)
         ]
 
-    async def gets(self, count: int, *, within: float = 5) -> list[Receipt]:
+    async def gets(self, count: int, *, within: float = 120) -> list[Receipt]:
         """Wait for so many deliveries in all, and a moment longer so that one too many shows."""
         async with asyncio.timeout(within):
             while len(self.delivered) < count:

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from simulator.behaviour import (
     TEST_NUMBERS,
-    Answer,
     Behaviour,
     Dialect,
+    Response,
     Setup,
     is_documented,
     meaning_of,
@@ -36,7 +36,7 @@ def test_the_documentations_file_can_be_read(tmp_path):
     file.write_text(text.split("```toml\n")[1].split("```")[0], encoding="utf-8")
     setup = Setup.read(file)
     assert setup.default.latency == 0.02
-    assert setup.numbers["+447700900500"].answer is Answer.REFUSE
+    assert setup.numbers["+447700900500"].response is Response.REFUSE
     assert setup.dialect.id_in_response == "hex"
 
 
@@ -44,13 +44,13 @@ def test_the_documentations_file_can_be_read(tmp_path):
     ("status", "code"), [("ESME_RTHROTTLED", 0x58), ("0x58", 0x58), (88, 0x58), ("1040", 0x410)]
 )
 def test_a_status_is_written_by_name_or_number(status, code):
-    assert Behaviour(answer="refuse", status=status).status == code
+    assert Behaviour(response="refuse", status=status).status == code
 
 
 @pytest.mark.parametrize("status", ["ESME_ROK", "RTHROTTLED", 0, -1, 2**32, "", None, 1.5])
 def test_what_is_no_refusal_is_no_status(status):
     with pytest.raises(ValidationError):
-        Behaviour(answer="refuse", status=status)
+        Behaviour(response="refuse", status=status)
 
 
 def test_receipts_must_name_their_message_somehow():

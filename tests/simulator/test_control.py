@@ -1,12 +1,10 @@
 """The control page and its JSON, over HTTP."""
 
-import asyncio
-
 import httpx
 import pytest
 
 from simulator.behaviour import TEST_NUMBERS, Behaviour
-from simulator.control import control_app
+from simulator.control import ControlServer, control_app
 from simulator.smsc import Smsc
 
 PLAIN = "+447700900500"
@@ -33,7 +31,7 @@ async def test_it_counts_and_lists_what_it_got(http, esme, smsc):
     await esme.submit("+447700900045")
     await esme.gets(2)
     counts = (await http.get("/counts")).json()
-    assert (counts["submits"], counts["messages"], counts["receipts_answered"]) == (3, 2, 2)
+    assert (counts["submits"], counts["messages"], counts["receipts_acknowledged"]) == (3, 2, 2)
     assert counts["refused"] == {"ESME_RSUBMITFAIL": 1}
     assert (counts["duplicates_by_text"], counts["duplicates_by_reference"]) == (1, 1)
     first, second = (await http.get("/messages")).json()
@@ -50,8 +48,8 @@ async def test_messages_can_be_forgotten(http, esme):
 
 
 async def test_a_behaviour_that_was_put_holds(http, esme):
-    answer = await http.put("/behaviour", json={"answer": "refuse", "status": "ESME_RMSGQFUL"})
-    assert (answer.status_code, answer.json()["status"]) == (200, "ESME_RMSGQFUL")
+    response = await http.put("/behaviour", json={"response": "refuse", "status": "ESME_RMSGQFUL"})
+    assert (response.status_code, response.json()["status"]) == (200, "ESME_RMSGQFUL")
     assert (await esme.submit(PLAIN)).status == 0x14
     await http.put(f"/behaviour/{PLAIN}", json={"receipts": [{"state": "rejected", "after": 0}]})
     await esme.submit(PLAIN)
@@ -86,10 +84,10 @@ async def test_it_throttles_by_request(http, esme):
 
 
 async def test_a_phones_message_is_sent_by_request(http, esme):
-    answer = await http.post(
+    response = await http.post(
         "/mo", json={"source": PLAIN, "destination": "12345", "text": "x" * 200}
     )
-    assert (answer.status_code, answer.json()) == (202, {"parts": 2})
+    assert (response.status_code, response.json()) == (202, {"parts": 2})
     await esme.gets(2)
 
 
@@ -103,13 +101,13 @@ async def test_held_receipts_are_released_by_request(http, smsc, esme):
 @pytest.mark.parametrize(
     ("method", "path", "body", "says"),
     [
-        ("PUT", "/behaviour", '{"answer": "refuse", "status": "ESME_NO"}', "status: "),
-        ("PUT", "/behaviour", '{"answer": "refuse", "status": 0}', "0 (ESME_ROK) means accepted"),
-        ("PUT", "/behaviour", '{"receipt": []}', "receipt: Extra inputs"),
+        ("PUT", "/behaviour", '{"response": "refuse", "status": "ESME_NO"}', "status: "),
+        ("PUT", "/behaviour", '{"response": "refuse", "status": 0}', "0 (ESME_ROK) means accepted"),
+        ("PUT", "/behaviour", '{"receipt": []}', "receipt: there is no such field"),
         ("PUT", "/behaviour", '{"receipts": [{"after": -1}]}', "receipts.0.after: "),
-        ("PUT", "/behaviour", "{", "Invalid JSON"),
+        ("PUT", "/behaviour", "{", "body: it is not JSON"),
         ("PUT", "/behaviour/home", "{}", "number: "),
-        ("POST", "/outage", "{}", "on: Field required"),
+        ("POST", "/outage", "{}", "on: it is missing: add it"),
         ("POST", "/outage", '{"on": true, "kind": "flood"}', "kind: "),
         ("POST", "/reset", '{"after_pdus": 0}', "after_pdus: "),
         ("POST", "/mo", '{"source": "1", "destination": "2", "text": ""}', "text: "),
@@ -118,25 +116,27 @@ async def test_held_receipts_are_released_by_request(http, smsc, esme):
     ],
 )
 async def test_bad_input_is_answered_in_a_sentence(http, method, path, body, says):
-    answer = await http.request(method, path, content=body)
-    assert answer.status_code == 422
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
+    response = await http.request(method, path, content=body)
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
     assert problem["status"] == 422
     assert says in problem["detail"]
 
 
 async def test_a_mistake_does_not_repeat_the_text_that_was_sent(http):
-    answer = await http.post("/mo", json={"source": SOMEBODY * 2, "destination": "2", "text": "x"})
-    assert answer.status_code == 422
-    assert "441632" not in answer.text
+    response = await http.post(
+        "/mo", json={"source": SOMEBODY * 2, "destination": "2", "text": "x"}
+    )
+    assert response.status_code == 422
+    assert "441632" not in response.text
 
 
 async def test_unknown_paths_methods_and_endless_bodies_are_problems_too(http):
     for method, path, status in [("GET", "/nowhere", 404), ("PATCH", "/state", 405)]:
-        answer = await http.request(method, path)
-        assert answer.status_code == status
-        assert answer.headers["content-type"] == "application/problem+json"
+        response = await http.request(method, path)
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/problem+json"
     assert (await http.put("/behaviour", content=b"x" * 70_000)).status_code == 413
 
 
@@ -153,33 +153,27 @@ async def test_only_numbers_that_belong_to_nobody_are_shown(http, smsc, esme):
 
 
 async def test_the_page_shows_every_test_number_and_loads_nothing_from_elsewhere(http):
-    answer = await http.get("/")
+    response = await http.get("/")
     for digits, number in TEST_NUMBERS.items():
-        assert f"+4477009000{digits}" in answer.text
-        assert number.meaning.replace("'", "&#x27;") in answer.text
-    assert "http://" not in answer.text
-    assert "https://" not in answer.text
-    policy = answer.headers["content-security-policy"]
+        assert f"+4477009000{digits}" in response.text
+        assert number.meaning.replace("'", "&#x27;") in response.text
+    assert "http://" not in response.text
+    assert "https://" not in response.text
+    policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     nonce = policy.split("'nonce-")[1].split("'")[0]
-    assert answer.text.count(f'nonce="{nonce}"') == 2
+    assert response.text.count(f'nonce="{nonce}"') == 2
 
 
 async def test_it_is_served_beside_smpp_and_ends_with_it():
-    async with Smsc("both", control_port=0) as smsc, httpx.AsyncClient() as client:
-        url = smsc.control_url
+    async with (
+        Smsc("both") as smsc,
+        ControlServer(smsc, "127.0.0.1", 0) as control,
+        httpx.AsyncClient() as client,
+    ):
+        url = control.url
         assert (await client.get(f"{url}/healthz")).json() == {"status": "ok"}
         assert (await client.get(f"{url}/state")).json()["port"] == smsc.port
-    assert smsc.control_url is None
     async with httpx.AsyncClient() as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(f"{url}/healthz")
-
-
-async def test_a_taken_control_port_leaves_nothing_listening():
-    async with Smsc("first", control_port=0) as first:
-        second = Smsc("second", control_port=int(first.control_url.rpartition(":")[2]))
-        with pytest.raises(OSError, match="in use"):
-            await second.start()
-        with pytest.raises(OSError, match=r".+"):
-            await asyncio.open_connection("127.0.0.1", second.port)

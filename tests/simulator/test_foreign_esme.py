@@ -9,7 +9,7 @@ import smpplib.exceptions
 import smpplib.gsm
 import smpplib.smpp
 
-from smpp.pdus import Status
+from smpp.statuses import Status
 
 PHONE = "447700900500"
 
@@ -18,7 +18,7 @@ class ForeignEsme:
     """Blocking, so each call runs in a thread; listens until something came."""
 
     def __init__(self, port, **bind):
-        self.answers = []
+        self.responses = []
         self.delivered = []
         self.client = smpplib.client.Client(
             "127.0.0.1", port, timeout=5, allow_unknown_opt_params=True
@@ -34,7 +34,7 @@ class ForeignEsme:
             raise
 
     def _note(self, pdu):
-        self.answers.append(pdu)
+        self.responses.append(pdu)
 
     def _take(self, pdu):
         self.delivered.append(pdu)
@@ -55,8 +55,8 @@ class ForeignEsme:
                 **fields,
             )
 
-    def read_until(self, answers, delivered):
-        while len(self.answers) < answers or len(self.delivered) < delivered:
+    def read_until(self, responses, delivered):
+        while len(self.responses) < responses or len(self.delivered) < delivered:
             self.client.read_once(auto_send_enquire_link=False)
 
     def end(self):
@@ -75,13 +75,13 @@ async def foreign(smsc):
 async def test_it_sends_gets_its_receipt_and_says_good_bye(smsc, foreign):
     def talk():
         foreign.send("Hello from elsewhere", user_message_reference=513)
-        foreign.read_until(answers=1, delivered=1)
+        foreign.read_until(responses=1, delivered=1)
         foreign.end()
 
     await asyncio.to_thread(talk)
-    [answer] = foreign.answers
+    [response] = foreign.responses
     [receipt] = foreign.delivered
-    assert answer.message_id == receipt.receipted_message_id.rstrip(b"\0") != b""
+    assert response.message_id == receipt.receipted_message_id.rstrip(b"\0") != b""
     assert receipt.message_state == smpplib.consts.SMPP_MESSAGE_STATE_DELIVERED
     assert receipt.user_message_reference == 513
     assert receipt.esm_class == 0x04
@@ -96,7 +96,7 @@ async def test_its_long_messages_are_put_together(smsc, foreign):
 
     def talk():
         foreign.send(text)
-        foreign.read_until(answers=5, delivered=5)
+        foreign.read_until(responses=5, delivered=5)
 
     await asyncio.to_thread(talk)
     [message] = await smsc.received("+" + PHONE)
@@ -108,7 +108,7 @@ async def test_refusals_throttling_and_queries_reach_it(smsc, foreign):
     def talk():
         foreign.send("x", destination="447700900050")
         foreign.send("x", destination="447700900045")
-        foreign.read_until(answers=2, delivered=0)
+        foreign.read_until(responses=2, delivered=0)
 
     with pytest.raises(smpplib.exceptions.PDUError) as refused:
         await asyncio.to_thread(talk)
@@ -119,11 +119,11 @@ async def test_refusals_throttling_and_queries_reach_it(smsc, foreign):
 
     def ask():
         foreign.send("x", destination="447700900031")
-        foreign.read_until(answers=1, delivered=0)
+        foreign.read_until(responses=1, delivered=0)
         states = []
         foreign.client.set_query_resp_handler(lambda pdu, **_: states.append(pdu.message_state))
         foreign.client.query_message(
-            message_id=foreign.answers[0].message_id.decode(),
+            message_id=foreign.responses[0].message_id.decode(),
             source_addr_ton=smpplib.consts.SMPP_TON_ALNUM,
             source_addr_npi=0,
             source_addr="Acme",
@@ -141,8 +141,8 @@ async def test_its_enquire_link_is_answered(foreign):
         foreign.client.send_pdu(enquiry)
         return foreign.client.read_pdu()
 
-    answer = await asyncio.to_thread(ask)
-    assert (answer.command, answer.status) == ("enquire_link_resp", 0)
+    response = await asyncio.to_thread(ask)
+    assert (response.command, response.status) == ("enquire_link_resp", 0)
 
 
 async def test_it_gets_messages_from_phones(smsc, foreign):
@@ -150,7 +150,7 @@ async def test_it_gets_messages_from_phones(smsc, foreign):
     await asyncio.to_thread(foreign.read_until, 0, 1)
     [pdu] = foreign.delivered
     assert (pdu.short_message, pdu.source_addr) == (b"YES", PHONE.encode())
-    await smsc.until(lambda: smsc.counts.mo_answered == 1)
+    await smsc.until(lambda: smsc.counts.mo_acknowledged == 1)
 
 
 async def test_an_smsc_that_refuses_binds_tells_it_so(smsc):

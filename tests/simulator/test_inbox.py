@@ -5,7 +5,7 @@ import pytest
 from domain.segments import PartMethod
 from simulator.behaviour import Behaviour
 from simulator.smsc import Smsc
-from smpp.pdus import Tlv
+from smpp.tlvs import Tlv
 
 PLAIN = "+447700900500"
 
@@ -17,11 +17,11 @@ GSM = "Caffè [10 €] {è vero} ~ ^ | \\ " * 12
 @pytest.mark.parametrize("method", list(PartMethod))
 @pytest.mark.parametrize("text", [GSM, LATIN, EMOJI, "x" * 160, "short 🚨"])
 async def test_a_text_is_received_as_it_was_sent_however_it_is_cut(smsc, esme, method, text):
-    answers = await esme.submit_long(PLAIN, text, method)
-    assert {answer.status for answer in answers} == {0}
+    responses = await esme.submit_long(PLAIN, text, method)
+    assert {response.status for response in responses} == {0}
     [message] = await smsc.received(PLAIN)
     assert message.text == text
-    assert len(message.parts) == len(answers)
+    assert len(message.parts) == len(responses)
 
 
 async def test_parts_make_a_whole_in_whatever_order_they_come(smsc, esme):

@@ -7,8 +7,8 @@ import pytest
 from domain.encoding import decode_text
 from domain.segments import PartMethod, read_udh
 from simulator.smsc import Smsc
-from smpp.pdus import Tag
 from smpp.session import BindType
+from smpp.tlvs import Tag
 
 PHONE = "+447700900123"
 
@@ -21,20 +21,20 @@ def text_of(pdu):
 
 async def test_a_phones_message_reaches_the_esme(smsc, esme):
     [delivery] = smsc.inject_mo(PHONE, "12345", "STOP")
-    await asyncio.wait_for(delivery.settled.wait(), 2)
+    await asyncio.wait_for(delivery.settled.wait(), 60)
     [pdu] = esme.texts
     assert text_of(pdu) == "STOP"
     assert pdu.octets("source_addr") == b"447700900123"
     assert pdu.octets("destination_addr") == b"12345"
     assert (pdu.number("source_addr_ton"), pdu.number("esm_class")) == (1, 0)
-    assert smsc.counts.mo_answered == 1
+    assert smsc.counts.mo_acknowledged == 1
 
 
 @pytest.mark.parametrize("method", list(PartMethod))
 async def test_a_long_one_comes_in_parts(smsc, esme, method):
     text = "Where is my parcel? 📦 " * 10
     smsc.inject_mo(PHONE, "12345", text, method=method)
-    await smsc.until(lambda: smsc.counts.mo_answered == smsc.counts.mo_sent > 0)
+    await smsc.until(lambda: smsc.counts.mo_acknowledged == smsc.counts.mo_sent > 0)
     assert "".join(map(text_of, esme.texts)) == text
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 
 import httpx
@@ -22,13 +23,13 @@ async def start(*arguments, **environment):
 
 async def test_it_prints_its_addresses_works_and_ends_on_sigterm(tmp_path):
     file = tmp_path / "smsc.toml"
-    file.write_text('[default]\nanswer = "refuse"\nstatus = "ESME_RMSGQFUL"\n')
+    file.write_text('[default]\nresponse = "refuse"\nstatus = "ESME_RMSGQFUL"\n')
     process = await start(
         "--name", "backup", "--control-port", "0", "--behaviour", str(file), "--latency", "0.01",
         "--system-id", "acme", SMSGATEWAY_SIMULATOR_PASSWORD="secret",
     )  # fmt: skip
     try:
-        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         assert ready["name"] == "backup"
         async with httpx.AsyncClient(base_url=ready["control"]) as client:
             behaviour = (await client.get("/state")).json()["behaviour"]
@@ -38,9 +39,9 @@ async def test_it_prints_its_addresses_works_and_ends_on_sigterm(tmp_path):
             await connect(*address, system_id="acme", password="wrong", on_request=None)
         session = await connect(*address, system_id="acme", password="secret", on_request=None)
         process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(session.closed.wait(), 5)
+        await asyncio.wait_for(session.closed.wait(), 60)
         assert session.close_reason == "unbound by the peer"
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
         assert await process.stdout.read() == b""
     finally:
         if process.returncode is None:
@@ -58,7 +59,17 @@ async def test_it_prints_its_addresses_works_and_ends_on_sigterm(tmp_path):
 )
 async def test_what_it_cannot_do_it_says_in_a_sentence(arguments, says):
     process = await start(*arguments)
-    _, told = await asyncio.wait_for(process.communicate(), 20)
+    _, told = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
     assert says in told.decode()
+    assert "Traceback" not in told.decode()
+
+
+@pytest.mark.parametrize("option", ["--port", "--control-port"])
+async def test_a_taken_port_ends_it_with_a_sentence(option):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = await start("--control-port", "0", option, str(taken.getsockname()[1]))
+        _, told = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 2
+    assert "Choose another port, or 0 for a free one" in told.decode()
     assert "Traceback" not in told.decode()

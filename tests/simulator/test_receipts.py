@@ -8,8 +8,10 @@ import pytest
 from simulator.behaviour import Behaviour, Dialect, ReceiptStep
 from simulator.smsc import Smsc
 from simulator.times import absolute_time
-from smpp.pdus import Command, Status, Tag
+from smpp.commands import Command
 from smpp.session import BindType
+from smpp.statuses import Status
+from smpp.tlvs import Tag
 
 PLAIN = "+447700900500"
 
@@ -37,38 +39,38 @@ async def test_the_last_digits_of_a_number_decide_its_receipts(esme, number, sta
 
 
 async def test_an_early_receipt_comes_before_the_answer_to_its_submit(esme):
-    answer = await esme.submit("+447700900032")
-    assert esme.happened == ["receipt", "answer"]
-    assert esme.receipts[0].provider_message_id == answer.octets("message_id").decode()
+    response = await esme.submit("+447700900032")
+    assert esme.happened == ["receipt", "response"]
+    assert esme.receipts[0].provider_message_id == response.octets("message_id").decode()
 
 
 async def test_an_early_receipt_does_not_wait_for_an_esme_that_first_wants_the_answer(esme):
-    esme.answers = [None]
+    esme.responses = [None]
     assert (await esme.submit("+447700900032")).status == Status.ESME_ROK
-    assert esme.happened == ["receipt", "answer"]
+    assert esme.happened == ["receipt", "response"]
 
 
 async def test_parts_receipts_may_come_in_reverse_order(esme):
-    answers = await esme.submit_long("+447700900044", "x" * 400)
+    responses = await esme.submit_long("+447700900044", "x" * 400)
     receipts = await esme.gets(3)
-    ids = [answer.octets("message_id").decode() for answer in answers]
+    ids = [response.octets("message_id").decode() for response in responses]
     assert [receipt.provider_message_id for receipt in receipts] == ids[::-1]
 
 
 async def test_chance_puts_the_receipts_of_many_messages_out_of_order(smsc, esme):
     smsc.set_default(Behaviour(receipt_jitter=0.3))
-    answers = [await esme.submit(PLAIN) for _ in range(20)]
+    responses = [await esme.submit(PLAIN) for _ in range(20)]
     receipts = await esme.gets(20)
-    ids = [answer.octets("message_id").decode() for answer in answers]
+    ids = [response.octets("message_id").decode() for response in responses]
     assert sorted(receipt.provider_message_id for receipt in receipts) == sorted(ids)
     assert [receipt.provider_message_id for receipt in receipts] != ids
 
 
 async def test_the_receipt_of_one_part_may_never_come(esme):
-    answers = await esme.submit_long("+447700900040", "x" * 400)
+    responses = await esme.submit_long("+447700900040", "x" * 400)
     await asyncio.sleep(0.2)
     came = {receipt.provider_message_id for receipt in await esme.gets(2)}
-    assert came == {answers[i].octets("message_id").decode() for i in (0, 2)}
+    assert came == {responses[i].octets("message_id").decode() for i in (0, 2)}
 
 
 async def test_held_receipts_come_when_they_are_released(smsc, esme):
@@ -94,9 +96,9 @@ async def test_ids_can_be_hex_in_the_answer_and_decimal_in_the_receipt(binds):
     dialect = Dialect(id_in_response="hex", id_in_receipt="decimal")
     async with Smsc("jsmpp-like", dialect=dialect) as smsc:
         esme = await binds(smsc)
-        answer = await esme.submit(PLAIN)
+        response = await esme.submit(PLAIN)
         [receipt] = await esme.gets(1)
-        told = answer.octets("message_id").decode()
+        told = response.octets("message_id").decode()
         assert receipt.provider_message_id == str(int(told, 16)) != told
 
 
@@ -113,11 +115,11 @@ async def test_ids_can_be_hex_in_the_answer_and_decimal_in_the_receipt(binds):
 async def test_receipts_are_written_as_the_dialect_says(binds, dialect, with_tlvs, with_text):
     async with Smsc("dialect", dialect=dialect) as smsc:
         esme = await binds(smsc)
-        answer = await esme.submit("+447700900020")
+        response = await esme.submit("+447700900020")
         [receipt] = await esme.gets(1)
         [pdu] = esme.delivered
         assert receipt.state == "undeliverable"
-        assert receipt.provider_message_id == answer.octets("message_id").decode()
+        assert receipt.provider_message_id == response.octets("message_id").decode()
         assert (pdu.tlv(Tag.RECEIPTED_MESSAGE_ID) is not None) == with_tlvs
         assert (receipt.error == "001") == with_text
         assert (receipt.network_error is not None) == with_tlvs
@@ -153,7 +155,7 @@ async def test_receipts_go_to_any_receiver_of_the_same_system_id_and_to_nobody_e
     stranger = await binds(smsc, system_id="other")
     for _ in range(4):
         await transmitter.submit(PLAIN)
-    await smsc.until(lambda: smsc.counts.receipts_answered == 4)
+    await smsc.until(lambda: smsc.counts.receipts_acknowledged == 4)
     assert [len(esme.delivered) for esme in receivers] == [2, 2]
     assert transmitter.delivered == stranger.delivered == []
 
@@ -169,14 +171,14 @@ async def test_a_receipt_waits_for_a_receiver_to_bind(smsc, binds):
 
 async def test_a_receipt_that_was_not_answered_is_sent_again_on_the_next_bind(smsc, binds):
     dying = await binds(smsc)
-    dying.answers = [None]
+    dying.responses = [None]
     await dying.submit(PLAIN)
     await dying.gets(1)
     await dying.session.close()
     heir = await binds(smsc)
     assert await heir.gets(1) == dying.receipts
     await smsc.until(lambda: smsc.waiting == 0)
-    assert (smsc.counts.receipts_resent, smsc.counts.receipts_answered) == (1, 1)
+    assert (smsc.counts.receipts_resent, smsc.counts.receipts_acknowledged) == (1, 1)
 
 
 async def test_a_receipt_outlives_an_outage(smsc, binds):
@@ -191,14 +193,14 @@ async def test_a_receipt_outlives_an_outage(smsc, binds):
 
 
 async def test_a_receipt_that_the_esme_cannot_take_now_is_offered_again(smsc, esme):
-    esme.answers = [Status.ESME_RX_T_APPN]
+    esme.responses = [Status.ESME_RX_T_APPN]
     await esme.submit(PLAIN)
-    await smsc.until(lambda: smsc.counts.receipts_answered == 1)
+    await smsc.until(lambda: smsc.counts.receipts_acknowledged == 1)
     assert len(esme.delivered) == 2
 
 
 async def test_a_receipt_that_the_esme_refuses_for_good_is_not_offered_again(smsc, esme):
-    esme.answers = [Status.ESME_RX_P_APPN]
+    esme.responses = [Status.ESME_RX_P_APPN]
     await esme.submit(PLAIN)
     await smsc.until(lambda: smsc.counts.receipts_refused == 1)
     assert smsc.waiting == 0
@@ -252,11 +254,11 @@ async def test_query_tells_what_has_become_of_a_message(esme):
     under_way = (await esme.submit("+447700900031")).octets("message_id")
     failed = (await esme.submit("+447700900020")).octets("message_id")
     await esme.gets(1)
-    answer = await query(esme, under_way)
-    assert (answer.number("message_state"), answer.octets("final_date")) == (1, b"")
-    answer = await query(esme, failed)
-    assert (answer.number("message_state"), answer.number("error_code")) == (5, 1)
-    assert answer.octets("final_date").endswith(b"00+")
+    response = await query(esme, under_way)
+    assert (response.number("message_state"), response.octets("final_date")) == (1, b"")
+    response = await query(esme, failed)
+    assert (response.number("message_state"), response.number("error_code")) == (5, 1)
+    assert response.octets("final_date").endswith(b"00+")
 
 
 async def test_query_of_a_message_that_is_not_the_askers_fails(esme):
@@ -302,5 +304,5 @@ async def test_what_is_delivered_or_unknown_cannot_be_canceled(esme):
 
 
 async def test_a_message_cannot_be_replaced(esme):
-    answer = await esme.session.request(Command.REPLACE_SM, {"message_id": b"1"})
-    assert answer.status == Status.ESME_RREPLACEFAIL
+    response = await esme.session.request(Command.REPLACE_SM, {"message_id": b"1"})
+    assert response.status == Status.ESME_RREPLACEFAIL

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smpp.client import connect
-from smpp.pdus import Command, Pdu, Status, decode, encode
+from smpp.commands import Command
+from smpp.pdus import Pdu, decode, encode
 from smpp.server import Server
+from smpp.statuses import Status
 
 SUBMIT = {"destination_addr": b"447700900001", "short_message": b"still here"}
 # Whole frames whose length is right and whose rest is noise; unbind rightly ends a session.
@@ -35,7 +37,7 @@ async def welcome(session, request):
 
 
 async def read_until(reader, command, sequence):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:
             header = await reader.readexactly(16)
             length, *_ = struct.unpack(">I", header[:4])
@@ -66,8 +68,8 @@ def test_an_smsc_understands_the_submit_behind_any_noisy_frames(noise, lengths):
         behind = encode(Pdu(Command.SUBMIT_SM, sequence=0x77777777, fields=SUBMIT))
         for piece in chopped(b"".join(noise) + behind, lengths):
             writer.write(piece)
-        answer = await read_until(reader, Command.SUBMIT_SM_RESP, 0x77777777)
-        assert (answer.status, answer.octets("message_id")) == (0, b"ok")
+        response = await read_until(reader, Command.SUBMIT_SM_RESP, 0x77777777)
+        assert (response.status, response.octets("message_id")) == (0, b"ok")
         writer.close()
         await server.stop(graceful=False)
 
@@ -79,7 +81,7 @@ def test_an_smsc_understands_the_submit_behind_any_noisy_frames(noise, lengths):
 def test_an_esme_understands_the_answer_behind_any_noisy_frames(noise):
     async def situation():
         async def noisy(session, pdu):
-            # Noise may hit our sequence number as an answer; then it is one, and not a crash.
+            # Noise may hit our sequence number as a response; then it is one, and not a crash.
             for frame in noise:
                 if frame[12:16] != struct.pack(">I", pdu.sequence):
                     session._queue(frame)
@@ -91,8 +93,8 @@ def test_an_esme_understands_the_answer_behind_any_noisy_frames(noise):
             "127.0.0.1", port, system_id="acme", password="", window=2, on_request=accept
         )
         for _ in range(3):
-            answer = await session.request(Command.SUBMIT_SM, SUBMIT, timeout=5)
-            assert answer.octets("message_id") == b"ok"
+            response = await session.request(Command.SUBMIT_SM, SUBMIT, timeout=5)
+            assert response.octets("message_id") == b"ok"
         assert session.in_flight == 0
         await session.close()
         await server.stop(graceful=False)
@@ -112,7 +114,7 @@ def test_raw_noise_ends_at_most_its_own_connection(noise):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(encode(Pdu(Command.BIND_TRANSCEIVER, sequence=1)) + noise)
         writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await reader.read()
         writer.close()
         assert (await bound.request(Command.SUBMIT_SM, SUBMIT)).octets("message_id") == b"ok"
@@ -150,7 +152,7 @@ async def test_an_unknown_command_is_nacked_and_a_damaged_one_refused():
     refused = await read_until(reader, Command.SUBMIT_SM_RESP, 3)
     assert refused.status == Status.ESME_RINVCMDLEN
     writer.write(encode(Pdu(Command.ENQUIRE_LINK, sequence=5)))
-    # The next that comes: an answer is never answered, or two peers could nack each other for ever.
+    # The next that comes: a response is never answered, or two peers could nack each other for ever.
     assert await reader.readexactly(16) == encode(Pdu(Command.ENQUIRE_LINK_RESP, sequence=5))
     writer.close()
     await server.stop(graceful=False)

@@ -7,21 +7,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from smpplib import smpp as smpplib
 
-from smpp.pdus import (
-    MAX_FRAME_LENGTH,
-    Command,
-    FieldError,
-    FrameReader,
-    MalformedPdu,
-    MalformedStream,
-    Pdu,
-    Status,
-    Tag,
-    Tlv,
-    decode,
-    encode,
-    status_name,
-)
+from smpp.commands import Command
+from smpp.fields import FieldError
+from smpp.frames import MAX_FRAME_LENGTH, FrameReader, MalformedStream
+from smpp.pdus import MalformedPdu, Pdu, decode, encode
+from smpp.statuses import Status, status_name
+from smpp.tlvs import Tag, Tlv
 
 LIST_FIELDS = {
     "dest_address": st.lists(
@@ -33,7 +24,7 @@ LIST_FIELDS = {
     ).map(b"".join),
 }
 SHORT_TEXT = st.binary(max_size=5).map(lambda text: text.replace(b"\0", b"?"))
-TLVS = st.lists(st.builds(Tlv, st.integers(0, 0xFFFF), st.binary(max_size=40)), max_size=4).map(
+TLVS = st.lists(st.builds(Tlv, st.integers(1, 0xFFFF), st.binary(max_size=40)), max_size=4).map(
     tuple
 )
 
@@ -252,24 +243,86 @@ def test_an_answer_with_unreadable_tlvs_still_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    ("command", "body", "status"),
     [
-        (b"", Status.ESME_RINVCMDLEN),
-        (b"CMT\0\x01", Status.ESME_RINVCMDLEN),
-        (encode(Pdu(Command.DELIVER_SM))[16:-1], Status.ESME_RINVCMDLEN),
-        (encode(Pdu(Command.DELIVER_SM))[16:-1] + b"\x05hey", Status.ESME_RINVMSGLEN),
-        (encode(Pdu(Command.DELIVER_SM))[16:] + b"\x04", Status.ESME_RINVOPTPARSTREAM),
+        (Command.DELIVER_SM, b"", Status.ESME_RINVCMDLEN),
+        (Command.DELIVER_SM, b"CMT\0\x01", Status.ESME_RINVCMDLEN),
+        (Command.SUBMIT_SM, encode(Pdu(Command.SUBMIT_SM))[16:-1], Status.ESME_RINVCMDLEN),
         (
-            encode(Pdu(Command.DELIVER_SM))[16:] + b"\x04\x27\x00\x09\x02",
+            Command.SUBMIT_SM,
+            encode(Pdu(Command.SUBMIT_SM))[16:-1] + b"\x05hey",
+            Status.ESME_RINVMSGLEN,
+        ),
+        (
+            Command.SUBMIT_SM,
+            encode(Pdu(Command.SUBMIT_SM))[16:] + b"\x04\x24\x00\x09hey",
+            Status.ESME_RINVOPTPARSTREAM,
+        ),
+        (
+            Command.DATA_SM,
+            encode(Pdu(Command.DATA_SM))[16:] + b"\x04\x24\x00\x09hey",
             Status.ESME_RINVOPTPARSTREAM,
         ),
     ],
 )
-def test_a_malformed_request_names_the_status_to_answer_with(body: bytes, status: Status) -> None:
+def test_a_malformed_request_names_the_status_to_answer_with(
+    command: Command, body: bytes, status: Status
+) -> None:
+    frame = struct.pack(">4I", 16 + len(body), command, 0, 8) + body
     with pytest.raises(MalformedPdu) as malformed:
-        decode(struct.pack(">4I", 16 + len(body), Command.DELIVER_SM, 0, 8) + body)
+        decode(frame)
     assert malformed.value.status is status
     assert malformed.value.sequence == 8
+    assert malformed.value.frame == frame
+
+
+PADDING = st.binary(min_size=1, max_size=40).map(lambda octets: bytes(len(octets)))
+
+
+@given(PDUS, PADDING)
+def test_nuls_after_any_pdu_change_nothing_of_what_it_says(pdu: Pdu, padding: bytes) -> None:
+    frame = encode(pdu)
+    behind = struct.pack(">I", len(frame) + len(padding)) + frame[4:] + padding
+    read = decode(behind)
+    assert (read, read.is_irregular) == (decode(frame), True)
+
+
+SUBMITS = {Command.SUBMIT_SM, Command.SUBMIT_MULTI, Command.DATA_SM, Command.REPLACE_SM}
+NO_TEXT = sorted(set(Command) - SUBMITS)
+
+
+@given(st.sampled_from(NO_TEXT), st.binary(min_size=1, max_size=40))
+def test_octets_after_a_body_that_is_no_text_to_send_are_no_reason_to_refuse_it(
+    command: Command, behind: bytes
+) -> None:
+    frame = encode(Pdu(command, 0, 9))
+    read = decode(struct.pack(">I", len(frame) + len(behind)) + frame[4:] + behind)
+    assert (read.command, read.sequence) == (command, 9)
+    assert read.fields == decode(frame).fields
+
+
+@pytest.mark.parametrize("nuls", [1, 2, 3])
+def test_tlvs_behind_nuls_are_read(nuls: int) -> None:
+    tlvs = (Tlv(Tag.RECEIPTED_MESSAGE_ID, b"abc-1\0"), Tlv(Tag.MESSAGE_STATE, b"\x02"))
+    bare = encode(Pdu(Command.DELIVER_SM, 0, 9))
+    rest = encode(Pdu(Command.DELIVER_SM, 0, 9, tlvs=tlvs))[len(bare) :]
+    behind = bytes(nuls) + rest
+    read = decode(struct.pack(">I", len(bare) + len(behind)) + bare[4:] + behind)
+    assert (read.tlvs, read.is_irregular) == (tlvs, True)
+
+
+def test_a_delivery_that_ends_within_its_text_is_read_as_far_as_it_goes() -> None:
+    body = encode(Pdu(Command.DELIVER_SM, fields={"esm_class": 4}))[16:-1]
+    for end, text in [(b"", b""), (b"\x05hey", b"hey")]:
+        frame = struct.pack(">4I", 16 + len(body + end), Command.DELIVER_SM, 0, 3) + body + end
+        read = decode(frame)
+        assert (read.octets("short_message"), read.number("esm_class")) == (text, 4)
+        assert read.is_irregular
+
+
+def test_an_id_without_its_nul_is_an_id() -> None:
+    frame = struct.pack(">4I", 20, Command.SUBMIT_SM_RESP, 0, 3) + b"1B59"
+    assert decode(frame).octets("message_id") == b"1B59"
 
 
 def test_an_unknown_command_is_told_from_a_damaged_one() -> None:

@@ -1,6 +1,7 @@
 """Two real sessions over loopback TCP: what an ESME and an SMSC can do to each other."""
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import ssl
@@ -12,18 +13,12 @@ import pytest
 import uvloop
 
 from smpp.client import BindRefused, ConnectFailed, connect
-from smpp.pdus import (
-    MAX_SEQUENCE,
-    Command,
-    FieldError,
-    MalformedPdu,
-    Pdu,
-    Status,
-    Tag,
-    Tlv,
-    encode,
-)
+from smpp.commands import Command
+from smpp.fields import FieldError
+from smpp.pdus import MAX_SEQUENCE, MalformedPdu, Pdu, decode, encode
 from smpp.session import BindType, ResponseTimeout, SessionClosed
+from smpp.statuses import Status
+from smpp.tlvs import Tag, Tlv
 from tests.fakes.scripted_smsc import ScriptedSmsc, until
 
 MESSAGE: dict[str, int | bytes] = {
@@ -38,16 +33,16 @@ async def submit(session, **options):
 
 
 def gate():
-    """An answer that comes when the test says so, in the order of the requests."""
+    """A response that comes when the test says so, in the order of the requests."""
     waiting = []
 
-    async def answer(session, pdu):
+    async def response(session, pdu):
         opened = asyncio.get_running_loop().create_future()
         waiting.append(opened)
         await opened
         return pdu.reply(fields={"message_id": b"late"})
 
-    return waiting, answer
+    return waiting, response
 
 
 # Binding
@@ -97,7 +92,7 @@ async def test_a_password_that_smpp_has_no_room_for_is_an_error_and_not_cut(smsc
 async def test_who_does_not_bind_in_time_is_disconnected(new_smsc):
     smsc = await new_smsc(bind_timeout=0.05)
     reader, writer = await asyncio.open_connection("127.0.0.1", smsc.server.port)
-    assert await asyncio.wait_for(reader.read(), 2) == b""
+    assert await asyncio.wait_for(reader.read(), 60) == b""
     writer.close()
 
 
@@ -118,9 +113,9 @@ async def test_nothing_is_accepted_before_the_bind_and_no_second_bind(smsc):
 async def test_a_receiver_may_not_submit_and_gets_its_messages(smsc):
     session = await smsc.connect(bind_type=BindType.RECEIVER)
     assert (await submit(session)).status == Status.ESME_RINVBNDSTS
-    answer = await smsc.session.request(Command.DELIVER_SM, MESSAGE)
-    assert answer.command is Command.DELIVER_SM_RESP
-    assert answer.status == Status.ESME_ROK
+    response = await smsc.session.request(Command.DELIVER_SM, MESSAGE)
+    assert response.command is Command.DELIVER_SM_RESP
+    assert response.status == Status.ESME_ROK
 
 
 async def test_tls_carries_it_all(new_smsc):
@@ -128,8 +123,8 @@ async def test_tls_carries_it_all(new_smsc):
     at_server.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
     smsc = await new_smsc(tls=at_server)
     session = await smsc.connect(tls=ssl.create_default_context(cafile=str(TLS / "cert.pem")))
-    answers = await asyncio.gather(*[submit(session) for _ in range(200)])
-    assert {answer.status for answer in answers} == {Status.ESME_ROK}
+    responses = await asyncio.gather(*[submit(session) for _ in range(200)])
+    assert {response.status for response in responses} == {Status.ESME_ROK}
     await session.unbind()
     with pytest.raises(ConnectFailed):
         await smsc.connect(tls=ssl.create_default_context())
@@ -140,9 +135,9 @@ def test_uvloop_carries_it_all_too():
         smsc = ScriptedSmsc()
         await smsc.server.start()
         session = await smsc.connect(window=20)
-        answers = await asyncio.gather(*[submit(session) for _ in range(200)])
-        assert {answer.status for answer in answers} == {Status.ESME_ROK}
-        smsc.answer = smsc.silence
+        responses = await asyncio.gather(*[submit(session) for _ in range(200)])
+        assert {response.status for response in responses} == {Status.ESME_ROK}
+        smsc.response = smsc.silence
         request = asyncio.ensure_future(submit(session))
         await asyncio.sleep(0.02)
         await smsc.session.close(reset=True)
@@ -155,14 +150,14 @@ def test_uvloop_carries_it_all_too():
         runner.run(situation())
 
 
-# Requests and answers
+# Requests and responses
 
 
 async def test_a_submit_is_answered_and_tlvs_go_both_ways(smsc):
-    async def answer(session, pdu):
+    async def response(session, pdu):
         return pdu.reply(fields={"message_id": b"id-1"}, tlvs=(Tlv(0x0428, b"\1\2"),))
 
-    smsc.answer = answer
+    smsc.response = response
     session = await smsc.connect()
     response = await session.request(
         Command.SUBMIT_SM, MESSAGE, [Tlv(0x1400, b"1207161"), Tlv(Tag.USER_RESPONSE_CODE, b"\5")]
@@ -179,12 +174,12 @@ async def test_a_submit_is_answered_and_tlvs_go_both_ways(smsc):
 )
 async def test_the_less_usual_commands_go_through_too(smsc, command):
     session = await smsc.connect()
-    answer = await session.request(command)
-    assert answer.command == command | 0x80000000
+    response = await session.request(command)
+    assert response.command == command | 0x80000000
 
 
 async def test_answers_find_their_requests_in_any_order(smsc):
-    waiting, smsc.answer = gate()
+    waiting, smsc.response = gate()
     session = await smsc.connect(window=3)
     requests = [asyncio.ensure_future(submit(session)) for _ in range(3)]
     await until(lambda: len(waiting) == 3)
@@ -198,7 +193,7 @@ async def test_answers_find_their_requests_in_any_order(smsc):
 
 
 async def test_the_window_is_never_exceeded_and_always_used(smsc):
-    waiting, smsc.answer = gate()
+    waiting, smsc.response = gate()
     session = await smsc.connect(window=4)
     requests = [asyncio.ensure_future(submit(session)) for _ in range(10)]
     for taken in range(10):
@@ -211,7 +206,7 @@ async def test_the_window_is_never_exceeded_and_always_used(smsc):
 
 
 async def test_a_caller_that_gives_up_waiting_takes_no_slot_with_it(smsc):
-    waiting, smsc.answer = gate()
+    waiting, smsc.response = gate()
     session = await smsc.connect(window=1)
     first, second, third = (asyncio.ensure_future(submit(session)) for _ in range(3))
     await until(lambda: len(waiting) == 1)
@@ -249,7 +244,7 @@ async def test_a_submit_cancelled_before_it_left_never_leaves(smsc):
 
 
 async def test_a_submit_cancelled_after_it_left_keeps_its_slot_until_the_answer(smsc):
-    waiting, smsc.answer = gate()
+    waiting, smsc.response = gate()
     session = await smsc.connect(window=1)
     request = asyncio.ensure_future(submit(session))
     await until(lambda: waiting)
@@ -261,22 +256,22 @@ async def test_a_submit_cancelled_after_it_left_keeps_its_slot_until_the_answer(
 
 
 async def test_no_answer_in_time_is_told_and_the_late_answer_too(smsc):
-    waiting, smsc.answer = gate()
+    waiting, smsc.response = gate()
     session = await smsc.connect(window=1)
     began = time.monotonic()
     with pytest.raises(ResponseTimeout) as timeout:
         await submit(session, timeout=0.1)
-    assert 0.09 < time.monotonic() - began < 1
+    assert 0.09 < time.monotonic() - began < 20
     assert timeout.value.sent
     assert session.in_flight == 0
     waiting[0].set_result(None)
-    late = await asyncio.wait_for(timeout.value.late, 2)
+    late = await asyncio.wait_for(timeout.value.late, 60)
     assert late.octets("message_id") == b"late"
     assert session.is_open
 
 
 async def test_each_request_has_its_own_time(smsc):
-    smsc.answer = smsc.silence
+    smsc.response = smsc.silence
     session = await smsc.connect()
     began = time.monotonic()
 
@@ -299,36 +294,37 @@ async def test_double_and_strange_answers_answer_nothing_else(smsc):
         session.respond(pdu.reply(fields={"message_id": b"%d" % pdu.sequence}))
         return pdu.reply(Status.ESME_RSYSERR)
 
-    smsc.answer = twice
+    smsc.response = twice
     session = await smsc.connect(window=1)
     for _ in range(5):
-        answer = await submit(session)
-        assert answer.octets("message_id") == b"%d" % answer.sequence
+        response = await submit(session)
+        assert response.octets("message_id") == b"%d" % response.sequence
 
 
 async def test_a_nack_is_the_answer_to_its_request(smsc):
     async def nack(session, pdu):
         return Pdu(Command.GENERIC_NACK, Status.ESME_RINVCMDLEN, pdu.sequence)
 
-    smsc.answer = nack
-    answer = await submit(await smsc.connect())
-    assert (answer.command, answer.status) == (Command.GENERIC_NACK, Status.ESME_RINVCMDLEN)
+    smsc.response = nack
+    response = await submit(await smsc.connect())
+    assert (response.command, response.status) == (Command.GENERIC_NACK, Status.ESME_RINVCMDLEN)
 
 
 async def test_an_answer_that_cannot_be_read_is_told_and_the_session_goes_on(smsc):
-    async def unterminated(session, pdu):
-        session._queue(struct.pack(">4I", 18, Command.SUBMIT_SM_RESP, 0, pdu.sequence) + b"ab")
+    async def cut_off(session, pdu):
+        body = b"abc-1\0\0\x02"
+        session._queue(struct.pack(">4I", 24, Command.QUERY_SM_RESP, 0, pdu.sequence) + body)
 
-    smsc.answer = unterminated
+    smsc.response = cut_off
     session = await smsc.connect(window=1)
     with pytest.raises(MalformedPdu):
-        await submit(session)
-    smsc.answer = smsc.accept
+        await session.request(Command.QUERY_SM, {"message_id": b"abc-1"})
+    smsc.response = smsc.accept
     assert (await submit(session)).status == 0
 
 
 async def test_sequence_numbers_wrap_and_skip_those_in_use(smsc):
-    waiting, smsc.answer = gate()
+    waiting, smsc.response = gate()
     session = await smsc.connect()
     session._sequence = MAX_SEQUENCE - 1
     first = asyncio.ensure_future(submit(session))
@@ -380,7 +376,7 @@ async def test_a_failing_handler_is_a_system_error_and_not_the_end(smsc):
     async def fails(session, pdu):
         raise RuntimeError("no")
 
-    smsc.answer = fails
+    smsc.response = fails
     session = await smsc.connect()
     assert (await submit(session)).status == Status.ESME_RSYSERR
     assert session.is_open
@@ -388,7 +384,7 @@ async def test_a_failing_handler_is_a_system_error_and_not_the_end(smsc):
 
 async def test_handlers_run_side_by_side_but_not_without_bound(new_smsc):
     smsc = await new_smsc(max_handlers=3)
-    waiting, smsc.answer = gate()
+    waiting, smsc.response = gate()
     session = await smsc.connect(window=10)
     requests = [asyncio.ensure_future(submit(session)) for _ in range(10)]
     enquiry = session._send(Command.ENQUIRE_LINK, {}, (), None, holds_slot=False)
@@ -404,7 +400,7 @@ async def test_handlers_run_side_by_side_but_not_without_bound(new_smsc):
 
 async def test_a_flood_waits_in_the_network_and_not_in_the_memory(new_smsc):
     smsc = await new_smsc(max_handlers=1)
-    waiting, smsc.answer = gate()
+    waiting, smsc.response = gate()
     session = await smsc.connect(window=8_000)
     requests = [asyncio.ensure_future(submit(session)) for _ in range(8_000)]
     await until(lambda: len(smsc.session._backlog) >= 1000)
@@ -412,9 +408,9 @@ async def test_a_flood_waits_in_the_network_and_not_in_the_memory(new_smsc):
     held = len(smsc.session._backlog)
     assert held < 5_000  # what came with one read
     assert not any(request.done() for request in requests)
-    smsc.answer = smsc.accept
+    smsc.response = smsc.accept
     waiting[0].set_result(None)
-    assert {answer.status for answer in await asyncio.gather(*requests)} == {Status.ESME_ROK}
+    assert {response.status for response in await asyncio.gather(*requests)} == {Status.ESME_ROK}
 
 
 async def test_a_handler_may_answer_later_or_ask_something_itself(smsc):
@@ -424,7 +420,7 @@ async def test_a_handler_may_answer_later_or_ask_something_itself(smsc):
         )
         await session.request(Command.DELIVER_SM, MESSAGE)
 
-    smsc.answer = asks
+    smsc.response = asks
     delivered = []
 
     async def on_request(session, pdu):
@@ -439,28 +435,30 @@ async def test_a_handler_may_answer_later_or_ask_something_itself(smsc):
 async def test_responses_are_told_before_requests_that_came_with_them(smsc):
     """A receipt is to find that its message was accepted, however busy the handlers are."""
 
-    async def answers_and_reports(session, pdu):
+    async def responds_and_reports(session, pdu):
         session.respond(pdu.reply(fields={"message_id": b"%d" % pdu.sequence}))
         session._send(Command.DELIVER_SM, MESSAGE, (), None, holds_slot=False)
 
-    smsc.answer = answers_and_reports
-    told = []
+    smsc.response = responds_and_reports
+    sequence = []
 
     def on_request(session, pdu):
-        told.append("request")
-        answer = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(0.001, answer.set_result, pdu.reply())
-        return answer
+        sequence.append("request")
+        response = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.001, response.set_result, pdu.reply())
+        return response
 
     async def one(session):
         await submit(session)
-        told.append("response")
+        sequence.append("response")
 
     session = await smsc.connect(on_request=on_request, max_handlers=3)
     await asyncio.gather(*(one(session) for _ in range(10)))
-    await until(lambda: told.count("request") == 10)
+    await until(lambda: sequence.count("request") == 10)
     before = [
-        told[:place].count("response") for place, what in enumerate(told) if what == "request"
+        sequence[:place].count("response")
+        for place, what in enumerate(sequence)
+        if what == "request"
     ]
     assert all(responses > place for place, responses in enumerate(before))
 
@@ -508,12 +506,23 @@ async def test_a_silent_peer_is_asked_for_a_sign_of_life_only_when_silent(smsc):
     assert session._sequence == 22
 
 
-async def test_an_unanswered_enquire_link_ends_the_session():
+@pytest.mark.parametrize("trickles", [False, True])
+async def test_a_peer_that_sends_no_whole_pdu_and_answers_no_enquire_link_ends(trickles):
+    hung_up = asyncio.Event()
+
     async def deaf(reader, writer):
         await reader.read(16)
         writer.write(encode(Pdu(Command.BIND_TRANSCEIVER_RESP, sequence=1)))
-        await reader.read()
+        with contextlib.suppress(ConnectionError):
+            if trickles:
+                writer.write(struct.pack(">4I", 60_000, Command.DELIVER_SM, 0, 1))
+                for _ in range(20_000):
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+            await reader.read()
         writer.close()
+        hung_up.set()
 
     listener = await asyncio.start_server(deaf, "127.0.0.1", 0)
 
@@ -529,16 +538,185 @@ async def test_an_unanswered_enquire_link_ends_the_session():
         response_timeout=0.05,
         on_request=ignore,
     )
-    await asyncio.wait_for(session.closed.wait(), 2)
+    await asyncio.wait_for(session.closed.wait(), 60)
     assert session.close_reason == "enquire_link was not answered"
+    await asyncio.wait_for(hung_up.wait(), 60)
     listener.close()
+
+
+async def test_a_bind_that_is_never_answered_fails_in_time_and_leaves_no_connection():
+    closed = asyncio.Event()
+
+    async def silent(reader, writer):
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1000):
+                pass
+        closed.set()
+        writer.close()
+
+    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
+
+    async def ignore(session, pdu):
+        return None
+
+    port = listener.sockets[0].getsockname()[1]
+    with pytest.raises(ConnectFailed, match="no answer within"):
+        await connect(
+            "127.0.0.1",
+            port,
+            system_id="acme",
+            password="",
+            connect_timeout=0.1,
+            on_request=ignore,
+        )
+    await asyncio.wait_for(closed.wait(), 60)
+    listener.close()
+
+
+async def test_a_nack_without_an_error_is_no_bind():
+    async def nacks(reader, writer):
+        await reader.read(1000)
+        writer.write(encode(Pdu(Command.GENERIC_NACK, 0, 1)))
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(nacks, "127.0.0.1", 0)
+
+    async def ignore(session, pdu):
+        return None
+
+    with pytest.raises(BindRefused):
+        await connect(
+            "127.0.0.1",
+            listener.sockets[0].getsockname()[1],
+            system_id="acme",
+            password="",
+            on_request=ignore,
+        )
+    listener.close()
+
+
+# PDUs that are slightly off
+
+
+@contextlib.asynccontextmanager
+async def raw_smsc(**options):
+    """A session that is bound to an SMSC whose every octet the test writes."""
+    met = asyncio.get_running_loop().create_future()
+
+    async def bound(reader, writer):
+        await reader.read(1000)
+        writer.write(encode(Pdu(Command.BIND_TRANSCEIVER_RESP, sequence=1)))
+        met.set_result((reader, writer))
+
+    listener = await asyncio.start_server(bound, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    session = await connect("127.0.0.1", port, system_id="acme", password="", **options)
+    reader, writer = await met
+    try:
+        yield session, reader, writer
+    finally:
+        await session.close()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        listener.close()
+
+
+def with_octets_behind(pdu, octets):
+    frame = encode(pdu)
+    return struct.pack(">I", len(frame) + len(octets)) + frame[4:] + octets
+
+
+async def response_to(reader):
+    header = await asyncio.wait_for(reader.readexactly(16), 60)
+    length, *_ = struct.unpack(">I", header[:4])
+    return decode(header + await reader.readexactly(length - 16))
+
+
+BEHIND = pytest.mark.parametrize("behind", [b"\0", b"\0\0\0\0\0", b"\x04\x27\x00\x09junk"])
+
+
+@BEHIND
+async def test_octets_after_a_body_are_passed_over_and_counted(behind):
+    received, irregular = [], []
+
+    async def accept(session, pdu):
+        received.append(pdu)
+        return pdu.reply()
+
+    async with raw_smsc(on_request=accept, on_irregular=lambda *what: irregular.append(what)) as (
+        session,
+        reader,
+        writer,
+    ):
+        writer.write(with_octets_behind(Pdu(Command.DELIVER_SM, 0, 7, MESSAGE), behind))
+        writer.write(with_octets_behind(Pdu(Command.ENQUIRE_LINK, 0, 8), behind))
+        responses = [await response_to(reader), await response_to(reader)]
+        assert {
+            (response.command, response.sequence, response.status) for response in responses
+        } == {
+            (Command.DELIVER_SM_RESP, 7, 0),
+            (Command.ENQUIRE_LINK_RESP, 8, 0),
+        }
+        assert received[0].octets("short_message") == b"hello"
+        assert irregular == [(Command.DELIVER_SM, False), (Command.ENQUIRE_LINK, False)]
+        assert session.is_open
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0", b"\0\0\0\0\0", b"whatever this is"])
+async def test_an_unbind_ends_the_session_whatever_stands_behind_it(behind):
+    async def accept(session, pdu):
+        return pdu.reply()
+
+    async with raw_smsc(on_request=accept) as (session, reader, writer):
+        writer.write(with_octets_behind(Pdu(Command.UNBIND, 0, 9), behind))
+        response = await response_to(reader)
+        assert (response.command, response.status) == (Command.UNBIND_RESP, 0)
+        await asyncio.wait_for(session.closed.wait(), 60)
+        assert session.close_reason == "unbound by the peer"
+
+
+async def test_a_delivery_that_cannot_be_read_is_handed_over_as_its_octets():
+    malformed = []
+
+    async def accept(session, pdu):
+        return pdu.reply()
+
+    async def keep(session, pdu):
+        malformed.append(pdu.frame)
+        return Pdu(Command.DELIVER_SM_RESP, 0, pdu.sequence)
+
+    async with raw_smsc(on_request=accept, on_malformed=keep) as (_, reader, writer):
+        frame = struct.pack(">4I", 22, Command.DELIVER_SM, 0, 7) + b"CMT\0\x01\x01"
+        writer.write(frame)
+        response = await response_to(reader)
+        assert (response.command, response.sequence, response.status) == (
+            Command.DELIVER_SM_RESP,
+            7,
+            0,
+        )
+        assert malformed == [frame]
+
+
+@BEHIND
+async def test_an_answer_with_octets_behind_it_answers(behind):
+    async def accept(session, pdu):
+        return pdu.reply()
+
+    async with raw_smsc(on_request=accept) as (session, reader, writer):
+        request = asyncio.ensure_future(submit(session))
+        submitted = await response_to(reader)
+        response = submitted.reply(fields={"message_id": b"abc-1"})
+        writer.write(with_octets_behind(response, behind))
+        assert (await request).octets("message_id") == b"abc-1"
 
 
 # Ends
 
 
 async def test_unbind_waits_for_what_is_under_way(smsc):
-    waiting, smsc.answer = gate()
+    waiting, smsc.response = gate()
     session = await smsc.connect(window=1)
     sent, queued = (asyncio.ensure_future(submit(session)) for _ in range(2))
     await until(lambda: waiting)
@@ -579,7 +757,7 @@ async def test_unbind_lets_handlers_answer_first(smsc):
 
 
 async def test_a_drain_is_cut_short_and_says_that_the_rest_is_unknown(smsc):
-    smsc.answer = smsc.silence
+    smsc.response = smsc.silence
     session = await smsc.connect()
     request = asyncio.ensure_future(submit(session))
     await asyncio.sleep(0.02)
@@ -590,7 +768,7 @@ async def test_a_drain_is_cut_short_and_says_that_the_rest_is_unknown(smsc):
 
 
 async def test_the_peer_may_unbind_and_still_answers_what_it_took(smsc):
-    waiting, smsc.answer = gate()
+    waiting, smsc.response = gate()
     session = await smsc.connect()
     request = asyncio.ensure_future(submit(session))
     await until(lambda: waiting)
@@ -599,7 +777,7 @@ async def test_the_peer_may_unbind_and_still_answers_what_it_took(smsc):
     waiting[0].set_result(None)
     assert (await request).octets("message_id") == b"late"
     await end
-    await asyncio.wait_for(session.closed.wait(), 2)
+    await asyncio.wait_for(session.closed.wait(), 60)
     assert session.close_reason == "unbound by the peer"
     with pytest.raises(SessionClosed) as closed:
         await submit(session)
@@ -608,7 +786,7 @@ async def test_the_peer_may_unbind_and_still_answers_what_it_took(smsc):
 
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_cut_connection_tells_what_is_unknown_from_what_never_left(smsc, reset):
-    waiting, smsc.answer = gate()
+    waiting, smsc.response = gate()
     session = await smsc.connect(window=1)
     sent, queued = (asyncio.ensure_future(submit(session)) for _ in range(2))
     await until(lambda: waiting)
@@ -650,7 +828,7 @@ async def test_a_peer_that_asks_but_does_not_read_is_let_go(new_smsc):
     reader._transport.pause_reading()
     enquiries = b"".join(encode(Pdu(Command.ENQUIRE_LINK, sequence=n)) for n in range(1, 4000))
     smsc_session = smsc.session
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not smsc_session.closed.is_set():
             writer.write(enquiries)
             await asyncio.sleep(0)
@@ -672,7 +850,7 @@ async def test_closing_twice_or_after_the_end_is_nothing_special(smsc):
 
 
 async def test_a_late_answer_that_never_comes_ends_with_the_session(smsc):
-    smsc.answer = smsc.silence
+    smsc.response = smsc.silence
     session = await smsc.connect()
     with pytest.raises(ResponseTimeout) as timeout:
         await submit(session, timeout=0.02)
@@ -685,7 +863,7 @@ async def test_a_late_answer_that_never_comes_ends_with_the_session(smsc):
 async def test_nobody_needs_to_listen_to_a_late_answer(smsc):
     problems = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
-    smsc.answer = smsc.silence
+    smsc.response = smsc.silence
     session = await smsc.connect()
     with pytest.raises(ResponseTimeout):
         await submit(session, timeout=0.02)

@@ -1,4 +1,4 @@
-"""The API is killed between the commit of a message and the answer to who sent it."""
+"""The API is killed between the commit of a message and the response to who sent it."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def killed_at(gateway: Gateway, point: Point) -> list[Story]:
         texts=[message.text for message in load.messages],
     )
     assert accepted == [{"messages": 24}], "a request that was made again is the same message"
-    # Where Temporal is slow the answer does not wait for it, and may have gone out by then.
+    # Where Temporal is slow the response does not wait for it, and may have gone out by then.
     assert point is Point.AFTER_THE_START or any(message.replayed for message in load.messages)
     return stories
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-import worker
 from tests.gateway import running_gateway
+from workers.process import WorkerProcess
 from workflows.send import provider_queue
 
 pytestmark = pytest.mark.stack
@@ -11,6 +11,8 @@ pytestmark = pytest.mark.stack
 
 class EndsAtOnce:
     """A poller of the SDK that finds no server to poll."""
+
+    is_running = False
 
     async def run(self) -> None:
         raise RuntimeError("Worker validation failed")
@@ -22,7 +24,7 @@ class EndsAtOnce:
 async def test_a_provider_whose_poller_ended_is_polled_again(
     database_url, temporal_client, monkeypatch
 ):
-    real = worker.Gateway._worker
+    real = WorkerProcess._worker
     ended = []
 
     def first_one_ends(self, queue, **what):
@@ -31,7 +33,7 @@ async def test_a_provider_whose_poller_ended_is_polled_again(
             return ended[0]
         return real(self, queue, **what)
 
-    monkeypatch.setattr(worker.Gateway, "_worker", first_one_ends)
+    monkeypatch.setattr(WorkerProcess, "_worker", first_one_ends)
     async with running_gateway(database_url, temporal_client) as gateway:
         message = await gateway.send()
         await gateway.until(message, "delivered")

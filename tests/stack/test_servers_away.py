@@ -1,14 +1,21 @@
 """Temporal and Postgres go away, come back, and come back without what they knew."""
 
 import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import httpx
 import pytest
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
 
-from services.orchestration import SEARCH_ATTRIBUTES
 from tests.stack.gateway import PLAIN, Gateway, assert_nothing_lost
+from workflows.ports.attributes import SEARCH_ATTRIBUTES
 
 pytestmark = pytest.mark.stack
 
@@ -82,8 +89,8 @@ def test_postgres_restarted_and_killed_while_messages_flow_loses_nothing(gateway
         gateway.eventually(lambda: load.accepted >= 30, "30 were accepted")
         gateway.stack.kill_postgres()
         gateway.stack.start_postgres()
-    gateway.until(load.messages, "sent", "unknown")
-    gateway.release_receipts(len(gateway.got()))
+    gateway.until(load.messages, "sent", "unknown", "delivered")
+    gateway.release_receipts(sum(got.carrier == "primary" for got in gateway.got()))
     gateway.until_over(load.messages)
     tally = assert_nothing_lost(gateway, load.messages, kills=2)
     assert tally.unknown <= 2, "what was answered meanwhile was written when it came back"
@@ -92,3 +99,51 @@ def test_postgres_restarted_and_killed_while_messages_flow_loses_nothing(gateway
         texts=[message.text for message in load.messages],
     )
     assert accepted == [{"messages": 60}], "a request that was made again is the same message"
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A server whose every process is stopped, and whose kernel goes on taking bytes for it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    processes = [pid, *map(int, children)]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+
+
+def test_postgres_stopped_while_messages_flow_is_answered_with_503_and_loses_nothing(
+    gateway: Gateway,
+):
+    # For longer than a statement may take, and for some tries after that.
+    gateway.behave(latency=0.5, hold=True)
+    postgres = gateway.stack._own_postgres()._child.pid
+    with gateway.sending(60, a_second=10, patiently=True) as load:
+        gateway.eventually(lambda: load.accepted >= 10, "10 were accepted")
+        with stopped(postgres):
+            time.sleep(1)  # until those under way have come to wait
+            ready = httpx.get(f"{gateway.stack.api_url}/readyz", timeout=100)
+            assert (ready.status_code, ready.json()["database"]) == (503, "down")
+            assert ready.elapsed < timedelta(seconds=15), "some two seconds, on an idle machine"
+            accepted = load.accepted
+            sent = httpx.post(
+                f"{gateway.stack.api_url}/api/v1/sms/send",
+                headers={"Authorization": f"Bearer {gateway.stack.api_key.secret}"},
+                json={"to": "+447700900123", "from": "ACME", "body": "refused meanwhile"},
+                timeout=100,
+            )
+            assert sent.status_code == 503
+            assert sent.headers["Retry-After"]
+            assert sent.elapsed < timedelta(seconds=60), "some fifteen, on an idle machine"
+            assert load.accepted == accepted
+            time.sleep(5)
+        gateway.eventually(lambda: load.accepted >= 30, "30 were accepted")
+    gateway.until(load.messages, "sent", "unknown", "delivered")
+    gateway.release_receipts(sum(got.carrier == "primary" for got in gateway.got()))
+    gateway.until_over(load.messages)
+    assert_nothing_lost(gateway, load.messages, kills=1)
+    ready = httpx.get(f"{gateway.stack.api_url}/readyz", timeout=100)
+    assert ready.status_code == 200

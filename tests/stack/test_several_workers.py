@@ -50,9 +50,7 @@ def test_when_one_of_two_workers_is_killed_the_other_takes_its_binds(gateway_of_
     with gateway.sending(60, MIXED) as load:
         gateway.eventually(lambda: load.accepted >= 15, "messages flow")
         gateway.stack.kill_worker()
-        gateway.eventually(
-            one_has_all, "one has all binds", within=12
-        )  # no need to wait for a beat
+        gateway.eventually(one_has_all, "one has all binds")  # no need to wait for a heartbeat
     gateway.until_over(load.messages)
     assert_nothing_lost(gateway, load.messages, kills=1)
     assert max(seen) <= BINDS

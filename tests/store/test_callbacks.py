@@ -6,12 +6,16 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from domain.callbacks import CallbackState, Trouble
+from domain.callbacks.events import CallbackState
+from domain.callbacks.retries import Trouble
+from domain.callbacks.signatures import sign
+from domain.configuration import Environment
+from domain.outbox import Transport
 from domain.states import MessageStatus, Verdict
 from store import callbacks, messages
-from store.callbacks import TriedCallbacks
+from store.callbacks import TakenLane, TriedCallbacks
 from store.database import Database
-from store.transitions import settle
+from store.transitions import refresh_status
 from tests.outbox import ACCOUNT, NUMBER, SECRET, Outbox, ids_of
 
 pytestmark = pytest.mark.stack
@@ -106,11 +110,22 @@ async def test_only_a_lane_that_nobody_looks_at_is_woken(outbox, database):
 async def test_taking_a_lane_tells_whose_it_is(outbox, database):
     lane = await outbox.lane(URL)
     async with database.begin() as connection:
-        assert await callbacks.take(connection, lane) == ACCOUNT
+        assert await callbacks.take(connection, lane) == TakenLane(ACCOUNT, Transport.WEBHOOK)
         assert await callbacks.wake(connection, [lane]) == []
         assert await callbacks.take(connection, uuid7()) is None
-        assert await callbacks.secret(connection, ACCOUNT) == SECRET
-        assert await callbacks.secret(connection, "nobody") is None
+
+
+async def test_each_environment_of_an_account_has_a_secret_of_its_own(outbox, database):
+    async with database.begin() as connection:
+        assert await callbacks.secret(connection, ACCOUNT, Environment.LIVE) == SECRET
+        assert await callbacks.secret(connection, "nobody", Environment.LIVE) is None
+        of_test = await callbacks.secret(connection, ACCOUNT, Environment.TEST)
+    assert of_test is not None
+    assert of_test != SECRET
+    sign(of_test, "", 0, b"")
+    await outbox.account("other")
+    async with database.begin() as connection:
+        assert await callbacks.secret(connection, "other", Environment.TEST) != of_test
 
 
 # --- what is due -------------------------------------------------------------------------------
@@ -119,16 +134,17 @@ async def test_taking_a_lane_tells_whose_it_is(outbox, database):
 async def test_a_move_that_is_told_is_due_with_all_that_its_delivery_needs(outbox, database):
     message = await outbox.message(URL)
     async with database.begin() as connection:
-        messages.judge(connection, message, 1, Verdict.FAILED, "no_route")
-        (move,) = await settle(connection, [message], actor="test", at=NOW)
+        messages.set_verdict(connection, message, 1, Verdict.FAILED, "no_route")
+        (transition,) = await refresh_status(connection, [message], actor="test", at=NOW)
     lane = await outbox.lane(URL)
-    assert move.callback_lane_id == lane
+    assert transition.callback_lane_id == lane
     (callback,) = await all_due_in(database, lane)
-    assert (callback.url, callback.tries) == (URL, 0)
-    assert callback.event.message_id == message
-    assert callback.event.to == NUMBER
-    assert callback.event.status is FAILED
-    assert callback.event.occurred_at == NOW
+    assert (callback.target, callback.tries) == (URL, 0)
+    event = callback.event
+    assert (event.kind, event.subject_id, event.status) == ("message.status", message, FAILED)
+    assert event.occurred_at == NOW
+    async with database.begin() as connection:
+        assert await messages.numbers(connection, [message]) == {message: NUMBER}
 
 
 async def test_callbacks_of_a_message_are_due_together_in_the_order_of_its_moves(outbox, database):
@@ -237,11 +253,23 @@ async def test_a_lane_knows_nothing_of_others(outbox, database):
     assert await next_in(database, other) is None
 
 
-async def test_an_erased_number_is_told_as_none(outbox, database):
-    await outbox.tell(await outbox.message(URL), SENT)
+async def test_an_event_is_not_behind_those_of_its_message_in_another_lane(outbox, database):
+    message = await outbox.message(URL, listener="escalation/7")
+    await outbox.tell(message, SENT)
+    async with database.begin() as connection:
+        messages.set_verdict(connection, message, 1, Verdict.FAILED, "no_route")
+        await refresh_status(connection, [message], actor="test", at=NOW)
+        listeners = await callbacks.listener_lane(connection, ACCOUNT)
+    (report,) = await all_due_in(database, listeners)
+    assert (report.event.kind, report.target) == ("message.report", "escalation/7")
+    assert len(await all_due_in(database, await outbox.lane(URL))) == 2
+
+
+async def test_the_number_of_a_message_is_not_found_once_it_is_erased(outbox, database):
+    message = await outbox.message(URL)
     await outbox.erase_number()
-    (callback,) = await all_due_in(database, await outbox.lane(URL))
-    assert callback.event.to is None
+    async with database.begin() as connection:
+        assert await messages.numbers(connection, [message]) == {}
 
 
 # --- what came of tries ------------------------------------------------------------------------
@@ -262,9 +290,9 @@ async def test_what_came_of_a_try_is_stored(outbox, database):
     )
     done, waiting = await outbox.callback(first), await outbox.callback(second)
     assert (done["state"], done["tries"], done["last_status"]) == ("delivered", 1, 204)
-    assert (done["answered_at"], done["last_error"]) == (NOW, None)
+    assert (done["responded_at"], done["last_error"]) == (NOW, None)
     assert (waiting["state"], waiting["tries"], waiting["next_at"]) == ("pending", 1, LATER)
-    assert (waiting["answered_at"], waiting["last_status"]) == (None, None)
+    assert (waiting["responded_at"], waiting["last_status"]) == (None, None)
     assert waiting["last_error"] == "unreachable"
 
 
@@ -367,7 +395,7 @@ async def test_a_callback_that_ended_begins_its_schedule_anew(outbox, database, 
     await record(database, tried(callback, state))
     lane = await outbox.lane(URL)
     replayed = await replay(database, callback)
-    assert (replayed["lane_id"], replayed["state"]) == (lane, "pending")
+    assert (replayed.lane_id, replayed.state) == (lane, "pending")
     (again,) = await all_due_in(database, lane, LATER)
     assert (again.event.id, again.tries) == (callback, 0)
 

@@ -19,6 +19,7 @@ from domain.states import (
     fold_message,
 )
 from store.database import Database, sql
+from tests.rows import row_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,7 +34,9 @@ async def database(database_url):
 def add_message(connection, status="queued", verdict=None):
     message_id, recipient_id = uuid7(), uuid7()
     connection.send(
-        sql("INSERT INTO accounts VALUES ('default', now(), 'whsec_x') ON CONFLICT DO NOTHING")
+        sql(
+            "INSERT INTO accounts (id, name, callback_secret) VALUES ('default', 'default', 'whsec_x') ON CONFLICT DO NOTHING"
+        )
     )
     connection.send(
         sql(
@@ -46,7 +49,7 @@ def add_message(connection, status="queued", verdict=None):
         sql(
             "INSERT INTO messages (id, account_id, environment, mode, priority, status, verdict,"
             " sender, recipient_id, country, body, encoding, segments, accepted_at, validity,"
-            " valid_until, since, moved_at)"
+            " valid_until, since, transitioned_at)"
             " VALUES (:id, 'default', 'live', 'transactional', 'normal', :status, :verdict, 'T',"
             " :recipient, 'GB', 'x', 'gsm7', 1, :now, '1 day', :until, :now, :now)"
         ),
@@ -67,7 +70,7 @@ def add_attempt(connection, message_id, number, parts, status, *, expired=False,
     connection.send(
         sql(
             "INSERT INTO attempts (message_id, number, epoch, provider, status, expired,"
-            " part_method, reference, started_at, answer_by, settled_at, receipt_by)"
+            " part_method, reference, started_at, response_by, settled_at, receipt_by)"
             " VALUES (:m, :n, 1, 'p', :s, :e, 'udh8', 0, :now, :now, :now, :now)"
         ),
         {"m": message_id, "n": number, "s": status, "e": expired, "now": NOW},
@@ -137,7 +140,8 @@ def test_python_and_sql_fold_every_history_alike(database_url, verdict, first, h
                         expired=expired,
                         inside=inside,
                     )
-                folded = await connection.row(
+                folded = await row_of(
+                    connection,
                     sql(
                         "SELECT (SELECT status FROM message_folds(ARRAY[:m])) AS message,"
                         " (SELECT array_agg(status ORDER BY number)"
@@ -185,7 +189,10 @@ async def test_events_can_neither_be_changed_nor_deleted(database):
             sql("INSERT INTO events (message_id, at, kind, actor) VALUES (:m, now(), 'x', 'x')"),
             {"m": message_id},
         )
-    for statement in ("UPDATE events SET actor = 'y'", "DELETE FROM events"):
+    changes = ("UPDATE {} SET actor = 'y'", "DELETE FROM {}", "TRUNCATE {}")
+    tables = ("events", "events_first", "events_of_many", "events_of_many_first")
+    refused = [change.format(table) for change in changes for table in tables]
+    for statement in (*refused, "UPDATE events_last SET actor = 'y'", "TRUNCATE events_last"):
         with pytest.raises(IntegrityError, match="append-only"):
             async with database.begin() as connection:
                 connection.send(sql(statement))

@@ -1,25 +1,39 @@
 """Receipts and answers that race each other, in transactions that overlap."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 
 import pytest
 from uuid_utils.compat import uuid7
 
+from domain.deadlines import receipt_by_after_enroute
+from domain.error_classes import RECEIPT_ERRORS
 from domain.receipts import ReceiptState
-from store import attempts, receipts
+from store import attempts
 from store.attempts import AttemptChange, PartRecord
 from store.database import Database, sql
-from store.receipts import EarlyReceipt, Matched, StoredReceipt
+from store.receipts import reads
+from store.receipts.apply import Effects
+from store.receipts.ingest import StoredReceipt, ingest
+from store.receipts.match import Matched, match
+from store.receipts.with_response import EarlyReceipt, record_delivered
 from store.transitions import lock
+from tests.rows import rows_of
 from tests.store.test_folds import NOW, add_attempt, add_message, database
 
 __all__ = ["database"]
 
 pytestmark = pytest.mark.stack
 
-HOW = {"at": NOW, "errors": {}, "recheck": timedelta(minutes=1)}
+EFFECTS = Effects(
+    errors={state: error.value for state, error in RECEIPT_ERRORS.items()},
+    recheck=timedelta(minutes=1),
+    receipt_by=lambda _provider, _mode, _policy, receipt_by, at, valid_until: (
+        receipt_by_after_enroute(receipt_by, at, timedelta(minutes=30), valid_until)
+    ),
+)
+HOW = {"at": NOW, "effects": EFFECTS}
 
 
 def receipt(its_id, *, state=ReceiptState.DELIVERED):
@@ -42,7 +56,7 @@ async def submitted(database: Database, count: int, *, inside: bool = True):
 
 async def record(connection, messages, its_id):
     lock(connection, sorted(messages))
-    await attempts.record_and_settle(
+    await attempts.record_and_refresh(
         connection,
         [
             AttemptChange(m, 1, [PartRecord(1, "accepted", its_id(n), None, "")], code="")
@@ -51,12 +65,13 @@ async def record(connection, messages, its_id):
         actor="test",
         at=NOW,
         check_by=None,
-        doubt_until=NOW,
+        unknown_until=NOW,
     )
 
 
 async def hash_of(database: Database, message):
-    (found,) = await database.rows(
+    (found,) = await rows_of(
+        database,
         sql(
             "SELECT r.number_hash FROM recipients r JOIN messages m ON m.recipient_id = r.id"
             " WHERE m.id = :message"
@@ -67,7 +82,7 @@ async def hash_of(database: Database, message):
 
 
 async def statuses(database: Database):
-    rows = await database.rows(sql("SELECT status, count(*) FROM messages GROUP BY status"))
+    rows = await rows_of(database, sql("SELECT status, count(*) FROM messages GROUP BY status"))
     return {row["status"]: row["count"] for row in rows}
 
 
@@ -78,24 +93,24 @@ async def test_a_receipt_and_an_answer_that_miss_each_other_meet_once_at_the_sec
 ):
     messages = await submitted(database, count, inside=inside)
     ids = [f"id {n}" for n in range(count)]
-    async with database.begin() as answering:
-        await record(answering, messages, ids.__getitem__)
+    async with database.begin() as responding:
+        await record(responding, messages, ids.__getitem__)
         async with database.begin() as receiving:
-            first = await receipts.ingest(receiving, "p", [receipt(i) for i in ids], **HOW)
+            first = await ingest(receiving, ["p"], [receipt(i) for i in ids], **HOW)
         assert first.met == ()
         assert sorted(first.alone) == sorted(ids)
     assert await statuses(database) == {"sent": count}
 
-    async def look_again():
+    async def rematch():
         async with database.begin() as connection:
-            return await receipts.match(connection, "p", ids, **HOW)
+            return await match(connection, ["p"], ids, **HOW)
 
-    both = await asyncio.gather(look_again(), look_again())
+    both = await asyncio.gather(rematch(), rematch())
     assert sum(len(each.met) for each in both) == count
     assert await statuses(database) == {"delivered": count}
-    told = await database.rows(sql("SELECT kind FROM events WHERE kind = 'receipt'"))
+    told = await rows_of(database, sql("SELECT kind FROM events WHERE kind = 'receipt'"))
     assert len(told) == count
-    assigned = await database.rows(sql("SELECT 1 FROM receipts WHERE message_id IS NOT NULL"))
+    assigned = await rows_of(database, sql("SELECT 1 FROM receipts WHERE message_id IS NOT NULL"))
     assert len(assigned) == count
 
 
@@ -106,11 +121,11 @@ async def test_a_receipt_whose_part_is_known_is_written_with_it(database, inside
         await record(connection, messages, "id {}".format)
     async with database.begin() as connection:
         batch = [receipt(f"id {n}") for n in range(30)]
-        found = await receipts.ingest(connection, "p", [*batch, batch[0]], **HOW)
+        found = await ingest(connection, ["p"], [*batch, batch[0]], **HOW)
     assert len(found.met) == 30
     assert found.alone == ()
-    rows = await database.rows(
-        sql("SELECT message_id, attempt, part, copies FROM receipts ORDER BY id")
+    rows = await rows_of(
+        database, sql("SELECT message_id, attempt, part, copies FROM receipts ORDER BY id")
     )
     assert {row["message_id"] for row in rows} == set(messages)
     assert [row["copies"] for row in rows] == [2] + [1] * 29
@@ -123,44 +138,44 @@ async def test_a_copy_that_comes_later_is_counted_and_moves_nothing(database):
     found = []
     for _ in range(2):
         async with database.begin() as connection:
-            found.append(await receipts.ingest(connection, "p", [receipt("id 0")], **HOW))
+            found.append(await ingest(connection, ["p"], [receipt("id 0")], **HOW))
     assert [len(each.met) for each in found] == [1, 0]
     assert found[1].alone == ()
-    told = await database.rows(sql("SELECT 1 FROM events WHERE kind = 'receipt'"))
+    told = await rows_of(database, sql("SELECT 1 FROM events WHERE kind = 'receipt'"))
     assert len(told) == 1
 
 
 async def test_a_receipt_that_meets_nobody_says_so(database):
     async with database.begin() as connection:
-        found = await receipts.ingest(connection, "p", [receipt("nobody's")], **HOW)
+        found = await ingest(connection, ["p"], [receipt("nobody's")], **HOW)
     assert found.alone == ("nobody's",)
 
 
 @pytest.mark.parametrize("inside", [True, False])
 async def test_a_receipt_that_is_quicker_than_its_answer_is_not_an_older_messages(database, inside):
     async with database.begin() as connection:
-        doubtful = add_message(connection, status="unknown")
-        add_attempt(connection, doubtful, 1, ["unknown"], "unknown", inside=inside)
+        unknown = add_message(connection, status="unknown")
+        add_attempt(connection, unknown, 1, ["unknown"], "unknown", inside=inside)
         recent = add_message(connection, status="sending")
         add_attempt(connection, recent, 1, ["submitting"], "submitting", inside=inside)
         same = sql(
             "UPDATE messages SET recipient_id ="
-            " (SELECT recipient_id FROM messages WHERE id = :doubtful) WHERE id = :recent"
+            " (SELECT recipient_id FROM messages WHERE id = :unknown) WHERE id = :recent"
         )
-        connection.send(same, {"doubtful": doubtful, "recent": recent})
+        connection.send(same, {"unknown": unknown, "recent": recent})
     quick = replace(receipt("id 0"), sender="T", number_hash=await hash_of(database, recent))
     async with database.begin() as connection:
-        found = await receipts.ingest(connection, "p", [quick], **HOW)
+        found = await ingest(connection, ["p"], [quick], **HOW)
     assert found.alone == ("id 0",)
     async with database.begin() as connection:
         await record(connection, [recent], "id {}".format)
     async with database.begin() as connection:
-        await receipts.match(connection, "p", ["id 0"], **HOW)
+        await match(connection, ["p"], ["id 0"], **HOW)
     assert await statuses(database) == {"unknown": 1, "delivered": 1}
     later = replace(quick, provider_message_id="lost")
     async with database.begin() as connection:
-        found = await receipts.ingest(connection, "p", [later], **HOW)
-    assert len(found.met) == 1, "nothing is in flight any more: only the doubtful one can be it"
+        found = await ingest(connection, ["p"], [later], **HOW)
+    assert len(found.met) == 1, "nothing is in flight any more: only the unknown one can be it"
     assert await statuses(database) == {"delivered": 2}
 
 
@@ -172,18 +187,18 @@ async def test_a_receipt_that_knows_its_part_by_reference_may_wait_for_the_answe
 
     async def receive():
         async with database.begin() as connection:
-            return await receipts.ingest(connection, "p", [by_reference], **HOW)
+            return await ingest(connection, ["p"], [by_reference], **HOW)
 
-    async with database.begin() as answering:
-        await record(answering, [message], "id {}".format)
+    async with database.begin() as responding:
+        await record(responding, [message], "id {}".format)
         receiving = asyncio.create_task(receive())
         await asyncio.sleep(0.5)
-        assert not receiving.done(), "the answer has the message's row"
+        assert not receiving.done(), "the response has the message's row"
     assert len((await receiving).met) == 1
     assert await statuses(database) == {"delivered": 1}
 
 
-# --- an answer and its receipt in one change ---------------------------------------------------
+# --- a response and its receipt in one change ---------------------------------------------------
 
 
 async def in_a_bulk(database: Database, messages, *, final_only=False):
@@ -201,9 +216,7 @@ async def in_a_bulk(database: Database, messages, *, final_only=False):
             },
         )
         connection.send(
-            sql(
-                "INSERT INTO callback_lanes (id, account_id, origin) VALUES (:lane, 'default', :o)"
-            ),
+            sql("INSERT INTO endpoints (id, account_id, origin) VALUES (:lane, 'default', :o)"),
             {"lane": lane, "o": f"https://{lane.hex}.example.com"},
         )
         connection.send(
@@ -229,10 +242,19 @@ EARLY = EarlyReceipt("000", NOW + timedelta(seconds=1))
 async def record_together(database, changes, kept):
     async with database.begin() as connection:
         lock(connection, sorted(change.message_id for change in changes))
-        return await receipts.record_delivered(connection, changes, kept, actor="test", at=NOW)
+        return await record_delivered(connection, ["p"], changes, kept, actor="test", at=NOW)
 
 
-NOBODYS = {"id", "seq", "message_id", "message_ids", "bulk_id", "lane_id", "recipient_id"}
+NOBODYS = {
+    "id",
+    "seq",
+    "message_id",
+    "subject_id",
+    "message_ids",
+    "bulk_id",
+    "lane_id",
+    "recipient_id",
+}
 NOBODYS |= {"provider_message_id", "callback_lane_id", "position"}
 NOBODYS |= {"receipt_within", "receipt_done_at"}
 
@@ -241,7 +263,7 @@ TABLES = {
     "messages": "id = ANY(:ids) ORDER BY id",
     "attempts": "message_id = ANY(:ids) ORDER BY message_id",
     "events_of_many": "message_ids <@ :ids ORDER BY seq",
-    "callback_events": "message_id = ANY(:ids) ORDER BY message_id, position",
+    "outbox": "subject_id = ANY(:ids) ORDER BY subject_id, position",
     "events": "message_id = ANY(:ids) ORDER BY seq",
 }
 
@@ -250,10 +272,12 @@ async def written(database: Database, messages):
     """All that is written of messages, but for names: in the order in which it was written."""
     found = {}
     for table, where in TABLES.items():
-        rows = await database.rows(sql(f"SELECT * FROM {table} WHERE {where}"), {"ids": messages})
+        rows = await rows_of(
+            database, sql(f"SELECT * FROM {table} WHERE {where}"), {"ids": messages}
+        )
         found[table] = [{k: v for k, v in row.items() if k not in NOBODYS} for row in rows]
     found["receipts"] = [
-        {k: v for k, v in row.items() if k not in NOBODYS}
+        {k: v for k, v in asdict(row).items() if k not in NOBODYS}
         for message in messages
         for row in await receipts_of(database, message)
     ]
@@ -262,7 +286,7 @@ async def written(database: Database, messages):
 
 async def receipts_of(database: Database, message):
     async with database.begin() as connection:
-        return await receipts.of_message(connection, message)
+        return await reads.of_message(connection, message)
 
 
 @pytest.mark.parametrize("final_only", [False, True])
@@ -274,33 +298,33 @@ async def test_an_answer_and_its_receipt_together_leave_what_they_leave_one_by_o
     await in_a_bulk(database, apart, final_only=final_only)
     async with database.begin() as connection:
         lock(connection, sorted(apart))
-        await attempts.record_and_settle(
+        await attempts.record_and_refresh(
             connection,
             accepted_as(apart, "apart {}".format),
             actor="test",
             at=NOW,
             check_by=None,
-            doubt_until=NOW,
+            unknown_until=NOW,
         )
     async with database.begin() as connection:
         batch = [receipt(f"apart {n}") for n in range(count)]
-        await receipts.ingest(connection, "p", batch, **HOW)
+        await ingest(connection, ["p"], batch, **HOW)
 
     together = await submitted(database, count, inside=True)
     await in_a_bulk(database, together, final_only=final_only)
-    moves = await record_together(
+    transitions = await record_together(
         database,
         accepted_as(together, "together {}".format),
         {f"together {n}": EARLY for n in range(count)},
     )
-    assert [(m.previous.value, m.status.value, m.messages) for m in moves] == [
+    assert [(m.previous.value, m.status.value, m.messages) for m in transitions] == [
         ("sending", "sent", count),
         ("sent", "delivered", count),
     ]
     one, other = await written(database, apart), await written(database, together)
     assert one == other
     assert len(one["receipts"]) == count, "each has its receipt"
-    told = [row["status"] for row in other["callback_events"]]
+    told = [row["status"] for row in other["outbox"]]
     assert told == ["delivered"] * count if final_only else ["sent", "delivered"] * count
 
 
@@ -320,14 +344,14 @@ async def test_what_is_not_as_it_usually_is_is_left_as_it_was(database, unusual)
         connection.send(sql(unusual), {"one": messages[1]})
     before = await written(database, [messages[1]])
     kept = {f"id {n}": EARLY for n in range(3)}
-    moves = await record_together(database, accepted_as(messages, "id {}".format), kept)
-    assert {i for move in moves for i in move.ids} == {messages[0], messages[2]}
+    transitions = await record_together(database, accepted_as(messages, "id {}".format), kept)
+    assert {i for transition in transitions for i in transition.ids} == {messages[0], messages[2]}
     assert await written(database, [messages[1]]) == before
     have = [len(await receipts_of(database, message)) for message in messages]
     assert have == [1, 0, 1]
 
 
-@pytest.mark.parametrize("when", ["before its answer", "afterwards"])
+@pytest.mark.parametrize("when", ["before its response", "afterwards"])
 async def test_a_copy_of_a_receipt_that_was_written_with_its_answer_is_counted_and_no_more(
     database, when
 ):
@@ -338,9 +362,9 @@ async def test_a_copy_of_a_receipt_that_was_written_with_its_answer_is_counted_a
     async def come():
         for copy in copies:
             async with database.begin() as connection:
-                await receipts.ingest(connection, "p", [copy], **HOW)
+                await ingest(connection, ["p"], [copy], **HOW)
 
-    if when == "before its answer":
+    if when == "before its response":
         await come()
     changes = accepted_as([message], "id {}".format)
     await record_together(database, changes, {"id 0": EarlyReceipt("000", NOW, done_at=NOW)})
@@ -348,11 +372,12 @@ async def test_a_copy_of_a_receipt_that_was_written_with_its_answer_is_counted_a
         await come()
     before = await written(database, [message])
     async with database.begin() as connection:
-        assert await receipts.match(connection, "p", ["id 0"], **HOW) == Matched(
-            alone=() if when == "before its answer" else ("id 0",)
+        assert await match(connection, ["p"], ["id 0"], **HOW) == Matched(
+            alone=() if when == "before its response" else ("id 0",),
+            copies=(ReceiptState.DELIVERED,) * 2 if when == "before its response" else (),
         )
     (came,) = await receipts_of(database, message)
-    assert (came["copies"], came["received_at"], came["done_at"]) == (3, NOW, NOW)
+    assert (came.copies, came.received_at, came.done_at) == (3, NOW, NOW)
     after = await written(database, [message])
     assert [row["kind"] for row in after["events_of_many"]].count("receipt") == 1
     del before["receipts"], after["receipts"]
@@ -360,8 +385,8 @@ async def test_a_copy_of_a_receipt_that_was_written_with_its_answer_is_counted_a
     assert await statuses(database) == {"delivered": 1}
 
 
-async def test_of_two_messages_that_got_one_id_one_is_delivered_by_one_receipt(database):
+async def test_of_two_messages_that_got_one_id_none_is_written_with_one_receipt(database):
     messages = await submitted(database, 2, inside=True)
     await in_a_bulk(database, messages)
     await record_together(database, accepted_as(messages, lambda _: "same"), {"same": EARLY})
-    assert await statuses(database) == {"delivered": 1, "sending": 1}
+    assert await statuses(database) == {"sending": 2}

@@ -91,8 +91,8 @@ async def test_an_unheard_of_method_is_other(client, logged):
 
 
 async def test_a_failure_is_told_with_its_place_and_without_its_text(client, logged):
-    answer = await client.get(f"/api/v1/sms/{NUMBER}/broken")
-    assert answer.status_code == 500
+    response = await client.get(f"/api/v1/sms/{NUMBER}/broken")
+    assert response.status_code == 500
     assert counted("/api/v1/sms/{number}/broken", 500) >= 1
     failed = next(r for r in logged.records if r["event"] == "request_failed")
     assert failed["exception"][0]["type"] == "builtins.ValueError"
@@ -111,8 +111,8 @@ async def test_the_callers_trace_goes_on(client, logged):
     trace = "0af7651916cd43dd8448eb211c80319c"
     headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
     with recorded_spans("api") as spans:
-        answer = await client.get(f"/api/v1/sms/{NUMBER}", headers=headers)
-    assert trace in answer.text
+        response = await client.get(f"/api/v1/sms/{NUMBER}", headers=headers)
+    assert trace in response.text
     (request,) = spans.get_finished_spans()
     assert request.name == "http request"
     assert request.attributes == {
@@ -136,6 +136,47 @@ async def test_a_client_that_left_before_the_answer_is_told_apart(logged):
     before = counted("unmatched", 499)
     await HttpTelemetry(left)({"type": "http", "method": "GET", "headers": []}, None, None)
     assert counted("unmatched", 499) == before + 1
+
+
+@pytest.mark.parametrize("began", [False, True])
+async def test_what_fails_since_the_client_left_is_no_fault(logged, began):
+    async def failing(scope, receive, send):
+        if began:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        await receive()
+        raise ValueError
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    before = counted("unmatched", 499)
+    await HttpTelemetry(failing)({"type": "http", "method": "GET", "headers": []}, receive, send)
+    assert counted("unmatched", 499) == before + 1
+    assert "request_failed" not in {record["event"] for record in logged.records}
+
+
+async def test_what_fails_after_a_complete_answer_is_a_fault(logged):
+    async def failing(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        await receive()
+        raise ValueError("cannot finish")
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    before = counted("unmatched", 500)
+    with pytest.raises(ValueError, match="cannot finish"):
+        await HttpTelemetry(failing)(
+            {"type": "http", "method": "GET", "headers": []}, receive, send
+        )
+    assert counted("unmatched", 500) == before + 1
 
 
 async def test_other_protocols_pass_through(logged):

@@ -10,9 +10,9 @@ from telemetry.logs import is_event
 from telemetry.redaction import ALLOWED
 
 ROOT = Path(__file__).parents[2]
-ROOMS = (
+PACKAGES = (
     "activities", "api", "connectors", "domain", "local", "providers", "services", "settings",
-    "simulator", "smpp", "store", "telemetry", "workflows",
+    "simulator", "smpp", "store", "telemetry", "workers", "workflows",
 )  # fmt: skip
 METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 OWN_ARGUMENTS = {
@@ -26,8 +26,8 @@ OWN_ARGUMENTS = {
 DEFINERS = {"telemetry/http.py", "telemetry/tracing.py", "telemetry/logs.py"}
 FILES = sorted(
     path.relative_to(ROOT)
-    for room in (*ROOMS, "worker.py")
-    for path in ([ROOT / room] if room.endswith(".py") else (ROOT / room).rglob("*.py"))
+    for package in (*PACKAGES, "worker.py")
+    for path in ([ROOT / package] if package.endswith(".py") else (ROOT / package).rglob("*.py"))
     if path.exists()
 )
 

@@ -4,9 +4,10 @@ import urllib.request
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from domain.errors import ErrorClass
+from domain.error_classes import ErrorClass
 from domain.modes import Mode
 from domain.outcomes import OutcomeKind
 from domain.receipts import ReceiptState
@@ -24,8 +25,12 @@ def fresh_codes(monkeypatch):
 
 def test_each_move_of_a_message_is_counted():
     labels = {"from": "sending", "to": "sent", "mode": "alert", "provider": "m1", "reason": "none"}
-    metrics.message_moved(MessageStatus.SENDING, MessageStatus.SENT, mode=Mode.ALERT, provider="m1")
-    metrics.message_moved(MessageStatus.SENDING, MessageStatus.SENT, mode=Mode.ALERT, provider="m1")
+    metrics.message_transitioned(
+        MessageStatus.SENDING, MessageStatus.SENT, mode=Mode.ALERT, provider="m1"
+    )
+    metrics.message_transitioned(
+        MessageStatus.SENDING, MessageStatus.SENT, mode=Mode.ALERT, provider="m1"
+    )
     assert metric_value("smsgateway_message_transitions_total", labels) == 2
 
 
@@ -39,7 +44,7 @@ def test_acceptance_is_a_move_from_none():
         "reason": "none",
     }
     before = metric_value(name, labels)
-    metrics.message_moved(None, MessageStatus.QUEUED, mode=Mode.TWO_WAY)
+    metrics.message_transitioned(None, MessageStatus.QUEUED, mode=Mode.TWO_WAY)
     assert metric_value(name, labels) == before + 1
 
 
@@ -76,12 +81,22 @@ def test_gauges_tell_the_present_and_forget_a_provider_that_is_gone():
     metrics.binds_counted("m5", {"up": 1, "down": 1})
     metrics.binds_counted("m5", {"up": 2, "down": 0})
     metrics.window_watched("m5", lambda: 17)
-    metrics.shares_measured("m5", 3)
+    metrics.rate_watched("m5", lambda: 0.5)
+    metrics.chunks_measured("m5", 3)
+    metrics.pollers_counted("m5", {"providers": True, "chunks": False})
+    polls = {"provider": "m5", "role": "providers"}
+    assert metric_value("smsgateway_provider_pollers", polls) == 1
     up = {"provider": "m5", "state": "up"}
     assert metric_value("smsgateway_binds", up) == 2
+    assert metric_value("smsgateway_rate_ratio", {"provider": "m5"}) == 0.5
     metrics.provider_gone("m5")
     assert metrics.REGISTRY.get_sample_value("smsgateway_binds", up) is None
-    for gauge in ("smsgateway_window_in_use", "smsgateway_claimed_messages"):
+    assert metrics.REGISTRY.get_sample_value("smsgateway_provider_pollers", polls) is None
+    for gauge in (
+        "smsgateway_window_in_use",
+        "smsgateway_rate_ratio",
+        "smsgateway_claimed_messages",
+    ):
         assert metrics.REGISTRY.get_sample_value(gauge, {"provider": "m5"}) is None
 
 
@@ -92,7 +107,9 @@ def test_a_number_becomes_no_label():
     metrics.receipts_came(provider=NUMBER, state=ReceiptState.DELIVERED, matched=True)
     metrics.callbacks_tried(outcome=NUMBER, events=1, seconds=0.1)
     metrics.message_reconciled(NUMBER)
-    metrics.request_answered(method=NUMBER, route=f"/sms/{NUMBER}", status=200, seconds=0.1)
+    metrics.loop_failed(NUMBER)
+    metrics.pollers_counted(NUMBER, {NUMBER: True})
+    metrics.request_completed(method=NUMBER, route=f"/sms/{NUMBER}", status=200, seconds=0.1)
     for family in metrics.REGISTRY.collect():
         for sample in family.samples:
             assert not any("7700900123" in value for value in sample.labels.values())
@@ -118,8 +135,8 @@ def test_a_carrier_that_invents_codes_does_not_fill_the_memory():
 def test_figures_are_served_until_closed():
     metrics.message_reconciled("runner_gone", 3)
     server = serve_metrics("127.0.0.1", 0)
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as answer:
-        families = {f.name for f in text_string_to_metric_families(answer.read().decode())}
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as response:
+        families = {f.name for f in text_string_to_metric_families(response.read().decode())}
     server.close()
     assert {"smsgateway_reconciled", "smsgateway_http_requests", "process_cpu_seconds"} <= families
     with pytest.raises(OSError, match="refused"):
@@ -138,8 +155,24 @@ def test_a_port_that_is_taken_is_an_error():
 async def test_figures_are_served_within_another_application():
     transport = httpx.ASGITransport(app=metrics_app())
     async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
-        answer = await client.get("/metrics")
-    assert "smsgateway_accepted_total" in answer.text
+        response = await client.get("/metrics")
+    assert "smsgateway_accepted_total" in response.text
+
+
+def test_the_share_of_a_rate_is_shown_by_provider_and_role_until_the_provider_is_removed():
+    metrics.rate_divided("carrier", role="chunks", rate=200.0, share=195.0, demand=310.0)
+    metrics.rate_divided("unlimited", role="all", rate=None, share=None, demand=7.0)
+    labels = {"provider": "carrier", "role": "chunks"}
+    assert metric_value("smsgateway_rate", {"provider": "carrier"}) == 200
+    assert metric_value("smsgateway_rate_share", labels) == 195
+    assert metric_value("smsgateway_rate_demand", labels) == 310
+    unlimited = {"provider": "unlimited", "role": "all"}
+    assert metric_value("smsgateway_rate_demand", unlimited) == 7
+    metrics.provider_gone("carrier")
+    metrics.provider_gone("unlimited")
+    shown = generate_latest(metrics.REGISTRY).decode()
+    assert 'provider="carrier"' not in shown
+    assert 'provider="unlimited"' not in shown
 
 
 def test_the_page_lists_every_metric_and_its_labels():

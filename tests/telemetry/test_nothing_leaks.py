@@ -27,10 +27,11 @@ from temporalio.client import Client
 from temporalio.runtime import Runtime
 
 from api.app import create_app
-from domain.callbacks import signed_headers
+from domain.callbacks.signatures import signed_headers
 from local.processes import free_port
+from services.keys import Scope
 from settings.settings import LogLevel
-from simulator.behaviour import Answer, Behaviour, ReceiptStep
+from simulator.behaviour import Behaviour, ReceiptStep, Response
 from telemetry.logs import configure_logging
 from telemetry.metrics import REGISTRY
 from telemetry.temporal import DATA_CONVERTER, use_temporal_runtime
@@ -326,13 +327,15 @@ class Evening:
         return await self.api.request(method, path, **what)
 
     async def send(self, to: str, body: str, **what: Any) -> str:
-        answer = await self.ask("POST", SEND, json={"to": to, "from": "ACME", "body": body} | what)
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["message_id"])
+        response = await self.ask(
+            "POST", SEND, json={"to": to, "from": "ACME", "body": body} | what
+        )
+        assert response.status_code == 202, response.text
+        return str(response.json()["message_id"])
 
     async def ends(self, message_id: str, status: str) -> None:
         """Wait until the message has this status."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while (row := await self.row(message_id))["status"] != status:
             if time.monotonic() > end:
                 told = (await self.ask("GET", f"/api/v1/sms/{message_id}/explain")).json()
@@ -349,7 +352,7 @@ class Evening:
         self.temporal.away = False
         await asyncio.sleep(2.1)  # as long as a failed connection is not tried again
         await self.gateway.execute("UPDATE messages SET check_by = now() - interval '1 s'")
-        primary.set_number(FRENCH, Behaviour(answer=Answer.REFUSE))
+        primary.set_number(FRENCH, Behaviour(response=Response.REFUSE))
         primary.set_number(OTHER_BRITISH, Behaviour(receipts=()))
         long = await self.send(AMERICAN, "🎺 The marmalade is in the dumbwaiter. " * 6)
         refused = await self.send(FRENCH, "Bassoon rehearsal")
@@ -373,23 +376,25 @@ class Evening:
         assert len(found.json()["items"]) == 2
 
     async def carriers_give_trouble(self) -> None:
-        """A refusal for good, silence, a cut, an answer from a phone, receipts of nobody."""
+        """A refusal for good, silence, a cut, a response from a phone, receipts of nobody."""
         primary = self.gateway.primary
-        primary.set_number(FRENCH, Behaviour(answer=Answer.REFUSE, status="ESME_RINVDSTADR"))
-        primary.set_number(AMERICAN, Behaviour(answer=Answer.SILENCE, receipts=()))
+        primary.set_number(FRENCH, Behaviour(response=Response.REFUSE, status="ESME_RINVDSTADR"))
+        primary.set_number(AMERICAN, Behaviour(response=Response.SILENCE, receipts=()))
         refused = await self.send(FRENCH, "Zucchini, madame?")
         unknown = await self.send(AMERICAN, "Hullabaloo!", mode="promotional")
         await self.ends(refused, "failed")
         await self.ends(unknown, "expired")
         primary.inject_mo(BRITISH.removeprefix("+"), "12345", "Which ottoman?")
-        primary.set_number(BRITISH, Behaviour(answer=Answer.RESET, times=1))
+        primary.set_number(BRITISH, Behaviour(response=Response.RESET, times=1))
         cut = await self.send(BRITISH, "A bassoon", mode="alert")
         await self.ends(cut, "delivered")
         primary.set_number(BRITISH, Behaviour(receipts=(ReceiptStep(after=600),)))
-        recalled = await self.send(BRITISH, "A bassoon?")
-        await self.ends(recalled, "sent")
-        assert (await self.ask("POST", f"/api/v1/sms/{recalled}/cancel")).status_code < 300
-        await self.ends(recalled, "canceled")
+        cancelled_at_provider = await self.send(BRITISH, "A bassoon?")
+        await self.ends(cancelled_at_provider, "sent")
+        assert (
+            await self.ask("POST", f"/api/v1/sms/{cancelled_at_provider}/cancel")
+        ).status_code < 300
+        await self.ends(cancelled_at_provider, "canceled")
         body = json.dumps({"message_id": "x1", "to": BRITISH, "status": "DELIVERED"}).encode()
         headers = signed_headers(RECEIPT_SECRET, "rcpt_1", datetime.now(UTC), body)
         receipt = {"content": body, "headers": {**headers, "content-type": "application/json"}}
@@ -400,16 +405,16 @@ class Evening:
         """Some of it is refused at once, some by the carrier, and the carrier is silent about some."""
         primary = self.gateway.primary
         primary.set_number(OTHER_BRITISH, None)
-        primary.set_number(FRENCH, Behaviour(answer=Answer.REFUSE, status="ESME_RINVDSTADR"))
-        primary.set_number(AMERICAN, Behaviour(answer=Answer.SILENCE, receipts=()))
+        primary.set_number(FRENCH, Behaviour(response=Response.REFUSE, status="ESME_RINVDSTADR"))
+        primary.set_number(AMERICAN, Behaviour(response=Response.SILENCE, receipts=()))
         recipients = [
             {"to": number, "variables": {"name": name}, "metadata": trouble}
             for number, name in zip([*NUMBERS, BRITISH[:9]], WORDS, strict=False)
         ]
-        answer = await self.ask("POST", BATCHES, **_batch(*recipients, mode="promotional"))
-        assert answer.status_code == 202, answer.text
-        batch = f"{BATCHES}/{answer.json()['batch_id']}"
-        end = time.monotonic() + 45
+        response = await self.ask("POST", BATCHES, **_batch(*recipients, mode="promotional"))
+        assert response.status_code == 202, response.text
+        batch = f"{BATCHES}/{response.json()['batch_id']}"
+        end = time.monotonic() + 120
         while (view := (await self.ask("GET", batch)).json())["open"]:
             assert time.monotonic() < end, view
             await asyncio.sleep(0.1)
@@ -424,8 +429,8 @@ class Evening:
         for statement in TROUBLES:
             await self.gateway.execute(statement)
         troubled = {"metadata": {"trouble": "INSERT", "note": "gooseberry"}}
-        answer = await self.ask("POST", SEND, **_send(body="Flibbertigibbet", **troubled))
-        assert answer.status_code >= 500
+        response = await self.ask("POST", SEND, **_send(body="Flibbertigibbet", **troubled))
+        assert response.status_code >= 500
         for trouble in ("UPDATE", "attempt"):
             message = await self.send(BRITISH, "Flibbertigibbet", metadata={"trouble": trouble})
             await self.ends(message, "delivered")
@@ -436,37 +441,44 @@ class Evening:
     async def customers_give_trouble(self) -> None:
         """Bad requests, and a server that fails, redirects and talks nonsense."""
         for method, path, what in BAD_REQUESTS:
-            answer = await self.ask(method, path, **what)
-            assert answer.status_code not in {202, *range(500, 600)}, (method, path, what)
+            response = await self.ask(method, path, **what)
+            assert response.status_code not in {202, *range(500, 600)}, (method, path, what)
         keyed = {"headers": {"Idempotency-Key": f"zucchini-{BRITISH}"}}
         for body, status in (("Ottoman", 202), ("Ottoman", 202), ("Gooseberry", 422)):
-            answer = await self.ask("POST", SEND, **_send(body=body), **keyed)
-            assert answer.status_code == status
+            response = await self.ask("POST", SEND, **_send(body=body), **keyed)
+            assert response.status_code == status
         path = f"/hooks/wilhelmina?to={BRITISH[1:]}"
         told = f"Who is {BRITISH}? Marmalade!".encode()
         elsewhere = {"Location": f"http://127.0.0.1:1/gooseberry/{BRITISH}"}
-        self.customer.will_answer(
+        self.customer.will_respond(
             Reply(500, body=told), Reply(302, headers=elsewhere), Reply(raw=told), path=path
         )
         message = await self.send(BRITISH, "Ottoman?", callback_url=self.customer.url(path))
         nobody = f"http://127.0.0.1:1/periwinkle/{BRITISH}"
         await self.send(BRITISH, "Ottoman!", callback_url=nobody)
         await self.ends(message, "delivered")
-        async with asyncio.timeout(30):
-            while await self.gateway.fetch("SELECT FROM callback_events WHERE state = 'pending'"):
+        async with asyncio.timeout(60):
+            while await self.gateway.fetch("SELECT FROM outbox WHERE state = 'pending'"):
                 await asyncio.sleep(0.1)
         assert (await self.ask("GET", "/api/v1/callbacks")).status_code == 200
 
 
 @asynccontextmanager
-async def an_evening(database_url: str, client: Client, folder: Path) -> AsyncIterator[Evening]:
+async def an_evening(
+    database_url: str, client: Client, folder: Path, environment: pytest.MonkeyPatch
+) -> AsyncIterator[Evening]:
     temporal = TemporalAway(client)
     secret = folder / "secret"
     secret.write_text(RECEIPT_SECRET)
+    environment.setenv("SMSGATEWAY_ALLOWED_SECRET_FOLDERS", str(folder))
     async with (
         CallbackReceiver() as customer,
         running_gateway(
-            database_url, client, connect=temporal.connect, with_worker=False
+            database_url,
+            client,
+            connect=temporal.connect,
+            with_worker=False,
+            secret_folders=(str(folder),),
         ) as gateway,
     ):
         configuration = CONFIGURATION.format(
@@ -475,7 +487,9 @@ async def an_evening(database_url: str, client: Client, folder: Path) -> AsyncIt
         await gateway.services.configurations.apply(configuration, applied_by="test")
         await gateway.start_worker()
         await gateway.providers_up("primary", "backup")
-        key = await gateway.services.keys.bootstrap("default", name="wilhelmina")
+        key = await gateway.services.keys.create_root(
+            "default", name="wilhelmina", scopes=[Scope.ADMIN]
+        )
         assert key.secret
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(create_app(gateway.services), raise_app_exceptions=False),
@@ -498,10 +512,10 @@ async def client(temporal_server, temporal_namespace, temporal_runtime) -> Clien
 
 
 async def test_no_number_and_no_text_leaves_the_database(
-    database_url, client, temporal_runtime, tmp_path, log, capfd
+    database_url, client, temporal_runtime, tmp_path, log, capfd, monkeypatch
 ):
     with recorded_spans() as spans:
-        async with an_evening(database_url, client, tmp_path) as evening:
+        async with an_evening(database_url, client, tmp_path, monkeypatch) as evening:
             await evening.all_goes_well()
             await evening.carriers_give_trouble()
             await evening.a_batch_goes_out()
@@ -524,11 +538,11 @@ async def test_no_number_and_no_text_leaves_the_database(
     assert events >= {
         "message_accepted",
         "batch_accepted",
-        "message_moved",
+        "message_transitioned",
         "http_request",
         "bind_down",
         "inbound_not_taken",
-        "receipts_not_stored",
+        "receipt_refused",
         "temporal_away",
     }
     assert "smsgateway_message_transitions_total" in left.metrics
@@ -569,9 +583,11 @@ async def _histories(client: Client) -> AsyncIterator[str]:
             yield text
 
 
-async def test_one_trace_leads_from_the_request_to_the_receipt(database_url, client, tmp_path):
+async def test_one_trace_leads_from_the_request_to_the_receipt(
+    database_url, client, tmp_path, monkeypatch
+):
     with recorded_spans() as spans:
-        async with an_evening(database_url, client, tmp_path) as evening:
+        async with an_evening(database_url, client, tmp_path, monkeypatch) as evening:
             evening.temporal.away = False
             message = await evening.send(BRITISH, "Ottoman")
             await evening.ends(message, "delivered")

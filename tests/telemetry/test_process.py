@@ -78,7 +78,7 @@ def ran(name: str, *arguments: str, **variables: str) -> subprocess.CompletedPro
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -114,7 +114,7 @@ def test_a_process_with_a_temporal_client_does_not_abort():
 def test_a_wrong_environment_is_explained_before_anything_starts():
     process = ran("succeed", "settings", DATABASE_URL="mysql://hunter2@db")
     assert process.returncode == 2
-    assert "- DATABASE_URL: it is written like postgresql://" in process.stderr
+    assert "- DATABASE_URL: it must be written like postgresql://" in process.stderr
     assert "- SMSGATEWAY_RECIPIENT_HASH_KEY (or" in process.stderr
     assert "hunter2" not in process.stderr
     assert process.stdout == ""
@@ -134,7 +134,7 @@ async def started(name: str) -> asyncio.subprocess.Process:
 async def test_a_signal_lets_the_process_finish_what_it_began(number):
     process = await started("until_stopped")
     process.send_signal(number)
-    _, stderr = await asyncio.wait_for(process.communicate(), 10)
+    _, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 5
     assert "process_stopping" in events(stderr.decode())
 
@@ -145,7 +145,7 @@ async def test_a_second_signal_cancels_it_and_it_still_puts_things_away():
     assert process.stderr
     assert b"process_stopping" in await process.stderr.readline()
     process.send_signal(signal.SIGTERM)
-    stdout, stderr = await asyncio.wait_for(process.communicate(), 10)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 130
     assert stdout == b"put away\n"
     assert events(stderr.decode()) == ["process_interrupted", "process_ended"]
@@ -157,7 +157,7 @@ def test_a_reader_that_left_of_the_log_changes_no_exit_code():
     try:
         process = subprocess.run(
             [sys.executable, "-c", PROGRAM, "say_three"],
-            env=environment(), stdout=writer, stderr=writer, timeout=30, check=False,
+            env=environment(), stdout=writer, stderr=writer, timeout=120, check=False,
         )  # fmt: skip
     finally:
         os.close(writer)

@@ -23,22 +23,22 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-import services.routes
+from domain import deadlines
 from domain.modes import Mode
 from domain.receipts import ReceiptState
-from services.asked import Accepted
 from services.batches import BatchCommand, Recipient
-from simulator.behaviour import Answer, Behaviour, ReceiptStep
+from services.submission import Accepted
+from simulator.behaviour import Behaviour, ReceiptStep, Response
 from store import providers
 from telemetry.temporal import DATA_CONVERTER
-from tests.fakes.callback_receiver import CallbackReceiver
+from tests.fakes.callback_receiver import CallbackReceiver, Reply
 from tests.gateway import CONFIGURATION, Gateway, running_gateway, uuid_of
 from tests.workflows.test_days import QuietSweeps
-from workflows import upkeep
+from workflows import reconciler
 from workflows.callbacks import callback_workflow_id
 from workflows.ports.bulk import bulk_workflow_id
 from workflows.ports.send import send_workflow_id
-from workflows.upkeep import UPKEEP, SweepResult, UpkeepWorkflow
+from workflows.reconciler import RECONCILER, ReconcilerWorkflow, SweepResult
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -119,8 +119,8 @@ async def keep_send(gateway: Gateway, message: Accepted, situation: str, status:
 
 # --- a message's way ---------------------------------------------------------------------------
 
-REFUSED = Behaviour(answer=Answer.REFUSE, status="ESME_RSUBMITFAIL")
-SILENT = Behaviour(answer=Answer.SILENCE, receipts=())
+REFUSED = Behaviour(response=Response.REFUSE, status="ESME_RSUBMITFAIL")
+SILENT = Behaviour(response=Response.SILENCE, receipts=())
 
 # By situation: how the primary behaves, what is sent, and how it ends.
 SITUATIONS: dict[str, tuple[Behaviour, dict[str, Any], str]] = {
@@ -144,7 +144,7 @@ SITUATIONS: dict[str, tuple[Behaviour, dict[str, Any], str]] = {
     ),
     "refused_then_delivered_by_the_next": (REFUSED, {}, "delivered"),
     "refused_for_good": (
-        Behaviour(answer=Answer.REFUSE, status="ESME_RINVDSTADR"),
+        Behaviour(response=Response.REFUSE, status="ESME_RINVDSTADR"),
         {},
         "failed",
     ),
@@ -159,17 +159,17 @@ SITUATIONS: dict[str, tuple[Behaviour, dict[str, Any], str]] = {
         "failed",
     ),
     "throttled_then_delivered": (
-        Behaviour(answer=Answer.REFUSE, status="ESME_RTHROTTLED", times=1),
+        Behaviour(response=Response.REFUSE, status="ESME_RTHROTTLED", times=1),
         {},
         "delivered",
     ),
     "a_part_sent_again": (
-        Behaviour(answer=Answer.REFUSE, status="ESME_RTHROTTLED", part=2, times=1),
+        Behaviour(response=Response.REFUSE, status="ESME_RTHROTTLED", part=2, times=1),
         {"body": LONG},
         "delivered",
     ),
     "unknown_then_delivered": (
-        Behaviour(answer=Answer.SILENCE, taken=True, receipts=(ReceiptStep(after=2),)),
+        Behaviour(response=Response.SILENCE, taken=True, receipts=(ReceiptStep(after=2),)),
         {},
         "delivered",
     ),
@@ -184,7 +184,7 @@ async def test_send(gateway: Gateway, situation: str):
     await keep_send(gateway, await send(gateway, **what), situation, status)
 
 
-async def test_send_in_doubt_to_its_end(open_gateway):
+async def test_send_unknown_to_its_end(open_gateway):
     gateway = await open_gateway(receipt_deadline="2s")
     gateway.primary.set_default(SILENT)
     waits, never = await send(gateway), await send(gateway, mode=Mode.PROMOTIONAL)
@@ -192,15 +192,17 @@ async def test_send_in_doubt_to_its_end(open_gateway):
     await keep_send(gateway, never, "unknown_then_expired", "expired")
 
 
-async def test_send_recalled_for_the_next_route(open_gateway):
+async def test_send_cancelled_at_provider_for_the_next_route(open_gateway):
     gateway = await open_gateway(receipt_deadline="2s")
     gateway.primary.set_default(Behaviour(receipts=()))
     message = await send(gateway, mode=Mode.ALERT)
-    await keep_send(gateway, message, "recalled_then_delivered_by_the_next", "delivered")
+    await keep_send(
+        gateway, message, "cancelled_at_provider_then_delivered_by_the_next", "delivered"
+    )
 
 
 async def test_send_expired(gateway: Gateway, monkeypatch):
-    monkeypatch.setattr(services.routes, "AFTER_VALIDITY", timedelta())
+    monkeypatch.setattr(deadlines, "AFTER_VALIDITY", timedelta())
     gateway.primary.set_default(Behaviour(receipts=()))
     message = await send(gateway, validity=timedelta(seconds=5))
     await keep_send(gateway, message, "expired_without_a_receipt", "expired")
@@ -218,6 +220,7 @@ async def test_send_in_an_outage(open_gateway):
     await gateway.services.dead_letters.replay(
         gateway.caller, message_ids=[message.message_id], provider=None, limit=1
     )
+    await gateway.services.dead_letters.drained()
     await keep_send(gateway, message, "replayed_then_delivered", "delivered")
 
 
@@ -233,12 +236,12 @@ async def test_send_scheduled_and_cancelled(gateway: Gateway):
     await keep_send(gateway, message, "scheduled_then_cancelled", "canceled")
 
 
-async def test_send_recalled_for_a_cancel(gateway: Gateway):
+async def test_send_cancelled_at_provider_for_a_cancel(gateway: Gateway):
     gateway.primary.set_default(Behaviour(receipts=(ReceiptStep(after=600),)))
     message = await send(gateway)
     await gateway.until(message, "sent")
     await gateway.services.messages.cancel(gateway.caller, message.message_id)
-    await keep_send(gateway, message, "recalled_for_a_cancel", "canceled")
+    await keep_send(gateway, message, "cancelled_at_provider_for_a_cancel", "canceled")
 
 
 async def test_send_taken_over(gateway: Gateway):
@@ -248,7 +251,7 @@ async def test_send_taken_over(gateway: Gateway):
     await gateway.execute(
         "UPDATE messages SET epoch = epoch + 1 WHERE id = :id", id=uuid_of(message)
     )
-    gateway.services.announcements.nudge(send_workflow_id(message.message_id), "sent")
+    gateway.services.publisher.signal_runner(send_workflow_id(message.message_id), "sent")
     await keep_send(gateway, message, "taken_over_by_another_runner", "sent")
 
 
@@ -256,9 +259,12 @@ async def test_send_to_a_worker_that_is_gone(gateway: Gateway):
     await gateway.primary.outage()
     await gateway.providers_up("backup")
     async with gateway.services.database.begin() as connection:
-        providers.tell(connection, providers.Beat("primary", "ghost", ["providers"], 1, 1, "up"))
+        providers.record_heartbeat(
+            connection,
+            providers.Heartbeat("primary", "ghost", ["providers"], 1, 1, "up", ["providers"]),
+        )
     await gateway.execute(
-        "UPDATE provider_workers SET beat_at = now() - interval '6 s' WHERE worker = 'ghost'"
+        "UPDATE provider_workers SET heartbeat_at = now() - interval '6 s' WHERE worker = 'ghost'"
     )
     message = await send(gateway, mode=Mode.ALERT)
     await keep_send(gateway, message, "no_worker_then_delivered_by_the_next", "delivered")
@@ -318,7 +324,7 @@ async def send_batch(gateway: Gateway, count: int, **what: Any) -> str:
         **what,
     )
     accepted = await gateway.services.batches.accept(gateway.caller, command)
-    return f"bat_{accepted.view.batch['id'].hex}"
+    return f"bat_{accepted.view.batch.id.hex}"
 
 
 async def keep_bulk(gateway: Gateway, batch: str, situation: str) -> None:
@@ -376,15 +382,26 @@ async def test_callbacks(gateway: Gateway):
 async def test_callbacks_that_are_retried(open_gateway):
     gateway = await open_gateway(more='[callbacks]\nretry_delays = ["1s", "1s", "1s"]')
     async with CallbackReceiver() as customer:
-        customer.will_answer(500, 500)
+        customer.will_respond(500, 500)
         gateway.primary.set_default(Behaviour(receipts=()))
         await send(gateway, callback_url=customer.url())
         await customer.received(3)
         await keep_lane(gateway, "retried_then_delivered")
 
 
+async def test_callbacks_whose_receiver_hangs(open_gateway, monkeypatch):
+    monkeypatch.setattr("services.callbacks.slice._HANGS_FROM_SECONDS", 0.5)
+    gateway = await open_gateway(more='[callbacks]\ntimeout = "1s"\nretry_delays = ["1s", "1s"]')
+    async with CallbackReceiver() as customer:
+        customer.will_respond(Reply(delay=60), Reply(delay=60))
+        gateway.primary.set_default(Behaviour(receipts=()))
+        await send(gateway, callback_url=customer.url())
+        await customer.received(3, within=60)
+        await keep_lane(gateway, "drained_apart_while_its_receiver_hangs")
+
+
 async def keep_lane(gateway: Gateway, situation: str) -> None:
-    (lane,) = await gateway.fetch("SELECT id FROM callback_lanes")
+    (lane,) = await gateway.fetch("SELECT id FROM endpoints")
     await keep(gateway.client, callback_workflow_id(str(lane["id"])), f"callbacks/{situation}")
 
 
@@ -403,32 +420,34 @@ class BusySweeps(QuietSweeps):
 @pytest.mark.parametrize(
     ("sweeps", "situation"), [(QuietSweeps(), "quiet"), (BusySweeps(), "busy")]
 )
-async def test_upkeep(client: Client, monkeypatch, sweeps: QuietSweeps, situation: str):
+async def test_reconciler(client: Client, monkeypatch, sweeps: QuietSweeps, situation: str):
     async with reconciling(client, sweeps):
-        await client.start_workflow(UpkeepWorkflow.run, id="upkeep", task_queue=UPKEEP)
+        await client.start_workflow(ReconcilerWorkflow.run, id="reconciler", task_queue=RECONCILER)
         while sweeps.rounds < 4:
             await asyncio.sleep(0.1)
         await asyncio.sleep(0.5)
-        await keep(client, "upkeep", f"upkeep/{situation}", ends=False)
+        await keep(client, "reconciler", f"reconciler/{situation}", ends=False)
 
 
-async def test_upkeep_begun_anew(client: Client, monkeypatch):
+async def test_reconciler_begun_anew(client: Client, monkeypatch):
     sweeps = QuietSweeps()
     with monkeypatch.context() as patched:
-        patched.setattr(upkeep, "_ROUNDS", 1)
+        patched.setattr(reconciler, "_ROUNDS", 1)
         async with reconciling(client, sweeps, workflow_runner=UnsandboxedWorkflowRunner()):
-            await client.start_workflow(UpkeepWorkflow.run, id="upkeep", task_queue=UPKEEP)
+            await client.start_workflow(
+                ReconcilerWorkflow.run, id="reconciler", task_queue=RECONCILER
+            )
             while sweeps.rounds < 2:
                 await asyncio.sleep(0.1)
             await asyncio.sleep(0.5)
-            await keep(client, "upkeep", "upkeep/begun_anew", ends=False)
+            await keep(client, "reconciler", "reconciler/begun_anew", ends=False)
 
 
 def reconciling(client: Client, sweeps: QuietSweeps, **what: Any) -> Worker:
     return Worker(
         client,
-        task_queue=UPKEEP,
-        workflows=[UpkeepWorkflow],
-        activities=[sweeps.doubt_everything, sweeps.sweep],
+        task_queue=RECONCILER,
+        workflows=[ReconcilerWorkflow],
+        activities=[sweeps.mark_everything_due, sweeps.sweep],
         **what,
     )

@@ -19,14 +19,14 @@ from tests.histories import texts_of
 from tests.workflows.record_histories import BODY, HISTORIES, NUMBER, SECRETS
 from workflows.bulk import BulkSendWorkflow
 from workflows.callbacks import CallbackWorkflow
+from workflows.reconciler import ReconcilerWorkflow
 from workflows.send import SendWorkflow
-from workflows.upkeep import UpkeepWorkflow
 
 WORKFLOWS = {
     "send": SendWorkflow,
     "bulk": BulkSendWorkflow,
     "callbacks": CallbackWorkflow,
-    "upkeep": UpkeepWorkflow,
+    "reconciler": ReconcilerWorkflow,
 }
 RECORDED = sorted(HISTORIES.glob("*/*.json"))
 each_recorded = pytest.mark.parametrize(
@@ -103,14 +103,14 @@ MUTATIONS = {
         "waits without a deadline": ("timeout=pause", "timeout=None"),
         "does not wait": ("await self._until_news_or(until, seen)", "pass"),
         "does not end with the news of its end": ("if news.final:", "if not news.final:"),
-        "recalls by a submit": ("ProviderActivities.recall,", "ProviderActivities.submit,"),
+        "cancels by a submit": ("ProviderActivities.cancel_at_provider,", "ProviderActivities.submit,"),
     },
     "bulk": {
         "plans by a task of the server instead of by itself": (
             "execute_local_activity_method(",
             "execute_activity_method(",
         ),
-        "sends no share": ("if share.provider not in self._shares and not is_long:", "if False:"),
+        "sends no chunk": ("if chunk.provider not in self._sending and not is_long:", "if False:"),
         "does not wait": ("await self._until_something_happens(plan, seen)", "pass"),
         "ends while messages are open": ("if plan.open == 0 and", "if"),
         "does not hear of people's decisions": (
@@ -126,13 +126,13 @@ MUTATIONS = {
         "ends while callbacks are left": ("elif drained.next_at is not None:", "elif False:"),
         "does not leave a failing origin alone": ("if drained.failing:", "if False:"),
     },
-    "upkeep": {
+    "reconciler": {
         "rests before it sweeps": (
             "for _ in range(_ROUNDS):\n",
             "for _ in range(_ROUNDS):\n            await workflow.sleep(_EVERY)\n",
         ),
         "rests though there is more": ("if not found.more:", "if True:"),
-        "doubts again when it begins anew": ("if workflow.info().continued_run_id is None:", "if True:"),
+        "marks everything due again when it begins anew": ("if workflow.info().continued_run_id is None:", "if True:"),
         "does not doubt": ("if workflow.info().continued_run_id is None:", "if False:"),
     },
 }  # fmt: skip

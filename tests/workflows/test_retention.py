@@ -8,13 +8,14 @@ from services.retention import Retention
 from store import partitions
 from store.database import sql
 from tests.gateway import Gateway, gateway
+from tests.rows import rows_of
 from tests.workflows.test_bulk import LONG, Batch
 
 __all__ = ["gateway"]
 
 pytestmark = pytest.mark.stack
 
-OF_MESSAGES = ("messages", "attempts", "parts", "receipts", "events", "callback_events")
+OF_MESSAGES = ("messages", "attempts", "parts", "receipts", "events", "outbox")
 OF_BATCHES = ("bulks", "batches", "batch_refusals", "events_of_many")
 
 
@@ -49,8 +50,8 @@ async def test_what_is_over_and_older_than_it_is_kept_is_deleted_and_nothing_els
     assert await delete(days=91) == 21
     assert await gateway.status(scheduled) == "scheduled"
     left = {table: await rows(table) for table in (*OF_MESSAGES, *OF_BATCHES)}
-    pending = await gateway.fetch("SELECT FROM callback_events WHERE state = 'pending'")
-    assert left.pop("callback_events") == len(pending), "who was not told yet is still told"
+    pending = await gateway.fetch("SELECT FROM outbox WHERE state = 'pending'")
+    assert left.pop("outbox") == len(pending), "who was not told yet is still told"
     assert left.pop("messages") == 1, "the one that is scheduled"
     for table in partitions.TABLES:
         assert left.pop(table), "they go with their month"
@@ -92,7 +93,7 @@ async def test_events_go_with_their_month_when_none_of_its_messages_is_left(gate
     await turn(gateway, days=200)
     assert await events(gateway) == there, "one of their messages is not over"
     explained = await gateway.services.messages.explain(gateway.caller, scheduled.message_id)
-    assert [event["kind"] for event in explained.events] == ["accepted"]
+    assert [event.kind for event in explained.events] == ["accepted"]
 
     await gateway.services.messages.cancel(gateway.caller, scheduled.message_id)
     await turn(gateway, days=200)
@@ -101,7 +102,7 @@ async def test_events_go_with_their_month_when_none_of_its_messages_is_left(gate
 
 async def test_whoever_reads_events_for_long_is_waited_for_and_holds_nobody_up(gateway: Gateway):
     async with gateway.services.database.begin() as reader:
-        await reader.rows(sql("SELECT count(*) FROM events"))
+        await rows_of(reader, sql("SELECT count(*) FROM events"))
         await turn(gateway, days=200)
         single = await gateway.send()
         await gateway.until(single, "delivered")

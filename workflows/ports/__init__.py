@@ -1,1 +1,1 @@
-"""What each workflow is told and asks for."""
+"""The inputs, signals and activities of each workflow."""

@@ -1,4 +1,4 @@
-"""What `BulkSendWorkflow` is told, what it asks for, and where."""
+"""The input, signals and activities of `BulkSendWorkflow`, and their task queues."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ def is_bulk(owner: str) -> bool:
 
 
 MOST_OF_A_GROUP = 1000
-"""Messages of a share that does not wait behind larger ones."""
+"""Messages of a chunk that does not wait behind larger ones."""
 
 
-def share_queue(provider: str, messages: int) -> str:
-    """Task queue of the workers that hold binds to a provider, for shares of so many messages.
+def chunk_queue(provider: str, messages: int) -> str:
+    """Task queue of the workers that hold binds to a provider, for chunks of so many messages.
 
-    One of their own, since shares take long, and must not fill the places of single messages; and
+    One of their own, since chunks take long, and must not fill the places of single messages; and
     another for small ones, such as single messages that came too fast for a workflow each.
     """
-    return f"provider/{provider}/{'groups' if messages <= MOST_OF_A_GROUP else 'shares'}"
+    return f"provider/{provider}/{'groups' if messages <= MOST_OF_A_GROUP else 'chunks'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class PlanTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ProviderChunk:
     """What one provider should send of a bulk now.
 
     Attributes:
@@ -67,18 +67,18 @@ class Plan:
     """What is to be done about a bulk.
 
     Attributes:
-        shares: what can be sent now.
+        chunks: what can be sent now.
         open: how many of its messages are not final; with none the bulk is done.
         look_at: when something is due that nobody will tell of; None if nothing is known to be.
     """
 
-    shares: tuple[Share, ...]
+    chunks: tuple[ProviderChunk, ...]
     open: int
     look_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class SubmitShareTask:
+class SubmitChunkTask:
     """Send what is a provider's of a bulk."""
 
     bulk: BulkRef
@@ -86,8 +86,8 @@ class SubmitShareTask:
 
 
 @dataclass(frozen=True, slots=True)
-class ShareDone:
-    """What came of a share: how many messages were handed to the provider."""
+class ChunkDone:
+    """What came of a chunk: how many messages were handed to the provider."""
 
     submitted: int
 
@@ -106,5 +106,5 @@ class BulkProviderActivities(ABC):
 
     @activity.defn
     @abstractmethod
-    async def submit_share(self, task: SubmitShareTask) -> ShareDone:
+    async def submit_chunk(self, task: SubmitChunkTask) -> ChunkDone:
         """Claim, send and record until nothing of the bulk is left for this provider."""

@@ -1,4 +1,4 @@
-"""What `SendWorkflow` is told, what it asks for, and where: shared by all who talk to it.
+"""The input, signals and activities of `SendWorkflow`, and their task queues, for all that use it.
 
 A module of its own, because the workflow's module is executed anew in the sandbox of each run, and
 these values need not be.
@@ -13,13 +13,13 @@ from pydantic import Field
 from temporalio import activity
 from temporalio.common import RetryPolicy
 
-from domain.delivery import Decision, Recall, Submit
+from domain.delivery import CancelAtProvider, Decision, Submit
 
 SENDS = "sends"
 """Task queue of the workflows, and of the activities that only need the database."""
 
 
-UNTIL_THE_DATABASE_ANSWERS = RetryPolicy(
+UNTIL_THE_DATABASE_RESPONDS = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)
 )
 """How activities are repeated that read and decide, and send nothing."""
@@ -50,13 +50,13 @@ class Step:
     Attributes:
         decision: what to do.
         priority: 1 (first) to 4, among the tasks of one queue.
-        answer_within: how long a provider's answer takes at most, the wait for a turn included.
+        response_within: how long a provider's response takes at most, the wait for a turn included.
         queue_within: how long the task may wait for a worker before another route is looked for.
     """
 
     decision: Annotated[Decision, Field(discriminator="kind")]
     priority: int = 3
-    answer_within: timedelta = timedelta(seconds=15)
+    response_within: timedelta = timedelta(seconds=15)
     queue_within: timedelta = timedelta(seconds=30)
 
 
@@ -95,11 +95,11 @@ class SubmitTask:
 
 
 @dataclass(frozen=True, slots=True)
-class RecallTask:
+class CancelAtProviderTask:
     """Ask a provider to forget an attempt."""
 
     message: MessageRef
-    recall: Recall
+    cancel_at_provider: CancelAtProvider
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,5 +132,5 @@ class ProviderActivities(ABC):
 
     @activity.defn
     @abstractmethod
-    async def recall(self, task: RecallTask) -> Step:
+    async def cancel_at_provider(self, task: CancelAtProviderTask) -> Step:
         """Ask the provider to forget the attempt, record whether it did."""

@@ -28,6 +28,18 @@ def client(gateway) -> Iterator[Client]:
 
 
 @pytest.fixture
+def operator(gateway) -> Iterator[Client]:
+    with Client(gateway.url, gateway.operator_key, retries=IMPATIENT) as made:
+        yield made
+
+
+@pytest.fixture
+async def async_operator(gateway) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(gateway.url, gateway.operator_key, retries=IMPATIENT) as made:
+        yield made
+
+
+@pytest.fixture
 async def async_client(gateway) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(gateway.url, gateway.key, retries=IMPATIENT) as made:
         yield made

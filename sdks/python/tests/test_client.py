@@ -3,7 +3,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sdks.python.tests.fakes.gateway import Fault
+from sdks.python.tests.fakes.gateway import InjectedFault
 
 from smsgateway import (
     AsyncClient,
@@ -14,13 +14,18 @@ from smsgateway import (
     Environment,
     MessageStatus,
     Mode,
+    NotEnded,
+    NotFound,
     Priority,
     Recipient,
-    UnexpectedAnswer,
+    Unavailable,
+    UnexpectedResponse,
     ValidationFailed,
     __version__,
     calls,
 )
+from smsgateway.exchange import Pause
+from smsgateway.polling import poll
 
 TO = "+447700900123"
 DEAD = "+447700900199"
@@ -42,6 +47,82 @@ def test_a_sent_message_is_accepted_and_then_delivered(client):
     assert (message.sender, message.to) == ("Acme", TO)
 
 
+def test_a_message_is_waited_for_until_it_ends(client, gateway):
+    message_id = send(client).message_id
+    gateway.faults += [InjectedFault(503), InjectedFault(503)]
+    message = client.wait(message_id)
+    assert message.status is MessageStatus.DELIVERED
+    assert client.wait(message_id, timeout=0) == message
+
+
+def test_a_message_that_ended_without_a_receipt_is_not_waited_for(client):
+    message = client.wait(send(client, "+447700900196").message_id)
+    assert (message.status, message.has_ended) == (MessageStatus.SENT, True)
+
+
+def test_a_message_that_does_not_end_in_time_is_told_with_where_it_is(client):
+    message_id = send(client, "+447700900198").message_id
+    with pytest.raises(NotEnded, match=r"still sent\.") as not_ended:
+        client.wait(message_id, timeout=0.3)
+    assert (not_ended.value.message_id, not_ended.value.status) == (message_id, "sent")
+    assert isinstance(not_ended.value, TimeoutError)
+
+
+def test_waiting_for_a_message_that_is_not_there_ends_at_once(client):
+    with pytest.raises(NotFound):
+        client.wait("msg_none")
+
+
+def test_a_gateway_that_is_away_all_the_time_is_told_when_the_waiting_is_over(client, gateway):
+    gateway.faults += [InjectedFault(503)] * 50
+    with pytest.raises(Unavailable):
+        client.wait("msg_none", timeout=0.2)
+
+
+async def test_the_awaiting_client_waits_too(async_client):
+    message_id = (await send(async_client)).message_id
+    assert (await async_client.wait(message_id)).status is MessageStatus.DELIVERED
+    message_id = (await send(async_client, "+447700900198")).message_id
+    with pytest.raises(NotEnded):
+        await async_client.wait(message_id, timeout=0.2)
+
+
+def test_looks_are_further_and_further_apart_and_end_in_time(client):
+    message = client.message(send(client, "+447700900198").message_id)
+    clock = 0.0
+    polling = poll(30, lambda: clock)
+    pauses = []
+    next(polling)
+    while clock < 30:
+        step = polling.send(message)
+        assert isinstance(step, Pause)
+        pauses.append(step.seconds)
+        clock += step.seconds
+        polling.send(None)
+    with pytest.raises(NotEnded):
+        polling.send(message)
+    assert pauses[0] == 0.2
+    assert pauses[:-1] == sorted(pauses[:-1])
+    assert max(pauses) == 2
+    assert clock == pytest.approx(30)
+
+
+def test_a_preview_takes_what_a_send_takes_and_sends_nothing(client, gateway):
+    preview = client.preview(to=TO, sender="Acme", body="It\u2019s ready", mode=Mode.ALERT)
+    assert (preview.encoding, preview.segments, preview.body) == ("gsm7", 1, "It's ready")
+    assert preview.route == 0
+    assert [(each.provider, each.up) for each in preview.providers] == [
+        ("primary", True),
+        ("backup", False),
+    ]
+    assert not gateway.messages
+    assert "idempotency-key" not in gateway.exchanges[-1].headers
+    parameters = set(inspect.signature(calls.send).parameters) - {"idempotency_key"}
+    assert set(inspect.signature(calls.preview).parameters) == parameters
+    with pytest.raises(ValidationFailed):
+        client.preview(to="nobody", sender="Acme", body="Hello")
+
+
 def test_everything_that_a_send_can_say_reaches_the_gateway(client, gateway):
     at = datetime.now(UTC) + timedelta(hours=1)
     accepted = client.send(
@@ -52,8 +133,11 @@ def test_everything_that_a_send_can_say_reaches_the_gateway(client, gateway):
         priority=Priority.HIGH,
         callback_url="https://shop.example.com/sms",
         validity_period=600,
+        receipt_deadline=45,
+        missing_receipt="expire",
         scheduled_at=at,
         metadata={"order": "17"},
+        parameters={"dlt_entity_id": "1001"},
         smart_encoding=True,
         idempotency_key="order-17",
     )
@@ -67,8 +151,11 @@ def test_everything_that_a_send_can_say_reaches_the_gateway(client, gateway):
         "priority": "high",
         "callback_url": "https://shop.example.com/sms",
         "validity_period": 600,
+        "receipt_deadline": 45,
+        "missing_receipt": "expire",
         "scheduled_at": at,
         "metadata": {"order": "17"},
+        "parameters": {"dlt_entity_id": "1001"},
         "smart_encoding": True,
     }
     assert gateway.exchanges[-1].headers["idempotency-key"] == "order-17"
@@ -123,8 +210,8 @@ def test_a_page_tells_where_the_next_one_begins(client):
 
 def test_a_listing_that_never_ends_is_given_up(client, gateway):
     page = b'{"items": [], "next_cursor": "MA=="}'
-    gateway.faults += [Fault(200, {"content-type": "application/json"}, page)] * 2
-    with pytest.raises(UnexpectedAnswer, match="same page twice"):
+    gateway.faults += [InjectedFault(200, {"content-type": "application/json"}, page)] * 2
+    with pytest.raises(UnexpectedResponse, match="same page twice"):
         list(client.each_message())
 
 
@@ -199,6 +286,8 @@ def test_everything_that_a_batch_can_say_reaches_the_gateway(client, gateway):
         priority=Priority.LOW,
         callback_url="https://shop.example.com/sms",
         validity_period=600,
+        receipt_deadline=45,
+        missing_receipt="expire",
         scheduled_at=at,
         smart_encoding=False,
         idempotency_key="news-17",
@@ -215,6 +304,8 @@ def test_everything_that_a_batch_can_say_reaches_the_gateway(client, gateway):
         "priority": "low",
         "callback_url": "https://shop.example.com/sms",
         "validity_period": 600,
+        "receipt_deadline": 45,
+        "missing_receipt": "expire",
         "scheduled_at": at.isoformat(),
         "smart_encoding": False,
     }
@@ -304,6 +395,14 @@ def test_dead_letters_can_be_replayed_by_number_of_them(client, gateway):
 def test_providers_are_shown_with_their_figures(client):
     assert {p.name: p.state for p in client.providers()} == {"primary": "up", "backup": "down"}
     assert client.provider("primary").recent.accept_p50_ms == 4.2
+    assert client.provider("backup").unparsed_receipts == 700
+
+
+def test_receipts_are_parsed_again_from_where_the_call_before_ended(operator):
+    first = operator.reparse_receipts("backup")
+    assert (first.parsed, first.unparsed, first.next_after) == (498, 2, 500)
+    last = operator.reparse_receipts("backup", after=first.next_after)
+    assert (last.parsed, last.unparsed, last.next_after) == (199, 1, None)
 
 
 def test_a_key_works_from_its_making_to_its_revoking(client, gateway):
@@ -322,18 +421,47 @@ def test_a_key_works_from_its_making_to_its_revoking(client, gateway):
     assert client.keys()[-1].revoked_at is not None
 
 
-def test_a_configuration_is_checked_applied_and_read(client):
+def test_a_configuration_is_checked_applied_and_read(operator):
     good = "[providers.backup]\ntype = 'smpp'\n"
-    wrong = client.check_configuration("[providers.backup]\ntype = 'pigeon'\n")
+    wrong = operator.check_configuration("[providers.backup]\ntype = 'pigeon'\n")
     assert not wrong.ok
     assert (wrong.mistakes[0].line, wrong.mistakes[0].path) == (2, "providers.backup.type")
-    assert client.check_configuration(good).ok
-    assert client.apply_configuration(good).changed
-    assert not client.apply_configuration(good).changed
-    assert client.configuration().content == good
+    assert operator.check_configuration(good).ok
+    assert operator.apply_configuration(good).changed
+    assert not operator.apply_configuration(good).changed
+    assert operator.configuration().content == good
     with pytest.raises(ValidationFailed) as refused:
-        client.apply_configuration("[")
+        operator.apply_configuration("[")
     assert refused.value.errors[0].line == 1
+
+
+def test_an_account_is_created_given_a_key_suspended_and_resumed(operator, gateway):
+    made = operator.create_account("Acme Logistics")
+    assert operator.accounts()[-1] == operator.account(made.id) == made
+    key = operator.create_account_key(made.id, name="admin", environment="live", scopes=["admin"])
+    assert (key.account_id, key.parent_id) == (made.id, None)
+    assert key.key not in repr(key)
+    assert operator.suspend_account(made.id).suspended_at is not None
+    assert operator.resume_account(made.id).suspended_at is None
+    with pytest.raises(Conflict):
+        operator.create_account("Acme Logistics")
+
+
+async def test_accounts_are_managed_by_awaiting_too(async_operator):
+    made = await async_operator.create_account("Acme Logistics")
+    assert (await async_operator.suspend_account(made.id)).suspended_at is not None
+    assert (await async_operator.resume_account(made.id)).suspended_at is None
+    assert made in await async_operator.accounts()
+    assert await async_operator.account(made.id) == made
+
+
+def test_an_operators_key_is_made_listed_and_revoked(operator):
+    made = operator.create_operator_key(name="ci", scopes=["config:manage"])
+    assert made.key.startswith("sg_operator_")
+    assert made.key not in repr(made)
+    assert [key.name for key in operator.operator_keys()] == ["operator", "ci"]
+    operator.revoke_operator_key(made.id)
+    assert operator.operator_keys()[-1].revoked_at is not None
 
 
 def test_callbacks_are_listed_and_told_again(client, gateway):
@@ -375,7 +503,7 @@ def test_what_a_newer_gateway_says_is_kept(client, gateway):
     message_id = send(client).message_id
     shown = gateway.messages[message_id].shown()
     newer = {**shown, "status": "teleporting", "price": "0.04"}
-    gateway.faults.append(json_fault(newer))
+    gateway.faults.append(json_error(newer))
     message = client.message(message_id)
     assert message.status == "teleporting"
     assert not message.has_ended
@@ -383,8 +511,8 @@ def test_what_a_newer_gateway_says_is_kept(client, gateway):
     assert message.model_dump(by_alias=True)["from"] == "Acme"
 
 
-def json_fault(content):
-    return Fault(200, {"content-type": "application/json"}, json.dumps(content).encode())
+def json_error(content):
+    return InjectedFault(200, {"content-type": "application/json"}, json.dumps(content).encode())
 
 
 @pytest.mark.parametrize(
@@ -400,7 +528,7 @@ def json_fault(content):
 def test_a_message_has_ended_when_nothing_more_will_happen(client, gateway, status, reason, ended):
     message_id = send(client).message_id
     shown = gateway.messages[message_id].shown()
-    gateway.faults.append(json_fault({**shown, "status": status, "reason": reason}))
+    gateway.faults.append(json_error({**shown, "status": status, "reason": reason}))
     assert client.message(message_id).has_ended is ended
 
 
@@ -435,6 +563,22 @@ def test_an_address_may_have_a_path_and_a_slash():
         assert "key" not in repr(client)
 
 
+@pytest.mark.parametrize("end", ["", "/", "//", "/api/v1", "/api/v1/", "/api/v1// "])
+@pytest.mark.parametrize("prefix", ["", "/sms"])
+def test_an_address_may_be_given_with_the_version_of_the_api(prefix, end):
+    with Client(f"https://example.com{prefix}{end}", "key") as client:
+        assert client.api == f"https://example.com{prefix}"
+
+
+@pytest.mark.parametrize("end", ["/api/v1", "/api/v1/"])
+async def test_both_clients_reach_the_gateway_by_an_address_with_the_version(gateway, end):
+    with Client(gateway.url + end, gateway.key) as client:
+        message_id = send(client).message_id
+        assert client.readiness().ready
+    async with AsyncClient(gateway.url + end, gateway.key) as async_client:
+        assert (await async_client.message(message_id)).message_id == message_id
+
+
 @pytest.mark.parametrize("key", ["", "a b", "a\n", "schl\u00fcssel"])
 def test_a_key_that_cannot_be_one_is_refused_without_repeating_it(key):
     with pytest.raises(ValueError, match="visible ASCII") as refused:
@@ -465,7 +609,7 @@ def test_both_clients_offer_the_same_calls_with_the_same_arguments():
         }
 
     assert offered(Client) == offered(AsyncClient)
-    assert len(offered(Client)) == 33
+    assert len(offered(Client)) == 47
 
 
 def test_help_shows_arguments_and_answer(client):

@@ -1,5 +1,5 @@
 import pytest
-from sdks.python.tests.fakes.gateway import Fault
+from sdks.python.tests.fakes.gateway import InjectedFault
 
 from smsgateway import (
     AuthenticationError,
@@ -9,10 +9,9 @@ from smsgateway import (
     NotFound,
     PermissionDenied,
     ProblemError,
-    RateLimited,
     Retries,
     Unavailable,
-    UnexpectedAnswer,
+    UnexpectedResponse,
     ValidationFailed,
 )
 
@@ -73,15 +72,17 @@ def test_an_idempotency_key_used_with_another_body_is_refused(client):
         client.send(to=TO, sender="Acme", body="Two", idempotency_key="k")
 
 
-def test_too_many_requests_say_when_to_come_back(client, gateway):
-    gateway.faults.append(Fault(429, {"retry-after": "90"}))
-    with pytest.raises(RateLimited) as refused:
+def test_a_proxy_that_limits_requests_says_when_to_come_back(client, gateway):
+    gateway.faults.append(InjectedFault(429, {"retry-after": "90"}))
+    with pytest.raises(Unavailable) as refused:
         client.messages()
     assert refused.value.retry_after == 90
 
 
 def test_a_proxy_that_cannot_reach_the_gateway_is_unavailable(gateway):
-    gateway.faults.append(Fault(502, {"content-type": "text/html"}, b"<h1>Bad gateway</h1>"))
+    gateway.faults.append(
+        InjectedFault(502, {"content-type": "text/html"}, b"<h1>Bad gateway</h1>")
+    )
     with (
         Client(gateway.url, gateway.key, retries=Retries(tries=1)) as client,
         pytest.raises(Unavailable, match="before the gateway") as refused,
@@ -93,14 +94,14 @@ def test_a_proxy_that_cannot_reach_the_gateway_is_unavailable(gateway):
 
 def test_a_broken_problem_document_is_still_a_problem(client, gateway):
     problem = {"content-type": "application/problem+json"}
-    gateway.faults.append(Fault(403, problem, b'{"detail": 7}'))
+    gateway.faults.append(InjectedFault(403, problem, b'{"detail": 7}'))
     with pytest.raises(PermissionDenied):
         client.messages()
 
 
 def test_members_of_a_problem_that_are_not_known_are_kept(client, gateway):
     content = b'{"title": "No", "status": 400, "detail": "No.", "limit": 3}'
-    gateway.faults.append(Fault(422, {"content-type": "application/problem+json"}, content))
+    gateway.faults.append(InjectedFault(422, {"content-type": "application/problem+json"}, content))
     with pytest.raises(ValidationFailed) as refused:
         client.messages()
     assert refused.value.problem.model_dump()["limit"] == 3
@@ -108,15 +109,15 @@ def test_members_of_a_problem_that_are_not_known_are_kept(client, gateway):
 
 
 def test_a_status_that_has_no_class_of_its_own_is_a_problem(client, gateway):
-    gateway.faults.append(Fault(599))
+    gateway.faults.append(InjectedFault(599))
     with pytest.raises(ProblemError, match="Unknown status") as refused:
         client.messages()
     assert type(refused.value) is ProblemError
 
 
 def test_a_redirect_is_not_followed(client, gateway):
-    gateway.faults.append(Fault(307, {"location": "http://elsewhere.example.com/"}))
-    with pytest.raises(UnexpectedAnswer, match="address of the API itself"):
+    gateway.faults.append(InjectedFault(307, {"location": "http://elsewhere.example.com/"}))
+    with pytest.raises(UnexpectedResponse, match="address of the API itself"):
         client.messages()
 
 
@@ -124,12 +125,12 @@ def test_a_redirect_is_not_followed(client, gateway):
     "body", [b"<html>Hello</html>", b"{}", b"[]", b'{"items": [{"to": "+44"}]}']
 )
 def test_an_answer_of_something_else_says_so_and_repeats_nothing_of_it(client, gateway, body):
-    gateway.faults.append(Fault(200, {}, body))
-    with pytest.raises(UnexpectedAnswer, match="not what the gateway's API promises") as refused:
+    gateway.faults.append(InjectedFault(200, {}, body))
+    with pytest.raises(UnexpectedResponse, match="not what the gateway's API promises") as refused:
         client.messages()
     assert "+44" not in str(refused.value)
     assert refused.value.__cause__ is None
 
 
 def test_every_error_is_a_gateway_error():
-    assert all(issubclass(kind, GatewayError) for kind in (ProblemError, UnexpectedAnswer))
+    assert all(issubclass(kind, GatewayError) for kind in (ProblemError, UnexpectedResponse))

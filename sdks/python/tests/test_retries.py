@@ -8,19 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sdks.python.tests.conftest import IMPATIENT
-from sdks.python.tests.fakes.gateway import Fault
+from sdks.python.tests.fakes.gateway import InjectedFault
 
 from smsgateway import (
     AsyncClient,
     Client,
     ConnectionFailed,
-    RateLimited,
     Recipient,
     Retries,
     Unavailable,
     calls,
 )
-from smsgateway.calls import Answer
+from smsgateway.calls import Response
 from smsgateway.errors import GatewayError
 from smsgateway.exchange import Lost, NeverSent, Pause, converse
 
@@ -56,12 +55,12 @@ def carried_through(call, outcomes, retries=Retries()):  # noqa: B008  # frozen
 
 
 def answered(status, **headers):
-    return Answer(status, {name.replace("_", "-"): v for name, v in headers.items()}, b"")
+    return Response(status, {name.replace("_", "-"): v for name, v in headers.items()}, b"")
 
 
 def test_a_lost_answer_to_a_send_with_a_key_leads_to_one_message(relay, gateway):
     with Client(relay.url, gateway.key, retries=IMPATIENT) as client:
-        relay.lose_answers(2)
+        relay.lose_responses(2)
         accepted = send(client)
     assert accepted.replayed
     assert list(gateway.messages) == [accepted.message_id]
@@ -70,7 +69,7 @@ def test_a_lost_answer_to_a_send_with_a_key_leads_to_one_message(relay, gateway)
 
 def test_a_lost_answer_to_a_batch_with_a_key_leads_to_one_batch(relay, gateway):
     with Client(relay.url, gateway.key, retries=IMPATIENT) as client:
-        relay.lose_answers(1)
+        relay.lose_responses(1)
         accepted = client.send_batch(sender="Acme", body="Hello", recipients=[Recipient(TO)])
     assert accepted.replayed
     assert list(gateway.batches) == [accepted.batch_id]
@@ -78,7 +77,7 @@ def test_a_lost_answer_to_a_batch_with_a_key_leads_to_one_batch(relay, gateway):
 
 def test_a_lost_answer_to_a_send_without_a_key_is_told_as_doubt(relay, gateway):
     with Client(relay.url, gateway.key, retries=IMPATIENT) as client:
-        relay.lose_answers(1)
+        relay.lose_responses(1)
         with pytest.raises(ConnectionFailed, match="may have been carried out") as failed:
             send(client, idempotency_key=None)
     assert failed.value.perhaps_carried_out
@@ -102,7 +101,7 @@ def test_a_connection_that_was_closed_meanwhile_is_made_again(relay, gateway):
 
 async def test_the_awaiting_client_sends_again_too(relay, gateway):
     async with AsyncClient(relay.url, gateway.key, retries=IMPATIENT) as client:
-        relay.lose_answers(1)
+        relay.lose_responses(1)
         assert (await send(client)).replayed
     assert len(gateway.messages) == 1
 
@@ -124,7 +123,7 @@ def test_a_silent_gateway_is_given_up_after_the_timeout():
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with (
             Client(address, "key", timeout=0.1, retries=Retries(tries=1)) as client,
-            pytest.raises(ConnectionFailed, match="no answer came in time") as failed,
+            pytest.raises(ConnectionFailed, match="no response came in time") as failed,
         ):
             client.messages(to=TO)
     assert failed.value.perhaps_carried_out
@@ -144,13 +143,13 @@ def test_bytes_that_are_not_http_are_a_lost_answer():
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with (
             Client(address, "key", retries=Retries(tries=1)) as client,
-            pytest.raises(ConnectionFailed, match="closed before the answer"),
+            pytest.raises(ConnectionFailed, match="closed before the response"),
         ):
             client.messages()
 
 
 def test_a_passing_outage_goes_unnoticed_when_reading(client, gateway):
-    gateway.faults += [Fault(503), Fault(502), Fault(504)]
+    gateway.faults += [InjectedFault(503), InjectedFault(502), InjectedFault(504)]
     assert client.messages().items == ()
 
 
@@ -161,7 +160,7 @@ def test_a_send_that_is_still_in_flight_is_asked_for_again(client, gateway):
 
 
 def test_an_outage_that_lasts_is_told(client, gateway):
-    gateway.faults += [Fault(503, {"retry-after": "0"})] * 4
+    gateway.faults += [InjectedFault(503, {"retry-after": "0"})] * 4
     with pytest.raises(Unavailable) as refused:
         client.messages()
     assert refused.value.retry_after == 0
@@ -182,7 +181,7 @@ def test_retry_after_may_be_a_date():
 def test_a_gateway_that_asks_for_too_long_a_wait_is_not_waited_for():
     pauses, error = carried_through(READING, [answered(429, retry_after="31")])
     assert pauses == []
-    assert isinstance(error, RateLimited)
+    assert isinstance(error, Unavailable)
 
 
 def test_an_unreadable_retry_after_counts_as_none():

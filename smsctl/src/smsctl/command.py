@@ -3,7 +3,7 @@
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec
@@ -12,6 +12,7 @@ import typer
 from smsgateway import Client, GatewayError, Retries
 
 from smsctl import __version__, profiles
+from smsctl.columns import Column
 from smsctl.connection import Given, Target, find_target
 from smsctl.failures import ExitCode, Mistake, failure_of
 from smsctl.screen import OutputFormat, Screen
@@ -49,7 +50,8 @@ ApiOption = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="The address of the API, instead of SMSCTL_API or a profile.",
+        help="The address of the API, such as https://sms.example.com; instead of SMSCTL_API or a "
+        "profile.",
         rich_help_panel=_GENERAL,
     ),
 ]
@@ -57,7 +59,8 @@ KeyOption = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="The key, or env:NAME or file:PATH to take it from; instead of SMSCTL_KEY.",
+        help="The key, or env:NAME or file:PATH to take it from; instead of SMSCTL_KEY or, for "
+        "operators' commands, SMSCTL_OPERATOR_KEY.",
         rich_help_panel=_GENERAL,
     ),
 ]
@@ -94,9 +97,17 @@ _OPTIONS = {
 
 
 class Session:
-    """One run of a command: what it was told in general, the screen, and the gateway."""
+    """One run of a command: what it was told in general, the screen, and the gateway.
 
-    def __init__(self, general: General) -> None:
+    `columns` are the names of those that were chosen for its table; `operator` says whether the
+    command is one for operators, and takes their key.
+    """
+
+    def __init__(
+        self, general: General, columns: Sequence[str] = (), *, operator: bool = False
+    ) -> None:
+        self.columns = columns
+        self._operator = operator
         self.given = Given(general.profile, general.api, general.key)
         self.screen = Screen(general.output or OutputFormat.TABLE)
         self.target: Target | None = None
@@ -107,7 +118,7 @@ class Session:
         """The gateway, found and connected to on first use."""
         if self._client is None:
             self._warn_of_open_profiles()
-            self.target = find_target(self.given, os.environ, Path.cwd())
+            self.target = find_target(self.given, os.environ, Path.cwd(), operator=self._operator)
             try:
                 self._client = Client(
                     self.target.api,
@@ -136,12 +147,48 @@ class Session:
             self.screen.remark(f"Others can read {path}, which may hold keys: chmod 600 it.")
 
 
+def _columns_option(columns: Sequence[Column[Any]]) -> Any:
+    """The option that chooses among the columns of a table."""
+    names = [column.name for column in columns]
+
+    def chosen(text: str) -> tuple[str, ...]:
+        wanted = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+        unknown = [name for name in wanted if name not in names]
+        if unknown:
+            raise typer.BadParameter(
+                f"there is no column {unknown[0]!r}; there are: {', '.join(names)}."
+            )
+        return wanted
+
+    def offered(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+
+    return Annotated[
+        Any,
+        typer.Option(
+            "--columns",
+            parser=chosen,
+            metavar="NAME,…",
+            help=f"The columns, in this order, of: {', '.join(names)}.",
+            autocompletion=offered,
+            rich_help_panel=_GENERAL,
+        ),
+    ]
+
+
 def command(
-    app: typer.Typer, name: str
+    app: typer.Typer,
+    name: str,
+    *,
+    columns: Sequence[Column[Any]] = (),
+    operator: bool = False,
 ) -> Callable[[Callable[Concatenate[Session, P], None]], Callable[..., None]]:
     """Makes a function the command `name`: gives it its session, and tells how it failed.
 
-    The general options are added to those that the function's own parameters declare.
+    The general options are added to those that the function's own parameters declare, and --columns
+    where its table has `columns`. A command for an `operator` takes the operator's key, if there is
+    one beside the other.
     """
 
     def register(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
@@ -149,12 +196,13 @@ def command(
         def run(ctx: typer.Context, **values: Any) -> None:
             own = General(**{option: values.pop(option) for option in _OPTIONS})
             before = ctx.obj if isinstance(ctx.obj, General) else General()
-            session = Session(own.over(before))
+            columns_chosen = values.pop("columns", None) or ()
+            session = Session(own.over(before), columns_chosen, operator=operator)
             try:
                 # Typer has made the values after the signature that `function` declares.
                 function(session, **values)  # type: ignore[call-arg]
             except (GatewayError, Mistake) as error:
-                failure = failure_of(error, origin=session.origin)
+                failure = failure_of(error, origin=session.origin, options=_options_of(ctx))
                 session.screen.fail(failure)
                 raise typer.Exit(failure.exit_code) from None
             finally:
@@ -162,11 +210,12 @@ def command(
 
         declared = list(inspect.signature(function).parameters.values())[1:]
         context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        options = {**({"columns": _columns_option(columns)} if columns else {}), **_OPTIONS}
         general = [
             inspect.Parameter(
                 option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
             )
-            for option, annotation in _OPTIONS.items()
+            for option, annotation in options.items()
         ]
         parameters = [
             parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in declared
@@ -177,6 +226,15 @@ def command(
         return run
 
     return register
+
+
+def _options_of(ctx: typer.Context) -> dict[str, object]:
+    return {
+        name: ctx.params.get(parameter.name or "")
+        for parameter in ctx.command.params
+        for name in parameter.opts
+        if name[:2] == "--"
+    }
 
 
 def ended(code: ExitCode) -> typer.Exit:

@@ -24,11 +24,15 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One place that may name a gateway, a key, or both; `name` is for sentences."""
+    """One place that may name a gateway, keys, or both; `name` is for sentences.
+
+    `operator_key` is for the operations of operators, which take `key` where there is none.
+    """
 
     name: str
     api: str | None
     key: str | None
+    operator_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +44,21 @@ class Target:
     origin: str
 
 
-def find_target(given: Given, environment: Mapping[str, str], folder: Path) -> Target:
+def find_target(
+    given: Given, environment: Mapping[str, str], folder: Path, *, operator: bool = False
+) -> Target:
     """Go through the places, the most explicit first, up to the one that names a gateway.
 
     The key is the first one met on the way: a key is never taken from a less explicit place than
-    the address, so that an address given by hand is not sent the key of another gateway.
+    the address, so that an address given by hand is not sent the key of another gateway. For an
+    `operator` it is the operator's key of a place that has one.
 
     Raises:
         Mistake: nothing names a gateway, or there is no key for it, or a reference leads nowhere.
     """
     key = None
     for place in _places(given, environment, folder):
-        key = key or place.key
+        key = key or (place.operator_key if operator else None) or place.key
         if place.api is None:
             continue
         if not key:
@@ -73,7 +80,10 @@ def _places(given: Given, environment: Mapping[str, str], folder: Path) -> Itera
         yield _profile_place(given.profile, path)
         return
     yield Place(
-        "from SMSCTL_API", environment.get("SMSCTL_API") or None, environment.get("SMSCTL_KEY")
+        "from SMSCTL_API",
+        environment.get("SMSCTL_API") or None,
+        environment.get("SMSCTL_KEY"),
+        environment.get("SMSCTL_OPERATOR_KEY"),
     )
     known = profiles.load(path)
     name = environment.get("SMSCTL_PROFILE") or known.current
@@ -99,7 +109,8 @@ def _run_places(folder: Path) -> Iterator[Place]:
                 if mine.st_uid != os.geteuid() or mine.st_mode & stat.S_IWOTH:
                     continue
                 content = json.load(file)
-            yield Place(f"from {path}", str(content["api"]), str(content["api_key"]))
+            api, key = str(content["api"]), str(content["api_key"])
+            yield Place(f"from {path}", api, key, content.get("operator_key"))
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue
         except (ValueError, KeyError, TypeError):

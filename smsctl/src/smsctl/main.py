@@ -1,5 +1,6 @@
 """`smsctl`: the commands put together, and how the program ends."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -9,9 +10,32 @@ from typer.core import TyperGroup
 
 from smsctl import __version__
 from smsctl.command import ApiOption, General, KeyOption, OutputOption, ProfileOption
-from smsctl.commands import batch, callback, config, dlq, key, message, profile, provider, send
+from smsctl.commands import (
+    account,
+    batch,
+    callback,
+    config,
+    dlq,
+    events,
+    key,
+    message,
+    operator_key,
+    profile,
+    provider,
+    send,
+)
 from smsctl.failures import ExitCode, Failure
 from smsctl.screen import OutputFormat, Screen
+
+_WORDS = (
+    (re.compile(r"Value error, "), ""),
+    (re.compile(r"Input should be greater than or equal to (\S+)$"), r"it must be at least \1."),
+    (re.compile(r"Input should be less than or equal to (\S+)$"), r"it must be at most \1."),
+    (re.compile(r"Input should be a valid integer, .*$"), "it must be a whole number."),
+    (re.compile(r"Input should be a valid number, .*$"), "it must be a number."),
+    (re.compile(r"Unable to parse input string as an integer, .*$"), "it is too large."),
+    (re.compile(r"Input should be (.*?)\.?$"), r"it must be \1."),
+)
 
 
 class Commands(TyperGroup):
@@ -34,13 +58,12 @@ class Commands(TyperGroup):
         except typer.Abort:
             code = ExitCode.INTERRUPTED
         except typer.TyperException as mistake:
-            code = _told(mistake, given)
+            code = _reported(mistake, given)
         sys.exit(code or ExitCode.OK)
 
 
-def _told(mistake: typer.TyperException, given: Sequence[str]) -> ExitCode:
-    # Typer passes on how pydantic begins what it says of a value.
-    sentence = mistake.format_message().replace("Value error, ", "")
+def _reported(mistake: typer.TyperException, given: Sequence[str]) -> ExitCode:
+    sentence = _plain(mistake.format_message())
     if sentence:
         context = getattr(mistake, "ctx", None)
         name = context.command_path if context is not None else "smsctl"
@@ -48,6 +71,15 @@ def _told(mistake: typer.TyperException, given: Sequence[str]) -> ExitCode:
         Screen(_format_in(given)).fail(failure)
     # Without a sentence, the help that it asks for has been shown.
     return ExitCode.REFUSED
+
+
+def _plain(sentence: str) -> str:
+    """What Typer says, where it passes on what pydantic says of a value, in words for people."""
+    for theirs, ours in _WORDS:
+        sentence, replaced = theirs.subn(ours, sentence)
+        if replaced:
+            break
+    return sentence
 
 
 def _format_in(given: Sequence[str]) -> OutputFormat:
@@ -67,7 +99,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Send messages through the gateway, follow and explain them, and keep the gateway well.",
     epilog="Exit codes: 0 ok, 1 failed, 2 refused, 3 key, 4 not found, 5 unreachable, 6 conflict, "
-    "7 too many requests, 8 not ended in time.",
+    "8 not ended in time.",
 )
 
 
@@ -101,7 +133,10 @@ for name, group in {
     "provider": provider.app,
     "config": config.app,
     "key": key.app,
+    "account": account.app,
+    "operator-key": operator_key.app,
     "callback": callback.app,
+    "events": events.app,
     "profile": profile.app,
 }.items():
     app.add_typer(group, name=name)

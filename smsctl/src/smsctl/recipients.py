@@ -10,11 +10,11 @@ from typing import TextIO
 
 from smsgateway import Recipient
 
+from smsctl.columns import counted
 from smsctl.failures import Mistake
-from smsctl.tables import counted
 
 MOST_BYTES = 8_000_000
-"""Of recipients in one request; a gateway reads 8 MiB unless it is told otherwise."""
+"""Of recipients in one request; a gateway reads 8 MiB by default."""
 LONGEST_NUMBER = 64
 LONGEST_VARIABLE = 1000
 BODY_COLUMN = "body"

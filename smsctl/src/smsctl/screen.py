@@ -3,9 +3,9 @@
 import json
 import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
@@ -24,6 +24,15 @@ class OutputFormat(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    TSV = "tsv"
+
+
+class Tabular(Protocol):
+    """What can be written as lines of cells, the headings first."""
+
+    def cells(self) -> Iterable[Sequence[str]]:
+        """The lines."""
+        ...
 
 
 class Screen:
@@ -37,28 +46,44 @@ class Screen:
     @property
     def for_programs(self) -> bool:
         """Whether the output is read by a program."""
-        return self.format is OutputFormat.JSON
+        return self.format is not OutputFormat.TABLE
 
-    def show(self, result: BaseModel | Mapping[str, Any], *rendered: RenderableType) -> None:
-        """A result: as the document that it is, or as rendered for people."""
-        if self.for_programs:
-            self.document(result)
-            return
-        for one in rendered:
-            self.out.print(one)
+    def show(
+        self,
+        result: BaseModel | Mapping[str, Any],
+        *rendered: RenderableType,
+        table: Tabular | None = None,
+    ) -> None:
+        """A result: as the document that it is, as a table of text, or as rendered for people.
+
+        Without a `table`, the text has a line for each member of the document.
+        """
+        match self.format:
+            case OutputFormat.JSON:
+                self.document(result)
+            case OutputFormat.TSV:
+                self.lines(_members(result) if table is None else table.cells())
+            case OutputFormat.TABLE:
+                for one in rendered:
+                    self.out.print(one)
+
+    def lines(self, lines: Iterable[Sequence[str]]) -> None:
+        """Lines of cells, separated by tabs."""
+        for cells in lines:
+            self.out.file.write("\t".join(map(_cell, cells)) + "\n")
 
     def document(self, result: BaseModel | Mapping[str, Any]) -> None:
         """One JSON document on standard output."""
         sys.stdout.write(_json(_plain(result), sys.stdout.encoding) + "\n")
 
     def remark(self, sentence: str) -> None:
-        """Something beside the result, for people; programs are not told."""
-        if not self.for_programs:
+        """Something beside the result, for people; with JSON it is left out."""
+        if self.format is not OutputFormat.JSON:
             self.err.print(Text(visible(sentence)))
 
     def fail(self, failure: Failure) -> None:
         """Why there is no result."""
-        if self.for_programs:
+        if self.format is OutputFormat.JSON:
             sys.stderr.write(_json(failure.as_json(), sys.stderr.encoding) + "\n")
             return
         told = Text("smsctl: ", style="bold red")
@@ -77,6 +102,20 @@ def visible(text: str) -> str:
         else character
         for character in text
     )
+
+
+def _cell(text: str) -> str:
+    """A cell of a line, in which no tab and no end of line stands."""
+    for character, escaped in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
+        text = text.replace(character, escaped)
+    return visible(text)
+
+
+def _members(result: BaseModel | Mapping[str, Any]) -> Iterator[Sequence[str]]:
+    """Name and value of each member of a document; what is neither text nor number is JSON."""
+    for name, value in _plain(result).items():
+        is_text = value is None or isinstance(value, str)
+        yield name, (value or "") if is_text else json.dumps(value, ensure_ascii=False)
 
 
 def _console(*, stderr: bool) -> Console:

@@ -4,14 +4,22 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from smsgateway import AcceptedBatch, Client, FieldError, Mode, Priority, ValidationFailed
+from smsgateway import (
+    AcceptedBatch,
+    Client,
+    FieldError,
+    MissingReceipt,
+    Mode,
+    Priority,
+    ValidationFailed,
+)
 
 from smsctl.failures import Mistake
 from smsctl.recipients import Row, Slice
@@ -23,6 +31,7 @@ MOST_TOLD = 20
 
 _WHY = ("refused_line", "refused_field", "refused_reason", "refused_detail")
 _OF_A_RECIPIENT = re.compile(r"recipients\.(\d+)\.(.+)")
+_ANOTHER_RECIPIENT = re.compile(r"The recipient at index (\d+) of this request")
 _UNNAMED = (
     "The gateway refused the whole request, and names only the first of its recipients that are "
     "at fault."
@@ -41,6 +50,9 @@ class Terms:
     validity: int | None
     at: datetime | None
     smart_encoding: bool
+    receipt_deadline: int | None = None
+    parameters: Mapping[str, str] | None = None
+    missing_receipt: MissingReceipt | None = None
 
 
 def key_of(terms: Terms, part: Slice, name: str | None) -> str:
@@ -89,14 +101,17 @@ def send_slice(client: Client, terms: Terms, part: Slice, key: str) -> SentSlice
             priority=terms.priority,
             callback_url=terms.callback_url,
             validity_period=terms.validity,
+            receipt_deadline=terms.receipt_deadline,
+            missing_receipt=terms.missing_receipt,
             scheduled_at=terms.at,
+            parameters=terms.parameters,
             smart_encoding=terms.smart_encoding,
             idempotency_key=key,
         )
     except ValidationFailed as error:
-        faults = _faults_of_recipients(error, len(part.rows))
+        faults = _errors_of_recipients(error, len(part.rows))
         if not faults:
-            raise
+            raise _with_lines(error, part) from None
         return SentSlice(part, None, list(_refused_whole(part, faults)))
     except ValueError as error:
         raise Mistake(str(error)) from None
@@ -105,7 +120,7 @@ def send_slice(client: Client, terms: Terms, part: Slice, key: str) -> SentSlice
             part.rows[result.index].line,
             result.error.field,
             result.error.reason,
-            result.error.detail,
+            _detail_with_line(result.error.detail, part),
         )
         for result in batch.results
         if result.error is not None
@@ -113,7 +128,7 @@ def send_slice(client: Client, terms: Terms, part: Slice, key: str) -> SentSlice
     return SentSlice(part, batch, refused)
 
 
-def _faults_of_recipients(error: ValidationFailed, count: int) -> dict[int, FieldError]:
+def _errors_of_recipients(error: ValidationFailed, count: int) -> dict[int, FieldError]:
     """The first fault of each recipient, by its place; none if anything else is at fault too."""
     faults: dict[int, FieldError] = {}
     for fault in error.errors:
@@ -127,7 +142,32 @@ def _faults_of_recipients(error: ValidationFailed, count: int) -> dict[int, Fiel
 def _refused_whole(part: Slice, faults: dict[int, FieldError]) -> Iterator[RefusedLine]:
     for place, row in enumerate(part.rows):
         fault = faults.get(place, FieldError(reason="request_refused", detail=_UNNAMED))
-        yield RefusedLine(row.line, fault.field, fault.reason, fault.detail)
+        yield RefusedLine(
+            row.line, fault.field, fault.reason, _detail_with_line(fault.detail, part)
+        )
+
+
+def _with_lines(error: ValidationFailed, part: Slice) -> ValidationFailed:
+    """The error with the lines of the file in place of the places in the request."""
+    errors = []
+    for fault in error.errors:
+        found = _OF_A_RECIPIENT.fullmatch(fault.field)
+        if found is not None and int(found[1]) < len(part.rows):
+            line = part.rows[int(found[1])].line
+            fault = fault.model_copy(update={"field": found[2], "line": line})  # noqa: PLW2901
+        errors.append(fault)
+    problem = error.problem.model_copy(update={"errors": tuple(errors)})
+    return ValidationFailed(problem, retry_after=error.retry_after)
+
+
+def _detail_with_line(detail: str, part: Slice) -> str:
+    """What the gateway says of a recipient, with the line of another one that it names."""
+
+    def line(found: re.Match[str]) -> str:
+        index = int(found[1])
+        return f"Line {part.rows[index].line}" if index < len(part.rows) else found[0]
+
+    return _ANOTHER_RECIPIENT.sub(line, detail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from smsgateway import (
     Event,
     GatewayError,
     Message,
-    RateLimited,
     Unavailable,
 )
 
+from smsctl.columns import moment_line
 from smsctl.screen import Screen, visible
-from smsctl.tables import moment_line, moments, timeline
+from smsctl.sentences import words
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 2.0
 _SLOWER_BY = 1.3
 # The message is in safe hands; what only hinders looking is outwaited.
-_PASSING = (ConnectionFailed, Unavailable, RateLimited)
+_PASSING = (ConnectionFailed, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _seen(look: Callable[[], T]) -> T | GatewayError:
 
 
 def show_waiting(screen: Screen, client: Client, message_id: str, timeout: float) -> Seen:
-    """Wait, and show what happens as the screen allows: a growing table, lines, or nothing."""
+    """Wait, and show what happens as the screen allows: lines, or nothing."""
     if screen.for_programs:
         return wait(client, message_id, timeout, lambda _: None)
     if not screen.out.is_terminal:
@@ -112,14 +112,13 @@ class _Lines:
         self._shown = 0
 
     def show(self, seen: Seen) -> None:
-        for moment in moments(seen.events)[self._shown :]:
-            self._screen.out.print(moment_line(moment))
+        for event in seen.events[self._shown :]:
+            self._screen.out.print(moment_line(event))
         self._shown = len(seen.events)
 
 
 def _growing(seen: Seen) -> RenderableType:
-    if seen.message.has_ended:
-        return timeline(seen.events)
-    return Group(
-        timeline(seen.events), Text(f"… {visible(seen.message.status)}, waiting", style="dim")
-    )
+    lines = [moment_line(event) for event in seen.events]
+    if not seen.message.has_ended:
+        lines.append(Text(f"… {visible(words(seen.message.status))}, waiting", style="dim"))
+    return Group(*lines)

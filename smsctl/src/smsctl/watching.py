@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 from smsgateway import Batch, Client, MessageStatus
 
+from smsctl.columns import counted, style_of
 from smsctl.screen import Screen, visible
-from smsctl.tables import counted, style_of
 from smsctl.waiting import look_until_ended
 
 # From the end that is hoped for back to the beginning, and then the other ends.
@@ -24,7 +24,6 @@ _ORDER = (
     MessageStatus.RETRIED,
     MessageStatus.SENDING,
     MessageStatus.QUEUED,
-    MessageStatus.HELD,
     MessageStatus.SCHEDULED,
     MessageStatus.FAILED,
     MessageStatus.DEAD_LETTER,
@@ -42,7 +41,7 @@ class Watched:
 
     @property
     def have_ended(self) -> bool:
-        """Whether every one is finished or canceled."""
+        """Whether every one is finished or cancelled."""
         return all(batch.has_ended for batch in self.batches)
 
     @property

@@ -1,6 +1,6 @@
 """Every request that the API understands, described once, for both clients.
 
-Each function says what to ask and how to read the answer, and does nothing: a `Call` is a value.
+Each function says what to ask and how to read the response, and does nothing: a `Call` is a value.
 """
 
 import json
@@ -16,10 +16,12 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from smsgateway.errors import UnexpectedAnswer
+from smsgateway.errors import UnexpectedResponse
 from smsgateway.models import (
     Accepted,
     AcceptedBatch,
+    Account,
+    AccountEvent,
     AppliedConfiguration,
     Batch,
     Callback,
@@ -28,17 +30,22 @@ from smsgateway.models import (
     Configuration,
     ConfigurationCheck,
     CreatedKey,
+    CreatedOperatorKey,
     Environment,
     Event,
     Explanation,
     Key,
     Message,
     MessageStatus,
+    MissingReceipt,
     Mode,
+    OperatorKey,
     Page,
+    Preview,
     Priority,
     Provider,
     Readiness,
+    ReparsedReceipts,
     Replayed,
     ReplayedCallbacks,
 )
@@ -51,7 +58,10 @@ _BATCHES = f"{_MESSAGES}/batches"
 _DEAD_LETTERS = "/api/v1/dead-letters"
 _PROVIDERS = "/api/v1/providers"
 _KEYS = "/api/v1/keys"
+_ACCOUNTS = "/api/v1/accounts"
+_OPERATOR_KEYS = "/api/v1/operator-keys"
 _CONFIGURATION = "/api/v1/config"
+_EVENTS = "/api/v1/events"
 _CALLBACKS = "/api/v1/callbacks"
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _JSON = TypeAdapter(dict[str, Any])
@@ -67,8 +77,8 @@ FRESH_KEY = FreshKey.KEY
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer; the names of the headers are in small letters."""
+class Response:
+    """An HTTP response; the names of the headers are in small letters."""
 
     status: int
     headers: Mapping[str, str]
@@ -85,24 +95,24 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request and how its answer is read.
+    """One request and how its response is read.
 
     Attributes:
         repeatable: doing it twice does no more than doing it once, so that it may be sent again
-            when the answer to it was lost.
+            when the response to it was lost.
         in_flight: 409 says that an earlier try of this very request is still at work.
         answers: statuses beside 2xx that are answers and not refusals.
     """
 
     method: str
     path: str
-    read: Callable[[Answer], T]
+    read: Callable[[Response], T]
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = field(default=None, repr=False)
     repeatable: bool = False
     in_flight: bool = False
-    answers: frozenset[int] = frozenset()
+    responses: frozenset[int] = frozenset()
 
     def at(self, cursor: str) -> "Call[T]":
         """The same call for the page that begins at `cursor`."""
@@ -118,8 +128,11 @@ def send(
     priority: Priority | str | None = None,
     callback_url: str | None = None,
     validity_period: int | None = None,
+    receipt_deadline: int | None = None,
+    missing_receipt: MissingReceipt | str | None = None,
     scheduled_at: datetime | None = None,
     metadata: Mapping[str, str] | None = None,
+    parameters: Mapping[str, str] | None = None,
     smart_encoding: bool | None = None,
     idempotency_key: str | FreshKey | None = FRESH_KEY,
 ) -> Call[Accepted]:
@@ -135,12 +148,18 @@ def send(
         priority: by default the mode's.
         callback_url: told of what becomes of the message.
         validity_period: seconds after which it is not to be delivered any more.
+        receipt_deadline: seconds after which a provider that sent no receipt is given up. By
+            default the mode's.
+        missing_receipt: what happens then: the next provider gets it, or it expires. By default
+            the mode's: alerts and verifications go to the next provider.
         scheduled_at: when to send it, with its offset; at most 35 days ahead.
         metadata: up to 20 pairs of your own, given back with the message.
+        parameters: what the provider is given beside the text, by name, such as the ids of a registered
+            template.
         smart_encoding: whether characters that would make the message longer may be replaced by
             ones that look alike.
         idempotency_key: 1 to 255 visible ASCII characters; two requests with the same key are one
-            message. Made afresh unless given, which makes it safe to send again when an answer
+            message. Made afresh unless given, which makes it safe to send again when a response
             is lost; with None that is not done.
     """
     content = _given(
@@ -150,12 +169,61 @@ def send(
         priority=priority,
         callback_url=callback_url,
         validity_period=validity_period,
+        receipt_deadline=receipt_deadline,
+        missing_receipt=missing_receipt,
         scheduled_at=_moment(scheduled_at),
         metadata=None if metadata is None else dict(metadata),
+        parameters=None if parameters is None else dict(parameters),
         smart_encoding=smart_encoding,
     )
     call = _post(f"{_MESSAGES}/send", _kept(Accepted), {**content, "from": sender})
     return _keyed(call, idempotency_key)
+
+
+def preview(
+    *,
+    to: str,
+    sender: str,
+    body: str,
+    mode: Mode | str | None = None,
+    priority: Priority | str | None = None,
+    callback_url: str | None = None,
+    validity_period: int | None = None,
+    receipt_deadline: int | None = None,
+    missing_receipt: MissingReceipt | str | None = None,
+    scheduled_at: datetime | None = None,
+    metadata: Mapping[str, str] | None = None,
+    parameters: Mapping[str, str] | None = None,
+    smart_encoding: bool | None = None,
+) -> Call[Preview]:
+    """Validate a message as `send` would, without sending it: its encoding, segments and route.
+
+    The arguments are those of `send`; what `send` would refuse is ValidationFailed.
+    """
+    sending = send(
+        to=to,
+        sender=sender,
+        body=body,
+        mode=mode,
+        priority=priority,
+        callback_url=callback_url,
+        validity_period=validity_period,
+        receipt_deadline=receipt_deadline,
+        missing_receipt=missing_receipt,
+        scheduled_at=scheduled_at,
+        metadata=metadata,
+        parameters=parameters,
+        smart_encoding=smart_encoding,
+        idempotency_key=None,
+    )
+    return Call(
+        sending.method,
+        f"{_MESSAGES}/preview",
+        _model(Preview),
+        headers=sending.headers,
+        body=sending.body,
+        repeatable=True,
+    )
 
 
 def message(message_id: str) -> Call[Message]:
@@ -189,6 +257,18 @@ def events(message_id: str) -> Call[tuple[Event, ...]]:
     return _get(f"{_MESSAGES}/{_segment(message_id)}/events", _items(Event))
 
 
+def account_events(
+    *,
+    status: MessageStatus | str | None = None,
+    since: datetime | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[Page[AccountEvent]]:
+    """The events of all messages since a time, the oldest first; by default of the last minute."""
+    query = _given(status=status, since=_moment(since), limit=limit, cursor=cursor)
+    return _get(_EVENTS, _model(Page[AccountEvent]), query)
+
+
 def explain(message_id: str) -> Call[Explanation]:
     """All that is known of a message: attempts, parts, receipts, events, callbacks, and why."""
     return _get(f"{_MESSAGES}/{_segment(message_id)}/explain", _model(Explanation))
@@ -197,7 +277,7 @@ def explain(message_id: str) -> Call[Explanation]:
 def cancel(message_id: str) -> Call[Message]:
     """Stop a message where that is still possible.
 
-    The answer says whether it is `canceled` already, or only `cancel_requested` because a provider
+    The response says whether it is `canceled` already, or only `cancel_requested` because a provider
     has it. One that has ended is a Conflict.
     """
     return _post(f"{_MESSAGES}/{_segment(message_id)}/cancel", _model(Message))
@@ -238,7 +318,10 @@ def send_batch(
     priority: Priority | str | None = None,
     callback_url: str | None = None,
     validity_period: int | None = None,
+    receipt_deadline: int | None = None,
+    missing_receipt: MissingReceipt | str | None = None,
     scheduled_at: datetime | None = None,
+    parameters: Mapping[str, str] | None = None,
     smart_encoding: bool | None = None,
     idempotency_key: str | FreshKey | None = FRESH_KEY,
 ) -> Call[AcceptedBatch]:
@@ -256,11 +339,16 @@ def send_batch(
         priority: by default the mode's.
         callback_url: told of what becomes of each message.
         validity_period: seconds after which they are not to be delivered any more.
+        receipt_deadline: seconds after which a provider that sent no receipt is given up. By
+            default the mode's.
+        missing_receipt: what happens then: the next provider gets it, or it expires. By default
+            the mode's: alerts and verifications go to the next provider.
         scheduled_at: when to send them, with its offset; at most 35 days ahead.
+        parameters: what the provider is given beside the text of each message, by name.
         smart_encoding: whether characters that would make a message longer may be replaced by ones
             that look alike.
         idempotency_key: 1 to 255 visible ASCII characters; two requests with the same key are one
-            batch. Made afresh unless given, which makes it safe to send again when an answer is
+            batch. Made afresh unless given, which makes it safe to send again when a response is
             lost; with None that is not done.
     """
     content = _given(
@@ -269,7 +357,10 @@ def send_batch(
         priority=priority,
         callback_url=callback_url,
         validity_period=validity_period,
+        receipt_deadline=receipt_deadline,
+        missing_receipt=missing_receipt,
         scheduled_at=_moment(scheduled_at),
+        parameters=None if parameters is None else dict(parameters),
         smart_encoding=smart_encoding,
     )
     content |= {"from": sender, "recipients": [each.as_json() for each in recipients]}
@@ -302,7 +393,7 @@ def resume_batch(batch_id: str) -> Call[Batch]:
 
 
 def cancel_batch(batch_id: str) -> Call[Batch]:
-    """End every message of a batch that no provider has; what has left goes its way."""
+    """End every message of a batch that no provider has; what was sent already cannot be taken back."""
     return _steering(batch_id, "cancel")
 
 
@@ -348,6 +439,16 @@ def provider(name: str) -> Call[Provider]:
     return _get(f"{_PROVIDERS}/{_segment(name)}", _model(Provider))
 
 
+def reparse_receipts(name: str, *, after: int | None = None) -> Call[ReparsedReceipts]:
+    """Parse 500 receipts of a provider again that could not be parsed when they came.
+
+    The configuration in force says how. `after` is the `next_after` of the call before.
+    """
+    call = _post(f"{_PROVIDERS}/{_segment(name)}/receipts/reparse", _model(ReparsedReceipts))
+    query = {name: str(value) for name, value in _given(after=after).items()}
+    return replace(call, query=query, repeatable=True)
+
+
 def keys() -> Call[tuple[Key, ...]]:
     """The account's keys, without their secrets."""
     return _get(_KEYS, _items(Key))
@@ -360,19 +461,72 @@ def create_key(
     scopes: Iterable[str],
     expires_at: datetime | None = None,
 ) -> Call[CreatedKey]:
-    """Make a key; the answer is the only place where its secret ever stands."""
-    content = _given(
-        name=name,
-        environment=environment,
-        scopes=list(scopes),
-        expires_at=_moment(expires_at),
-    )
+    """Make a key; the response is the only place where its secret ever stands."""
+    content = _new_key(name, environment, scopes, expires_at)
     return _post(_KEYS, _model(CreatedKey), content)
 
 
 def revoke_key(key_id: str) -> Call[None]:
     """Make a key worthless, at once and for good."""
     return Call("DELETE", f"{_KEYS}/{_segment(key_id)}", _nothing)
+
+
+def create_account(name: str) -> Call[Account]:
+    """Create an account, which has no key yet; for operators, as all calls about accounts."""
+    return _post(_ACCOUNTS, _model(Account), {"name": name})
+
+
+def accounts() -> Call[tuple[Account, ...]]:
+    """All accounts, the oldest first."""
+    return _get(_ACCOUNTS, _items(Account))
+
+
+def account(account_id: str) -> Call[Account]:
+    """An account."""
+    return _get(f"{_ACCOUNTS}/{_segment(account_id)}", _model(Account))
+
+
+def suspend_account(account_id: str) -> Call[Account]:
+    """Refuse whatever would send for an account; its keys still read and cancel."""
+    call = _post(f"{_ACCOUNTS}/{_segment(account_id)}/suspend", _model(Account))
+    return replace(call, repeatable=True)
+
+
+def resume_account(account_id: str) -> Call[Account]:
+    """Let a suspended account send again."""
+    call = _post(f"{_ACCOUNTS}/{_segment(account_id)}/resume", _model(Account))
+    return replace(call, repeatable=True)
+
+
+def create_account_key(
+    account_id: str,
+    *,
+    name: str,
+    environment: Environment | str,
+    scopes: Iterable[str],
+    expires_at: datetime | None = None,
+) -> Call[CreatedKey]:
+    """Make a key of an account, such as its first; its secret stands in this response only."""
+    content = _new_key(name, environment, scopes, expires_at)
+    return _post(f"{_ACCOUNTS}/{_segment(account_id)}/keys", _model(CreatedKey), content)
+
+
+def operator_keys() -> Call[tuple[OperatorKey, ...]]:
+    """The keys of operators, without their secrets."""
+    return _get(_OPERATOR_KEYS, _items(OperatorKey))
+
+
+def create_operator_key(
+    *, name: str, scopes: Iterable[str], expires_at: datetime | None = None
+) -> Call[CreatedOperatorKey]:
+    """Make a key for an operator; its secret stands in this response only."""
+    content = _given(name=name, scopes=list(scopes), expires_at=_moment(expires_at))
+    return _post(_OPERATOR_KEYS, _model(CreatedOperatorKey), content)
+
+
+def revoke_operator_key(key_id: str) -> Call[None]:
+    """Make an operator's key worthless, at once and for good."""
+    return Call("DELETE", f"{_OPERATOR_KEYS}/{_segment(key_id)}", _nothing)
 
 
 def configuration() -> Call[Configuration]:
@@ -423,17 +577,19 @@ def callback_secret() -> Call[CallbackSecret]:
 
 
 def readiness() -> Call[Readiness]:
-    """Whether the gateway can accept messages; needs no key. Not being ready is an answer."""
-    return replace(_get("/readyz", _ready), answers=frozenset({503}))
+    """Whether the gateway can accept messages; needs no key. Not being ready is a response."""
+    return replace(_get("/readyz", _ready), responses=frozenset({503}))
 
 
-def _get(path: str, read: Callable[[Answer], T], query: Mapping[str, Any] | None = None) -> Call[T]:
+def _get(
+    path: str, read: Callable[[Response], T], query: Mapping[str, Any] | None = None
+) -> Call[T]:
     texts = {name: str(value) for name, value in (query or {}).items()}
     return Call("GET", path, read, query=texts, repeatable=True)
 
 
 def _post(
-    path: str, read: Callable[[Answer], T], content: Mapping[str, Any] | None = None
+    path: str, read: Callable[[Response], T], content: Mapping[str, Any] | None = None
 ) -> Call[T]:
     if content is None:
         return Call("POST", path, read)
@@ -463,9 +619,20 @@ def _keyed(call: Call[T], idempotency_key: str | FreshKey | None) -> Call[T]:
     return replace(call, headers=headers, repeatable=True, in_flight=True)
 
 
-def _toml(path: str, read: Callable[[Answer], T], content: str) -> Call[T]:
+def _toml(path: str, read: Callable[[Response], T], content: str) -> Call[T]:
     headers = {"Content-Type": "application/toml"}
     return Call("POST", path, read, headers=headers, body=content.encode())
+
+
+def _new_key(
+    name: str, environment: Environment | str, scopes: Iterable[str], expires_at: datetime | None
+) -> dict[str, Any]:
+    return _given(
+        name=name,
+        environment=environment,
+        scopes=list(scopes),
+        expires_at=_moment(expires_at),
+    )
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -488,14 +655,14 @@ def _segment(text: str) -> str:
     return quote(text, safe="")
 
 
-def _parsed(answer: Answer, model: type[M], **more: Any) -> M:
+def _parsed(response: Response, model: type[M], **more: Any) -> M:
     try:
-        return model.model_validate({**answer.json(), **more})
+        return model.model_validate({**response.json(), **more})
     except ValidationError as error:
         where = ", ".join(sorted({_place(problem["loc"]) for problem in error.errors()}))
-        # The cause would quote the answer, and with it numbers and bodies.
-        raise UnexpectedAnswer(
-            f"The answer ({answer.status}) is not what the gateway's API promises, in: {where}. "
+        # The cause would quote the response, and with it numbers and bodies.
+        raise UnexpectedResponse(
+            f"The response ({response.status}) is not what the gateway's API promises, in: {where}. "
             "Either the address is not the API's, or this client is too old for it."
         ) from None
 
@@ -504,25 +671,25 @@ def _place(location: tuple[int | str, ...]) -> str:
     return ".".join(str(step) for step in location) or "the whole document"
 
 
-def _model(model: type[M]) -> Callable[[Answer], M]:
-    return lambda answer: _parsed(answer, model)
+def _model(model: type[M]) -> Callable[[Response], M]:
+    return lambda response: _parsed(response, model)
 
 
-def _items(model: type[M]) -> Callable[[Answer], tuple[M, ...]]:
+def _items(model: type[M]) -> Callable[[Response], tuple[M, ...]]:
     page = Page[model]  # type: ignore[valid-type]  # made from a value, which types cannot say
-    return lambda answer: _parsed(answer, page).items
+    return lambda response: _parsed(response, page).items
 
 
-def _nothing(_: Answer) -> None:
+def _nothing(_: Response) -> None:
     return None
 
 
-def _kept(model: type[M]) -> Callable[[Answer], M]:
+def _kept(model: type[M]) -> Callable[[Response], M]:
     """Reads what stands in the body, and in a header whether it had been done before."""
-    return lambda answer: _parsed(
-        answer, model, replayed=answer.headers.get("idempotency-replayed", "").lower() == "true"
+    return lambda response: _parsed(
+        response, model, replayed=response.headers.get("idempotency-replayed", "").lower() == "true"
     )
 
 
-def _ready(answer: Answer) -> Readiness:
-    return _parsed(answer, Readiness, ready=answer.status == HTTPStatus.OK)
+def _ready(response: Response) -> Readiness:
+    return _parsed(response, Readiness, ready=response.status == HTTPStatus.OK)

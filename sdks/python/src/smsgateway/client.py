@@ -15,9 +15,10 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, get_args
 
 from smsgateway import calls
 from smsgateway.calls import Call
-from smsgateway.errors import UnexpectedAnswer
+from smsgateway.errors import GatewayError, UnexpectedResponse
 from smsgateway.exchange import Outcome, Pause, Retries, converse
-from smsgateway.models import Page
+from smsgateway.models import Message, Page
+from smsgateway.polling import DEFAULT_WAIT, OUTAGES, poll
 from smsgateway.transport import AwaitingWire, BlockingWire
 from smsgateway.version import __version__
 
@@ -30,7 +31,7 @@ DEFAULT_TIMEOUT = 30.0
 
 
 def _presented(method: F, describe: Callable[..., Call[Any]]) -> F:
-    """Shows `method` to `help()` and editors with the parameters of `describe` and its answer."""
+    """Shows `method` to `help()` and editors with the parameters of `describe` and its response."""
     described = inspect.signature(describe)
     client = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     signature = described.replace(
@@ -94,8 +95,8 @@ class Client:
     """The gateway, asked by blocking. May be used by several threads; close it, or use `with`.
 
     Args:
-        api: the base address, such as `https://sms.example.com`.
-        key: `sg_live_…` or `sg_test_…`.
+        api: the address of the API, such as `https://sms.example.com`; `/api/v1` may follow.
+        key: `sg_live_…` or `sg_test_…`, or `sg_operator_…` for accounts and configuration.
         timeout: seconds that each try may wait for the gateway's bytes.
         retries: how often and how patiently a call is tried again.
         user_agent: your program, named before this library's own name.
@@ -118,7 +119,7 @@ class Client:
 
     @property
     def api(self) -> str:
-        """The base address."""
+        """The address of the API, without `/api/v1`."""
         return self._wire.address
 
     def run(self, call: Call[T]) -> T:
@@ -136,6 +137,31 @@ class Client:
                 outcome = None
             else:
                 outcome = self._wire.exchange(step)
+
+    def wait(self, message_id: str, *, timeout: float = DEFAULT_WAIT) -> Message:
+        """Wait until a message has ended, for at most `timeout` seconds; a look begun is finished.
+
+        Outages of the gateway in between are outwaited.
+
+        Raises:
+            NotEnded: it has not ended in time, and goes on.
+        """
+        polling = poll(timeout)
+        seen: Message | GatewayError | None = None
+        while True:
+            try:
+                step = polling.send(seen)
+            except StopIteration as end:
+                message: Message = end.value
+                return message
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+                seen = None
+                continue
+            try:
+                seen = self.message(message_id)
+            except OUTAGES as error:
+                seen = error
 
     def close(self) -> None:
         """Close the connections."""
@@ -156,10 +182,13 @@ class Client:
         return f"Client({self.api!r})"
 
     send = _blocking(calls.send)
+    preview = _blocking(calls.preview)
     message = _blocking(calls.message)
     messages = _blocking(calls.messages)
     each_message = _blocking_each(calls.messages)
     events = _blocking(calls.events)
+    account_events = _blocking(calls.account_events)
+    each_account_event = _blocking_each(calls.account_events)
     explain = _blocking(calls.explain)
     cancel = _blocking(calls.cancel)
     send_batch = _blocking(calls.send_batch)
@@ -176,9 +205,19 @@ class Client:
     replay_dead_letter = _blocking(calls.replay_dead_letter)
     providers = _blocking(calls.providers)
     provider = _blocking(calls.provider)
+    reparse_receipts = _blocking(calls.reparse_receipts)
     keys = _blocking(calls.keys)
     create_key = _blocking(calls.create_key)
     revoke_key = _blocking(calls.revoke_key)
+    create_account = _blocking(calls.create_account)
+    accounts = _blocking(calls.accounts)
+    account = _blocking(calls.account)
+    suspend_account = _blocking(calls.suspend_account)
+    resume_account = _blocking(calls.resume_account)
+    create_account_key = _blocking(calls.create_account_key)
+    operator_keys = _blocking(calls.operator_keys)
+    create_operator_key = _blocking(calls.create_operator_key)
+    revoke_operator_key = _blocking(calls.revoke_operator_key)
     configuration = _blocking(calls.configuration)
     check_configuration = _blocking(calls.check_configuration)
     apply_configuration = _blocking(calls.apply_configuration)
@@ -210,7 +249,7 @@ class AsyncClient:
 
     @property
     def api(self) -> str:
-        """The base address."""
+        """The address of the API, without `/api/v1`."""
         return self._wire.address
 
     async def run(self, call: Call[T]) -> T:
@@ -228,6 +267,31 @@ class AsyncClient:
                 outcome = None
             else:
                 outcome = await self._wire.exchange(step)
+
+    async def wait(self, message_id: str, *, timeout: float = DEFAULT_WAIT) -> Message:  # noqa: ASYNC109
+        """Wait until a message has ended, for at most `timeout` seconds; a look begun is finished.
+
+        Outages of the gateway in between are outwaited.
+
+        Raises:
+            NotEnded: it has not ended in time, and goes on.
+        """
+        polling = poll(timeout)
+        seen: Message | GatewayError | None = None
+        while True:
+            try:
+                step = polling.send(seen)
+            except StopIteration as end:
+                message: Message = end.value
+                return message
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+                seen = None
+                continue
+            try:
+                seen = await self.message(message_id)
+            except OUTAGES as error:
+                seen = error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -248,10 +312,13 @@ class AsyncClient:
         return f"AsyncClient({self.api!r})"
 
     send = _awaiting(calls.send)
+    preview = _awaiting(calls.preview)
     message = _awaiting(calls.message)
     messages = _awaiting(calls.messages)
     each_message = _awaiting_each(calls.messages)
     events = _awaiting(calls.events)
+    account_events = _awaiting(calls.account_events)
+    each_account_event = _awaiting_each(calls.account_events)
     explain = _awaiting(calls.explain)
     cancel = _awaiting(calls.cancel)
     send_batch = _awaiting(calls.send_batch)
@@ -268,9 +335,19 @@ class AsyncClient:
     replay_dead_letter = _awaiting(calls.replay_dead_letter)
     providers = _awaiting(calls.providers)
     provider = _awaiting(calls.provider)
+    reparse_receipts = _awaiting(calls.reparse_receipts)
     keys = _awaiting(calls.keys)
     create_key = _awaiting(calls.create_key)
     revoke_key = _awaiting(calls.revoke_key)
+    create_account = _awaiting(calls.create_account)
+    accounts = _awaiting(calls.accounts)
+    account = _awaiting(calls.account)
+    suspend_account = _awaiting(calls.suspend_account)
+    resume_account = _awaiting(calls.resume_account)
+    create_account_key = _awaiting(calls.create_account_key)
+    operator_keys = _awaiting(calls.operator_keys)
+    create_operator_key = _awaiting(calls.create_operator_key)
+    revoke_operator_key = _awaiting(calls.revoke_operator_key)
     configuration = _awaiting(calls.configuration)
     check_configuration = _awaiting(calls.check_configuration)
     apply_configuration = _awaiting(calls.apply_configuration)
@@ -297,5 +374,5 @@ def _following(call: Call[Page[T]], page: Page[T]) -> Call[Page[T]] | None:
     if page.next_cursor is None:
         return None
     if page.next_cursor == call.query.get("cursor"):
-        raise UnexpectedAnswer("The gateway gave the same page twice: the listing has no end.")
+        raise UnexpectedResponse("The gateway gave the same page twice: the listing has no end.")
     return call.at(page.next_cursor)

@@ -35,20 +35,22 @@ class Problem(BaseModel):
     detail: str = ""
     instance: str | None = None
     errors: tuple[FieldError, ...] = ()
+    more_errors: int = 0
+    """How many there are beside `errors`, which has the first ones."""
 
 
 class GatewayError(Exception):
-    """Anything that a call to the gateway can end with, other than its answer."""
+    """Anything that a call to the gateway can end with, other than its response."""
 
 
 class ConnectionFailed(GatewayError):
     """No answer came, however often it was tried.
 
     Attributes:
-        address: the base address that was tried.
+        address: the address of the API that was tried.
         reason: what stood in the way.
         perhaps_carried_out: whether the request may have reached the gateway, so that what it
-            asked for may have been done although the answer was lost.
+            asked for may have been done although the response was lost.
     """
 
     def __init__(self, address: str, reason: str, *, perhaps_carried_out: bool) -> None:
@@ -61,7 +63,21 @@ class ConnectionFailed(GatewayError):
         self.perhaps_carried_out = perhaps_carried_out
 
 
-class UnexpectedAnswer(GatewayError):
+class NotEnded(GatewayError, TimeoutError):
+    """A message that was waited for has not ended in time; it goes on.
+
+    Attributes:
+        message_id: of the message.
+        status: where it was at the last look.
+    """
+
+    def __init__(self, message_id: str, status: str, timeout: float) -> None:
+        super().__init__(f"{message_id} has not ended in {timeout:g} s: it is still {status}.")
+        self.message_id = message_id
+        self.status = status
+
+
+class UnexpectedResponse(GatewayError):
     """Something answered, but not as the gateway does: a proxy, or another program."""
 
 
@@ -117,19 +133,15 @@ class NotFound(ProblemError):
 
 
 class Conflict(ProblemError):
-    """409: not in its present state, such as canceling what has already ended."""
+    """409: not in its present state, such as cancelling what has already ended."""
 
 
 class ValidationFailed(ProblemError):
     """400, 413, 415, 422: the request was understood and is not acceptable; see `errors`."""
 
 
-class RateLimited(ProblemError):
-    """429: too many requests; see `retry_after`."""
-
-
 class Unavailable(ProblemError):
-    """502, 503, 504: the gateway cannot answer now; see `retry_after`."""
+    """502, 503, 504, and 429 of a proxy: no response now; see `retry_after`."""
 
 
 _BY_STATUS: Mapping[int, type[ProblemError]] = {
@@ -141,7 +153,7 @@ _BY_STATUS: Mapping[int, type[ProblemError]] = {
     413: ValidationFailed,
     415: ValidationFailed,
     422: ValidationFailed,
-    429: RateLimited,
+    429: Unavailable,
     502: Unavailable,
     503: Unavailable,
     504: Unavailable,

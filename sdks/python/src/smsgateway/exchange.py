@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from smsgateway.calls import Answer, Call
+from smsgateway.calls import Call, Response
 from smsgateway.errors import (
     ConnectionFailed,
     GatewayError,
     Problem,
-    UnexpectedAnswer,
+    UnexpectedResponse,
     problem_error,
 )
 
@@ -36,7 +36,7 @@ class Retries:
 
     Only what can safely be done twice is tried again after the request may have been carried out:
     reading, checking, and sending with an idempotency key. What surely was not carried out (no
-    connection, 429) is always tried again.
+    connection, 429 of a proxy) is always tried again.
 
     Attributes:
         tries: in all; 1 means never again.
@@ -60,7 +60,7 @@ class NeverSent:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The request may have reached the gateway, and its answer did not come."""
+    """The request may have reached the gateway, and its response did not come."""
 
     reason: str
 
@@ -72,14 +72,14 @@ class Pause:
     seconds: float
 
 
-Outcome = Answer | NeverSent | Lost
+Outcome = Response | NeverSent | Lost
 Conversation = Generator[Call[Any] | Pause, Outcome | None, T]
 
 
 def converse(
     call: Call[T], address: str, retries: Retries, chance: Callable[[], float] = random.random
 ) -> Conversation[T]:
-    """Carry `call` through; returns what it reads from the answer, or raises a GatewayError.
+    """Carry `call` through; returns what it reads from the response, or raises a GatewayError.
 
     Yields either the call, which the driver exchanges for an Outcome, or a Pause.
     """
@@ -88,7 +88,7 @@ def converse(
         outcome = yield call
         if outcome is None:
             raise TypeError("A call is to be answered by an outcome.")
-        if isinstance(outcome, Answer) and _is_answer(outcome, call):
+        if isinstance(outcome, Response) and _is_response(outcome, call):
             return call.read(outcome)
         perhaps_carried_out |= isinstance(outcome, Lost)
         pause = _pause(outcome, call, number, retries, chance)
@@ -98,8 +98,8 @@ def converse(
     raise AssertionError("the last try has no pause after it")
 
 
-def _is_answer(answer: Answer, call: Call[Any]) -> bool:
-    return answer.status // 100 == 2 or answer.status in call.answers  # noqa: PLR2004  # 2xx
+def _is_response(response: Response, call: Call[Any]) -> bool:
+    return response.status // 100 == 2 or response.status in call.responses  # noqa: PLR2004  # 2xx
 
 
 def _pause(
@@ -115,7 +115,7 @@ def _pause(
     doubled = min(retries.longest_pause, retries.first_pause * 2.0 ** (number - 1))
     # By chance, so that clients that failed together do not come back together.
     backoff = doubled * (1 - chance() / 2)
-    asked = _retry_after(outcome) if isinstance(outcome, Answer) else None
+    asked = _retry_after(outcome) if isinstance(outcome, Response) else None
     if asked is None:
         return backoff
     return None if asked > retries.longest_retry_after else max(asked, backoff)
@@ -127,16 +127,16 @@ def _may_try_again(outcome: Outcome, call: Call[Any]) -> bool:
             return True
         case Lost():
             return call.repeatable
-        case Answer(status=HTTPStatus.TOO_MANY_REQUESTS):
+        case Response(status=HTTPStatus.TOO_MANY_REQUESTS):
             return True
-        case Answer(status=HTTPStatus.CONFLICT):
+        case Response(status=HTTPStatus.CONFLICT):
             return call.in_flight
-        case Answer(status=status):
+        case Response(status=status):
             return call.repeatable and status in _PASSING
 
 
 def _error(outcome: Outcome, address: str, *, perhaps_carried_out: bool) -> GatewayError:
-    if not isinstance(outcome, Answer):
+    if not isinstance(outcome, Response):
         return ConnectionFailed(address, outcome.reason, perhaps_carried_out=perhaps_carried_out)
     if outcome.content_type == _PROBLEM:
         try:
@@ -146,7 +146,7 @@ def _error(outcome: Outcome, address: str, *, perhaps_carried_out: bool) -> Gate
         else:
             return problem_error(problem, retry_after=_retry_after(outcome))
     if outcome.status < HTTPStatus.BAD_REQUEST:
-        return UnexpectedAnswer(
+        return UnexpectedResponse(
             f"{address} answered {outcome.status}, which the gateway's API never does: "
             "give the address of the API itself."
         )
@@ -154,21 +154,21 @@ def _error(outcome: Outcome, address: str, *, perhaps_carried_out: bool) -> Gate
 
 
 def _undocumented(status: int) -> Problem:
-    """The problem of an answer that does not explain itself (RFC 9457, 4.2.1)."""
+    """The problem of a response that does not explain itself (RFC 9457, 4.2.1)."""
     try:
         title = HTTPStatus(status).phrase
     except ValueError:
         title = "Unknown status"
     detail = (
-        f"The answer was {status} ({title}) without the gateway's explanation: "
+        f"The response was {status} ({title}) without the gateway's explanation: "
         "it may come from something before the gateway."
     )
     return Problem(title=title, status=status, detail=detail)
 
 
-def _retry_after(answer: Answer) -> float | None:
+def _retry_after(response: Response) -> float | None:
     """Seconds from now (RFC 9110, 10.2.3); None if it is not there, or not readable."""
-    text = answer.headers.get("retry-after", "").strip()
+    text = response.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text)
     try:

@@ -18,7 +18,6 @@ class MessageStatus(StrEnum):
     """Where a message is."""
 
     SCHEDULED = "scheduled"
-    HELD = "held"
     QUEUED = "queued"
     SENDING = "sending"
     SENT = "sent"
@@ -44,8 +43,15 @@ NO_RECEIPTS = "provider_gives_no_receipts"
 """The reason of a message that ended at `sent`, because nothing more will be heard of it."""
 
 
+class MissingReceipt(StrEnum):
+    """What happens to a message when no receipt came by its deadline."""
+
+    NEXT_ROUTE = "next_route"
+    EXPIRE = "expire"
+
+
 class Mode(StrEnum):
-    """The purpose of a message; it decides priority, validity and what happens in doubt."""
+    """The purpose of a message; it decides priority, validity and what happens unknown."""
 
     TRANSACTIONAL = "transactional"
     PROMOTIONAL = "promotional"
@@ -93,7 +99,7 @@ Status = Annotated[MessageStatus | str, _Known]
 
 
 class Answered(BaseModel):
-    """What every model of an answer is."""
+    """What every model of a response is."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
@@ -128,6 +134,33 @@ class Accepted(Answered):
     replayed: bool = False
 
 
+class PreviewedProvider(Answered):
+    """A provider of a route, and whether messages can be sent over it now."""
+
+    provider: str
+    up: bool
+    ignored_parameters: tuple[str, ...] = ()
+
+
+class Preview(Answered):
+    """A message that would be accepted; nothing was stored.
+
+    `body` is the text as it would be sent, and `validity_period` is in seconds. `route` is the number
+    of the route in the configuration, from 0; None if no route takes the message, which would fail.
+    """
+
+    encoding: str
+    segments: int
+    body: str
+    replacements: tuple[Replacement, ...] = ()
+    warnings: tuple[str, ...] = ()
+    country: str | None = None
+    priority: Annotated[Priority | str, _Known]
+    validity_period: int
+    route: int | None = None
+    providers: tuple[PreviewedProvider, ...] = ()
+
+
 class Message(Answered):
     """A message as it stands; `provider` is the last one that it was given to."""
 
@@ -151,6 +184,7 @@ class Message(Answered):
     valid_until: AwareDatetime | None = None
     updated_at: AwareDatetime | None = None
     metadata: Mapping[str, str] = {}
+    parameters: Mapping[str, str] = {}
     callback_url: str | None = None
     cancel_requested: bool = False
 
@@ -177,6 +211,12 @@ class Event(Answered):
     code: str | None = None
     reason: str | None = None
     detail: JsonValue = None
+
+
+class AccountEvent(Event):
+    """An event, and the message that it is about."""
+
+    message_id: str
 
 
 class BatchCount(Answered):
@@ -247,6 +287,16 @@ class AcceptedBatch(Batch):
     replayed: bool = False
 
 
+class Price(Answered):
+    """What a provider says that it bills, exactly as it reported it; the currency is of ISO 4217."""
+
+    amount: str
+    currency: str
+
+    def __str__(self) -> str:
+        return f"{self.amount} {self.currency}"
+
+
 class Part(Answered):
     """One part of an attempt, as the provider saw it."""
 
@@ -255,15 +305,17 @@ class Part(Answered):
     provider_message_id: str | None = None
     error_class: str | None = None
     code: str | None = None
+    billed_segments: int | None = None
+    price: Price | None = None
     submitted_at: AwareDatetime | None = None
-    answered_at: AwareDatetime | None = None
+    responded_at: AwareDatetime | None = None
     receipt_state: str | None = None
     receipt_code: str | None = None
     receipt_at: AwareDatetime | None = None
 
 
 class Attempt(Answered):
-    """One provider's turn with a message; `tries` counts how often its parts were submitted."""
+    """One provider's turn with a message; `tries` counts since a part was accepted last."""
 
     number: int
     epoch: int
@@ -273,12 +325,14 @@ class Attempt(Answered):
     code: str | None = None
     tries: int = 1
     started_at: AwareDatetime
-    answer_by: AwareDatetime | None = None
+    response_by: AwareDatetime | None = None
     settled_at: AwareDatetime | None = None
     receipt_by: AwareDatetime | None = None
-    recalled: bool | None = None
+    cancelled_at_provider: bool | None = None
     part_method: str | None = None
     config_version: int | None = None
+    billed_segments: int | None = None
+    price: Price | None = None
     parts: tuple[Part, ...] = ()
 
 
@@ -289,6 +343,7 @@ class Receipt(Answered):
     provider_message_id: str | None = None
     state: str
     code: str | None = None
+    error_class: str | None = None
     network: str | None = None
     attempt: int | None = None
     part: int | None = None
@@ -298,7 +353,7 @@ class Receipt(Answered):
 
 
 class Callback(Answered):
-    """One thing that the customer's server is told, and how that went."""
+    """One callback to the customer's server, and its outcome."""
 
     id: str
     message_id: str
@@ -309,20 +364,42 @@ class Callback(Answered):
     state: Annotated[CallbackState | str, _Known]
     tries: int = 0
     next_at: AwareDatetime | None = None
-    answered_at: AwareDatetime | None = None
+    responded_at: AwareDatetime | None = None
     last_status: int | None = None
     last_error: str | None = None
 
 
-class Explanation(Answered):
-    """Everything that is known of a message; `summary` says it in sentences."""
+class Step(Answered):
+    """Something that happened to a message, as a sentence (`text`) and in fields.
 
+    Equal steps in a row are one: `count` of them, from `at` to `until`.
+    """
+
+    at: AwareDatetime
+    until: AwareDatetime | None = None
+    kind: str
+    count: int = 1
+    provider: str | None = None
+    attempt: int | None = None
+    code: str | None = None
+    code_name: str | None = None
+    meaning: str | None = None
+    text: str
+
+
+class Explanation(Answered):
+    """Everything that is known of a message; `summary` and `steps` say it in sentences.
+
+    The most important sentence of `summary` comes first.
+    """
+
+    summary: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
     message: Message
     attempts: tuple[Attempt, ...] = ()
     receipts: tuple[Receipt, ...] = ()
     events: tuple[Event, ...] = ()
     callbacks: tuple[Callback, ...] = ()
-    summary: tuple[str, ...] = ()
 
 
 class Skipped(Answered):
@@ -332,11 +409,19 @@ class Skipped(Answered):
     detail: str = ""
 
 
+class Remaining(Answered):
+    """Dead letters that a provider had or was offered; None: no route takes them."""
+
+    provider: str | None = None
+    messages: int = 0
+
+
 class Replayed(Answered):
-    """Which dead letters go round again."""
+    """Which dead letters are sent again; where none is, `remaining` counts what there is."""
 
     replayed: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    remaining: tuple[Remaining, ...] = ()
 
 
 class ReplayedCallbacks(Answered):
@@ -358,10 +443,52 @@ class ProviderFigures(Answered):
     accept_p50_ms: float | None = None
 
 
-class Provider(Answered):
-    """A provider and its health; it is `up` while a living worker has a bind to it.
+class SessionBindError(Answered):
+    """Why a session of a provider that should be bound is not, or was not before.
 
-    `rate` is in messages a second over all processes; `receipts` tells whether it gives any.
+    `code` is the SMSC's command status or the type of an error; `detail` says what to do. `at` is when
+    it was found last; `is_current` is False once the session is bound again, at `ended_at`.
+    """
+
+    reason: str
+    at: AwareDatetime | None = None
+    is_current: bool = True
+    ended_at: AwareDatetime | None = None
+    code: str | None = None
+    session: str | None = None
+    detail: str = ""
+
+
+class RateShare(Answered):
+    """What one worker of a provider may submit and wanted to submit, in messages a second.
+
+    `roles` are the worker's own; `share` is None where there is no limit; `critical_demand` is the part
+    of `demand` that is alerts.
+    """
+
+    roles: tuple[str, ...] = ()
+    share: float | None = None
+    demand: float = 0.0
+    critical_demand: float = 0.0
+
+
+class WorkersBindError(SessionBindError):
+    """A bind error, and how many living workers report it."""
+
+    workers: int = 1
+
+
+class Provider(Answered):
+    """A provider and its health.
+
+    `state` is `up` while messages of every kind can be sent over it. `up_for` names the roles of
+    workers for which that is so: `providers` sends single messages, `chunks` those of batches.
+    `rate` is in messages a second over all processes; `rate_ratio` is how much of it is used just now:
+    1, or less while the provider throttles. `rate_shares` tells how it is divided by demand among
+    workers. `receipts` tells whether it gives any.
+    `unparsed_receipts` counts those that are stored and could not be parsed, at most 10,000;
+    `unmatched_receipts` those of the last three days that match no message.
+    `detail` says why it is not up, and what to do; `bind_errors` has what each living worker reports.
     """
 
     name: str
@@ -371,16 +498,34 @@ class Provider(Answered):
     workers: int = 0
     binds_up: int = 0
     binds: int | None = None
-    last_beat_at: AwareDatetime | None = None
+    last_heartbeat_at: AwareDatetime | None = None
     receipts: bool | None = None
+    unmatched_receipts: int | None = None
     rate: float | None = None
+    unparsed_receipts: int = 0
+    rate_ratio: float = 1.0
+    rate_shares: tuple[RateShare, ...] = ()
+    up_for: tuple[str, ...] = ()
+    detail: str | None = None
+    last_bind_error: SessionBindError | None = None
+    bind_errors: tuple[WorkersBindError, ...] = ()
     recent: ProviderFigures = ProviderFigures()
 
 
+class ReparsedReceipts(Answered):
+    """What came of parsing some of a provider's receipts again; `next_after` is None at the end."""
+
+    parsed: int
+    unparsed: int
+    next_after: int | None = None
+
+
 class Key(Answered):
-    """A key, without its secret."""
+    """A key, without its secret; it ends with its parent, the key that created it."""
 
     id: str
+    account_id: str | None = None
+    parent_id: str | None = None
     name: str
     environment: Annotated[Environment | str, _Known]
     scopes: tuple[str, ...] = ()
@@ -396,6 +541,34 @@ class CreatedKey(Key):
     key: str = Field(repr=False)
 
 
+class Account(Answered):
+    """An account; while it has a `suspended_at`, its keys send nothing."""
+
+    id: str
+    name: str
+    created_at: AwareDatetime
+    suspended_at: AwareDatetime | None = None
+
+
+class OperatorKey(Answered):
+    """An operator's key, without its secret; it ends with its parent."""
+
+    id: str
+    parent_id: str | None = None
+    name: str
+    scopes: tuple[str, ...] = ()
+    created_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
+    revoked_at: AwareDatetime | None = None
+    last_used_at: AwareDatetime | None = None
+
+
+class CreatedOperatorKey(OperatorKey):
+    """A new key; `key` is the secret itself, which is shown this once."""
+
+    key: str = Field(repr=False)
+
+
 class Mistake(Answered):
     """Something wrong in a configuration: where (counted from 1), and what to do."""
 
@@ -406,17 +579,23 @@ class Mistake(Answered):
 
 
 class ConfigurationCheck(Answered):
-    """Whether a configuration could be applied."""
+    """Whether a configuration could be applied; `more_mistakes` counts those beside `mistakes`.
+
+    `warnings` are secrets that the API process cannot read; the workers may be able to.
+    """
 
     ok: bool
     mistakes: tuple[Mistake, ...] = ()
+    more_mistakes: int = 0
+    warnings: tuple[Mistake, ...] = ()
 
 
 class AppliedConfiguration(Answered):
-    """The version in force; `changed` is False if it already was."""
+    """The version in force; `changed` is False if it already was. `warnings` as in the check."""
 
     version: int
     changed: bool
+    warnings: tuple[Mistake, ...] = ()
 
 
 class Configuration(Answered):
@@ -453,7 +632,7 @@ def _lower(value: object) -> object:
 
 
 class CallbackNotice(Answered):
-    """What a callback says; `callback_id` is the same whenever it is told again.
+    """What a callback says; `callback_id` is the same whenever it is sent again.
 
     Callbacks spell statuses in capitals; `status` is in the small letters of the API.
     """

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from smsgateway.calls import Answer, Call
+from smsgateway.calls import Call, Response
 from smsgateway.exchange import Lost, NeverSent, Outcome
 
 CONNECT_SECONDS = 5.0
@@ -25,12 +25,14 @@ _BEFORE_SENDING = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
+# Of the paths of all calls but those about health.
+_VERSION = "/api/v1"
 _REASONS: Mapping[type[httpx.TransportError], str] = {
     httpx.ConnectTimeout: "no connection came about in time",
     httpx.PoolTimeout: "all connections are in use",
-    httpx.ReadTimeout: "no answer came in time",
+    httpx.ReadTimeout: "no response came in time",
     httpx.WriteTimeout: "the request could not be written in time",
-    httpx.RemoteProtocolError: "the connection was closed before the answer",
+    httpx.RemoteProtocolError: "the connection was closed before the response",
 }
 
 
@@ -38,7 +40,7 @@ class Wire:
     """What the blocking and the awaiting wire have in common.
 
     Args:
-        address: the base address, `http(s)://host[:port][/prefix]`.
+        address: the address of the API, `http(s)://host[:port][/prefix]`.
         headers: sent with every request.
         timeout: seconds for each write, and for each wait for bytes.
     """
@@ -77,7 +79,7 @@ class BlockingWire(Wire):
 
     def exchange(self, call: Call[Any]) -> Outcome:
         with _outcomes() as outcomes:
-            outcomes.append(_answer(self._http.request(**self._request(call))))
+            outcomes.append(_response(self._http.request(**self._request(call))))
         return outcomes[0]
 
     def close(self) -> None:
@@ -93,7 +95,7 @@ class AwaitingWire(Wire):
 
     async def exchange(self, call: Call[Any]) -> Outcome:
         with _outcomes() as outcomes:
-            outcomes.append(_answer(await self._http.request(**self._request(call))))
+            outcomes.append(_response(await self._http.request(**self._request(call))))
         return outcomes[0]
 
     async def close(self) -> None:
@@ -101,7 +103,10 @@ class AwaitingWire(Wire):
 
 
 def checked_address(address: str) -> str:
-    """The base address without a slash at its end; raises ValueError if it cannot be one."""
+    """The address of the API as it stands before `/api/v1`; raises ValueError if it cannot be one.
+
+    It may be given with `/api/v1` and with slashes at its end.
+    """
     try:
         parts = urlsplit(address.strip())
         usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -113,12 +118,12 @@ def checked_address(address: str) -> str:
         raise ValueError(
             "The address of the API is http:// or https://, a host, and perhaps a port and a path."
         )
-    return address.strip().rstrip("/")
+    return address.strip().rstrip("/").removesuffix(_VERSION).rstrip("/")
 
 
 @contextmanager
 def _outcomes() -> Iterator[list[Outcome]]:
-    """Turns what httpx raises into an outcome, whose text holds nothing of the request."""
+    """Converts what httpx raises into an outcome, whose text holds nothing of the request."""
     outcomes: list[Outcome] = []
     try:
         yield outcomes
@@ -133,5 +138,5 @@ def _reason(error: httpx.HTTPError) -> str:
     return known or str(error) or type(error).__name__
 
 
-def _answer(response: httpx.Response) -> Answer:
-    return Answer(response.status_code, dict(response.headers), response.content)
+def _response(response: httpx.Response) -> Response:
+    return Response(response.status_code, dict(response.headers), response.content)

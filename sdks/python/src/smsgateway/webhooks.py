@@ -64,7 +64,7 @@ def verify_callbacks(
 ) -> tuple[CallbackNotice, ...]:
     """The callbacks in a request, whether it carries one or, as an account may prefer, a list.
 
-    Those of a message are in the order of its moves. Arguments and errors are those of
+    Those of a message are in the order of its transitions. Arguments and errors are those of
     `verify_callback`.
     """
     callback_id, content = _verified(secret, headers, body, tolerance, now)

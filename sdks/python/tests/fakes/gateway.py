@@ -34,11 +34,11 @@ SCOPES = (
     "dead_letters:replay",
     "providers:read",
     "keys:manage",
-    "config:manage",
     "callbacks:read",
     "callbacks:replay",
     "admin",
 )
+OPERATOR_SCOPES = ("accounts:manage", "config:manage", "operator_keys:manage")
 FINAL = {"delivered", "failed", "dead_letter", "expired", "canceled"}
 LONGEST_PAGE = 200
 MOST_RECIPIENTS = 10_000
@@ -121,7 +121,7 @@ Metadata = Annotated[
 ]
 
 
-class Shared(Strict):
+class Options(Strict):
     sender: Annotated[str, Field(alias="from", min_length=1, max_length=16)]
     priority: Literal["low", "normal", "high", "critical"] | None = None
     callback_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
@@ -129,11 +129,15 @@ class Shared(Strict):
         "transactional"
     )
     validity_period: Annotated[int, Field(strict=True, ge=5, le=259200)] | None = None
+    receipt_deadline: Annotated[int, Field(strict=True, ge=5, le=259200)] | None = None
+    missing_receipt: Literal["next_route", "expire"] | None = None
     scheduled_at: AwareDatetime | None = None
     smart_encoding: Annotated[bool, Field(strict=True)] = True
 
+    parameters: Metadata = {}
 
-class SendBody(Shared):
+
+class SendBody(Options):
     to: Number
     body: Annotated[str, Field(min_length=1, max_length=1530)]
     metadata: Metadata = {}
@@ -152,7 +156,7 @@ class RecipientBody(Strict):
     metadata: Metadata = {}
 
 
-class BatchBody(Shared):
+class BatchBody(Options):
     body: str | None = None
     recipients: Annotated[list[RecipientBody], Field(min_length=1, max_length=MOST_RECIPIENTS)]
 
@@ -185,10 +189,13 @@ class StoredKey:
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    parent_id: str | None = None
 
     def shown(self) -> dict[str, Any]:
         return {
             "id": self.id,
+            "account_id": "default",
+            "parent_id": self.parent_id,
             "name": self.name,
             "environment": self.environment,
             "scopes": list(self.scopes),
@@ -196,6 +203,22 @@ class StoredKey:
             "expires_at": stamp(self.expires_at),
             "revoked_at": stamp(self.revoked_at),
             "last_used_at": None,
+        }
+
+
+@dataclass
+class StoredAccount:
+    id: str
+    name: str
+    created_at: datetime
+    suspended_at: datetime | None = None
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "created_at": stamp(self.created_at),
+            "suspended_at": stamp(self.suspended_at),
         }
 
 
@@ -271,6 +294,7 @@ class StoredMessage:
             "valid_until": stamp(self.accepted_at + timedelta(days=1)),
             "updated_at": stamp(past[-1][0]),
             "metadata": asked.metadata,
+            "parameters": asked.parameters,
             "callback_url": asked.callback_url,
             "cancel_requested": self.canceled_at is not None,
         }
@@ -340,7 +364,7 @@ class StoredBatch:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request that came and the answer that was given."""
+    """A request that came and the response that was given."""
 
     method: str
     path: str
@@ -348,13 +372,13 @@ class Exchange:
     headers: Mapping[str, str]
     body: bytes
     status: int
-    answer_headers: Mapping[str, str]
-    answer: bytes
+    response_headers: Mapping[str, str]
+    response: bytes
 
 
 @dataclass(frozen=True)
-class Fault:
-    """An answer given in place of the right one; `carried_out` tells whether it was done first."""
+class InjectedFault:
+    """A response given in place of the right one; `carried_out` tells whether it was done first."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -389,6 +413,13 @@ class FakeGateway:
         self.keys = [
             StoredKey("key_1", self.key, "admin", "live", ("admin",), datetime.now(UTC)),
         ]
+        self.operator_key = "sg_operator_0123456789abcdef_" + secrets.token_urlsafe(32)
+        self.operator_keys = [
+            StoredKey(
+                "key_0", self.operator_key, "operator", "", OPERATOR_SCOPES, datetime.now(UTC)
+            )
+        ]
+        self.accounts = {"default": StoredAccount("default", "default", datetime.now(UTC))}
         self.messages: dict[str, StoredMessage] = {}
         self.batches: dict[str, StoredBatch] = {}
         self.most_batch_bytes = MOST_BATCH_BYTES
@@ -396,10 +427,12 @@ class FakeGateway:
         self.in_flight: set[str] = set()
         self.callbacks: list[dict[str, Any]] = []
         self.configuration = "[providers.primary]\ntype = 'smpp'\n"
+        self.summary: list[str] = []
         self.version = 1
-        self.faults: list[Fault] = []
+        self.faults: list[InjectedFault] = []
         self.exchanges: list[Exchange] = []
         self.now_down = False
+        self.has_route = True
 
     def key_with(self, *scopes: str, environment: str = "live") -> str:
         text = f"sg_{environment}_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
@@ -421,7 +454,7 @@ class FakeGateway:
                 "state": state,
                 "tries": 10,
                 "next_at": None,
-                "answered_at": None,
+                "responded_at": None,
                 "last_status": 500,
                 "last_error": "answered 500",
             }
@@ -494,10 +527,12 @@ class FakeGateway:
     def _authorised(self, request: Request, scope: str) -> StoredKey:
         kind, _, given = request.headers.get("authorization", "").partition(" ")
         now = datetime.now(UTC)
-        for key in self.keys:
+        for key in (*self.keys, *self.operator_keys):
             if kind == "Bearer" and secrets.compare_digest(key.key, given):
                 if key.revoked_at or (key.expires_at and key.expires_at <= now):
                     break
+                if (scope in OPERATOR_SCOPES) != (key in self.operator_keys):
+                    raise Refusal(403, "The key is of the other kind.")
                 if scope not in key.scopes and "admin" not in key.scopes:
                     raise Refusal(403, f"The key lacks the scope {scope}.")
                 return key
@@ -545,7 +580,7 @@ async def read(model: type[M], request: Request) -> M:
         if any(problem["type"] == "json_invalid" for problem in error.errors()):
             raise Refusal(400, "The body is not JSON.") from None
         errors = [
-            {"field": ".".join(map(str, problem["loc"])), "detail": problem["msg"]}
+            {"field": ".".join(map(str, problem["loc"])), "detail": "It is not acceptable."}
             for problem in error.errors()
         ]
         raise Refusal(422, "The request is not acceptable.", errors) from None
@@ -599,12 +634,12 @@ async def remember(gateway: FakeGateway, request: Request, kept: dict[str, Any])
         gateway.idempotent[key] = (await request.body(), kept)
 
 
-def accepted(answer: dict[str, Any], location: str, *, again: bool) -> Response:
+def accepted(response: dict[str, Any], location: str, *, again: bool) -> Response:
     headers = {"Idempotency-Replayed": "true"} if again else {}
-    return JSONResponse(answer, 202, {"Location": location, **headers})
+    return JSONResponse(response, 202, {"Location": location, **headers})
 
 
-def not_too_far_ahead(asked: Shared) -> None:
+def not_too_far_ahead(asked: Options) -> None:
     if asked.scheduled_at and asked.scheduled_at > datetime.now(UTC) + timedelta(days=35):
         raise Refusal(
             422,
@@ -634,7 +669,7 @@ async def send(gateway: FakeGateway, request: Request) -> Response:
     message = store(gateway, request, asked)
     shown = message.shown()
     quotes = asked.body.count("\u2019")
-    answer = {
+    response = {
         "message_id": message.id,
         "status": shown["status"],
         "encoding": shown["encoding"],
@@ -646,8 +681,42 @@ async def send(gateway: FakeGateway, request: Request) -> Response:
         ),
         "warnings": ["The number is one for tests."] if asked.to.startswith("+447700") else [],
     }
-    await remember(gateway, request, answer)
-    return accepted(answer, f"/api/v1/sms/{message.id}", again=False)
+    await remember(gateway, request, response)
+    return accepted(response, f"/api/v1/sms/{message.id}", again=False)
+
+
+@route("POST", "/api/v1/sms/preview", "messages:send")
+async def preview(gateway: FakeGateway, request: Request) -> Response:
+    asked = await read(SendBody, request)
+    not_too_far_ahead(asked)
+    quotes = asked.body.count("\u2019") if asked.smart_encoding else 0
+    body = asked.body.replace("\u2019", "'") if quotes else asked.body
+    replaced = {"character": "\u2019", "replacement": "'", "count": quotes}
+    ucs2 = not body.isascii()
+    routed = gateway.has_route
+    return JSONResponse(
+        {
+            "encoding": "ucs2" if ucs2 else "gsm7",
+            "segments": -(-len(body) // (67 if ucs2 else 153)),
+            "body": body,
+            "replacements": [replaced] if quotes else [],
+            "warnings": ["The number is one for tests."] if asked.to.startswith("+447700") else [],
+            "country": "GB",
+            "priority": asked.priority or "normal",
+            "validity_period": asked.validity_period or 86_400,
+            "route": 0 if routed else None,
+            "providers": [
+                {"provider": "primary", "up": True, "ignored_parameters": []},
+                {
+                    "provider": "backup",
+                    "up": False,
+                    "ignored_parameters": sorted(asked.parameters),
+                },
+            ]
+            if routed
+            else [],
+        }
+    )
 
 
 PLACE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
@@ -690,7 +759,11 @@ def new_batch(gateway: FakeGateway, request: Request, asked: BatchBody) -> Store
         error = fault_of(each, asked.body)
         text = "" if error else each.body or filled(asked.body or "", each.variables)
         if error is None and (each.to, text) in wanted:
-            detail = "Another one has the same number and the same text."
+            first = asked.recipients.index(wanted[each.to, text])
+            detail = (
+                f"The recipient at index {first} of this request has the same number and the same "
+                "text: nobody gets the same message twice from one batch."
+            )
             error = {"field": "to", "reason": "duplicate_recipient", "detail": detail}
         if error is None:
             wanted[each.to, text] = each
@@ -702,7 +775,7 @@ def new_batch(gateway: FakeGateway, request: Request, asked: BatchBody) -> Store
             for result in results[:20]
         ]
         raise Refusal(422, "The request is not acceptable.", errors)
-    shared = {name: getattr(asked, name) for name in Shared.model_fields if name != "sender"}
+    shared = {name: getattr(asked, name) for name in Options.model_fields if name != "sender"}
     messages = [
         store(
             gateway,
@@ -738,8 +811,8 @@ async def send_batch(gateway: FakeGateway, request: Request) -> Response:
 
 
 def accepted_batch(batch: StoredBatch, *, again: bool) -> Response:
-    answer = {**batch.shown(), "results": batch.results}
-    return accepted(answer, f"/api/v1/sms/batches/{batch.id}", again=again)
+    response = {**batch.shown(), "results": batch.results}
+    return accepted(response, f"/api/v1/sms/batches/{batch.id}", again=again)
 
 
 def batch_named(gateway: FakeGateway, request: Request) -> StoredBatch:
@@ -780,7 +853,7 @@ async def resume_batch(gateway: FakeGateway, request: Request) -> Response:
 
 def steered(batch: StoredBatch, *, paused: bool) -> Response:
     if batch.canceled:
-        raise Refusal(409, "There is nothing left of it to pause or resume.")
+        raise Refusal(409, "The batch was cancelled: nothing is left of it to pause or resume.")
     batch.paused = paused
     for message in batch.messages:
         if paused:
@@ -825,6 +898,23 @@ async def events(gateway: FakeGateway, request: Request) -> Response:
     return JSONResponse({"items": gateway.named(request).events()})
 
 
+@route("GET", "/api/v1/events", "messages:read")
+async def account_events(gateway: FakeGateway, request: Request) -> Response:
+    only_known(request, "status", "since")
+    query = request.query_params
+    happened = [
+        {**event, "message_id": message.id}
+        for message in gateway.visible(request)
+        for event in message.events()
+    ]
+    if "status" in query:
+        happened = [event for event in happened if event["status"] == query["status"]]
+    if "since" in query:
+        since = datetime.fromisoformat(query["since"])
+        happened = [e for e in happened if datetime.fromisoformat(e["at"]) >= since]
+    return page_of(request, sorted(happened, key=operator.itemgetter("at")))
+
+
 @route("GET", "/api/v1/sms/{message_id}/explain", "messages:read")
 async def explain(gateway: FakeGateway, request: Request) -> Response:
     message = gateway.named(request)
@@ -841,9 +931,11 @@ async def explain(gateway: FakeGateway, request: Request) -> Response:
             "error_class": None,
             "code": "",
             "submitted_at": began,
-            "answered_at": began,
+            "responded_at": began,
             "receipt_state": "delivered" if delivered else None,
             "receipt_code": "000" if delivered else None,
+            "billed_segments": 1,
+            "price": PRICE,
             "receipt_at": began if delivered else None,
         }
         attempts.append(
@@ -856,12 +948,14 @@ async def explain(gateway: FakeGateway, request: Request) -> Response:
                 "code": "",
                 "tries": 1,
                 "started_at": began,
-                "answer_by": began,
+                "response_by": began,
                 "settled_at": began,
                 "receipt_by": began,
-                "recalled": None,
+                "cancelled_at_provider": None,
                 "part_method": "udh8",
                 "config_version": 1,
+                "billed_segments": 1,
+                "price": PRICE,
                 "parts": [part],
             }
         )
@@ -872,6 +966,7 @@ async def explain(gateway: FakeGateway, request: Request) -> Response:
                     "provider_message_id": "7f3a",
                     "state": "delivered",
                     "code": "000",
+                    "error_class": None,
                     "network": "23415",
                     "attempt": 1,
                     "part": 1,
@@ -885,10 +980,25 @@ async def explain(gateway: FakeGateway, request: Request) -> Response:
         {
             "message": shown,
             "attempts": attempts,
+            "steps": [
+                {
+                    "at": began,
+                    "until": None,
+                    "kind": "accepted",
+                    "count": 1,
+                    "provider": None,
+                    "attempt": None,
+                    "code": None,
+                    "code_name": None,
+                    "meaning": None,
+                    "text": "Accepted.",
+                }
+            ],
             "receipts": receipts,
             "events": message.events(),
             "callbacks": told,
-            "summary": [f"The message is {shown['status']}.", "Attempt 1 went to primary."],
+            "summary": gateway.summary
+            or [f"The message is {shown['status']}.", "Attempt 1 went to primary."],
         }
     )
 
@@ -925,6 +1035,12 @@ def sent_again(message: StoredMessage) -> None:
 @route("POST", "/api/v1/dead-letters/replay", "dead_letters:replay")
 async def replay(gateway: FakeGateway, request: Request) -> Response:
     asked = await read(ReplayBody, request)
+    if asked.provider not in {None, "primary", "backup"}:
+        raise Refusal(
+            422,
+            "The request is not acceptable.",
+            [{"field": "provider", "detail": "There is no such provider; known: backup, primary."}],
+        )
     found = {message.id: message for message in gateway.visible(request)}
     named = list(found) if asked.message_ids is None else asked.message_ids
     replayed: list[str] = []
@@ -941,7 +1057,15 @@ async def replay(gateway: FakeGateway, request: Request) -> Response:
         elif len(replayed) < asked.limit:
             sent_again(message)
             replayed.append(message_id)
-    return JSONResponse({"replayed": replayed, "skipped": skipped})
+    remaining: list[dict[str, object]] = []
+    if not replayed:
+        dead = Counter(
+            message.shown()["provider"]
+            for message in found.values()
+            if message.last.status == "dead_letter"
+        )
+        remaining = [{"provider": name, "messages": count} for name, count in dead.most_common()]
+    return JSONResponse({"replayed": replayed, "skipped": skipped, "remaining": remaining})
 
 
 @route("POST", "/api/v1/dead-letters/{message_id}/replay", "dead_letters:replay")
@@ -953,6 +1077,18 @@ async def replay_one(gateway: FakeGateway, request: Request) -> Response:
     return JSONResponse(message.shown(), 202)
 
 
+PRICE = {"amount": "0.00750", "currency": "USD"}
+BIND_ERROR = {
+    "reason": "bind_refused",
+    "at": "2026-11-05T03:12:44Z",
+    "is_current": True,
+    "ended_at": None,
+    "code": "ESME_RINVPASWD",
+    "session": "transceiver",
+    "detail": "The transceiver is not bound: the SMSC refused the bind (ESME_RINVPASWD).",
+}
+
+
 def provider_shown(name: str, state: str) -> dict[str, Any]:
     return {
         "name": name,
@@ -962,9 +1098,22 @@ def provider_shown(name: str, state: str) -> dict[str, Any]:
         "workers": 1 if state == "up" else 0,
         "binds_up": 2 if state == "up" else 0,
         "binds": 2,
-        "last_beat_at": stamp(datetime.now(UTC)),
+        "last_heartbeat_at": stamp(datetime.now(UTC)),
+        "up_for": ["providers", "chunks"] if state == "up" else [],
+        "detail": None if state == "up" else BIND_ERROR["detail"],
+        "last_bind_error": None if state == "up" else BIND_ERROR,
+        "bind_errors": [] if state == "up" else [BIND_ERROR | {"workers": 2}],
         "receipts": True,
+        "unmatched_receipts": 3,
         "rate": 200.0,
+        "unparsed_receipts": 0 if state == "up" else 700,
+        "rate_ratio": 1.0,
+        "rate_shares": [
+            {"roles": ["chunks"], "share": 195.0, "demand": 310.5, "critical_demand": 0.0},
+            {"roles": ["providers"], "share": 5.0, "demand": 0.5, "critical_demand": 0.5},
+        ]
+        if state == "up"
+        else [],
         "recent": {
             "attempts": 12,
             "accepted": 11,
@@ -992,6 +1141,19 @@ async def provider(_: FakeGateway, request: Request) -> Response:
     return JSONResponse(provider_shown(name, "up" if name == "primary" else "down"))
 
 
+@route("POST", "/api/v1/providers/{name}/receipts/reparse", "config:manage")
+async def reparse(_: FakeGateway, request: Request) -> Response:
+    """`backup` has 700 receipts that could not be parsed, of which 3 still cannot be."""
+    name = request.state.values["name"]
+    if name not in {"primary", "backup"}:
+        raise Refusal(404, "There is no such provider in the configuration.")
+    if name == "primary":
+        return JSONResponse({"parsed": 0, "unparsed": 0, "next_after": None})
+    if request.query_params.get("after") is None:
+        return JSONResponse({"parsed": 498, "unparsed": 2, "next_after": 500})
+    return JSONResponse({"parsed": 199, "unparsed": 1, "next_after": None})
+
+
 @route("GET", "/api/v1/keys", "keys:manage")
 async def keys(gateway: FakeGateway, _: Request) -> Response:
     return JSONResponse({"items": [key.shown() for key in gateway.keys], "next_cursor": None})
@@ -1004,12 +1166,110 @@ async def create_key(gateway: FakeGateway, request: Request) -> Response:
     stored = gateway.keys[-1]
     stored.name = asked.name
     stored.expires_at = asked.expires_at
+    stored.parent_id = request.state.key.id
     return JSONResponse({**stored.shown(), "key": text}, 201)
 
 
 @route("DELETE", "/api/v1/keys/{key_id}", "keys:manage")
 async def revoke_key(gateway: FakeGateway, request: Request) -> Response:
     for key in gateway.keys:
+        if key.id == request.state.values["key_id"]:
+            key.revoked_at = datetime.now(UTC)
+            return Response(status_code=204)
+    raise Refusal(404, "There is no such key.")
+
+
+class AccountBody(Strict):
+    name: str = Field(min_length=1, max_length=64)
+
+
+class OperatorKeyBody(Strict):
+    name: str
+    scopes: list[Literal[OPERATOR_SCOPES]] = Field(min_length=1)
+    expires_at: AwareDatetime | None = None
+
+
+def account_of(gateway: FakeGateway, request: Request) -> StoredAccount:
+    account = gateway.accounts.get(request.state.values["account_id"])
+    if account is None:
+        raise Refusal(404, "There is no such account.")
+    return account
+
+
+@route("POST", "/api/v1/accounts", "accounts:manage")
+async def create_account(gateway: FakeGateway, request: Request) -> Response:
+    asked = await read(AccountBody, request)
+    if asked.name in {account.name for account in gateway.accounts.values()}:
+        raise Refusal(409, "Another account has this name: choose another one.")
+    account = StoredAccount(f"acc_{len(gateway.accounts):032x}", asked.name, datetime.now(UTC))
+    gateway.accounts[account.id] = account
+    return JSONResponse(account.shown(), 201)
+
+
+@route("GET", "/api/v1/accounts", "accounts:manage")
+async def accounts(gateway: FakeGateway, _: Request) -> Response:
+    return JSONResponse({"items": [account.shown() for account in gateway.accounts.values()]})
+
+
+@route("GET", "/api/v1/accounts/{account_id}", "accounts:manage")
+async def account(gateway: FakeGateway, request: Request) -> Response:
+    return JSONResponse(account_of(gateway, request).shown())
+
+
+@route("POST", "/api/v1/accounts/{account_id}/suspend", "accounts:manage")
+async def suspend_account(gateway: FakeGateway, request: Request) -> Response:
+    account = account_of(gateway, request)
+    account.suspended_at = account.suspended_at or datetime.now(UTC)
+    return JSONResponse(account.shown())
+
+
+@route("POST", "/api/v1/accounts/{account_id}/resume", "accounts:manage")
+async def resume_account(gateway: FakeGateway, request: Request) -> Response:
+    account = account_of(gateway, request)
+    account.suspended_at = None
+    return JSONResponse(account.shown())
+
+
+@route("POST", "/api/v1/accounts/{account_id}/keys", "accounts:manage")
+async def create_account_key(gateway: FakeGateway, request: Request) -> Response:
+    account = account_of(gateway, request)
+    asked = await read(KeyBody, request)
+    text = gateway.key_with(*asked.scopes, environment=asked.environment)
+    stored = gateway.keys[-1]
+    stored.name = asked.name
+    stored.expires_at = asked.expires_at
+    return JSONResponse({**stored.shown(), "account_id": account.id, "key": text}, 201)
+
+
+def operator_key_shown(key: StoredKey) -> dict[str, Any]:
+    return {k: v for k, v in key.shown().items() if k not in {"account_id", "environment"}}
+
+
+@route("GET", "/api/v1/operator-keys", "operator_keys:manage")
+async def operator_keys(gateway: FakeGateway, _: Request) -> Response:
+    return JSONResponse({"items": [operator_key_shown(key) for key in gateway.operator_keys]})
+
+
+@route("POST", "/api/v1/operator-keys", "operator_keys:manage")
+async def create_operator_key(gateway: FakeGateway, request: Request) -> Response:
+    asked = await read(OperatorKeyBody, request)
+    made = StoredKey(
+        f"key_0{len(gateway.operator_keys)}",
+        f"sg_operator_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}",
+        asked.name,
+        "",
+        tuple(asked.scopes),
+        datetime.now(UTC),
+        asked.expires_at,
+        parent_id=request.state.key.id,
+    )
+    gateway.operator_keys.append(made)
+    return JSONResponse({**operator_key_shown(made), "key": made.key}, 201)
+
+
+@route("DELETE", "/api/v1/operator-keys/{key_id}", "operator_keys:manage")
+async def revoke_operator_key(gateway: FakeGateway, request: Request) -> Response:
+    for key in gateway.operator_keys:
         if key.id == request.state.values["key_id"]:
             key.revoked_at = datetime.now(UTC)
             return Response(status_code=204)
@@ -1039,6 +1299,15 @@ def mistakes_in(content: str) -> list[dict[str, Any]]:
     return found
 
 
+def warnings_in(content: str) -> list[dict[str, Any]]:
+    """A secret that the API process cannot read."""
+    return [
+        {"line": number, "column": 12, "path": "providers.primary.password", "detail": "not there"}
+        for number, line in enumerate(content.splitlines(), start=1)
+        if "env:" in line
+    ]
+
+
 async def toml(request: Request) -> str:
     if request.headers.get("content-type") not in {"application/toml", "text/plain"}:
         raise Refusal(422, "Send the configuration as application/toml.")
@@ -1048,7 +1317,7 @@ async def toml(request: Request) -> str:
 @route("POST", "/api/v1/config/check", "config:manage")
 async def check(_: FakeGateway, request: Request) -> Response:
     mistakes = mistakes_in(await toml(request))
-    return JSONResponse({"ok": not mistakes, "mistakes": mistakes})
+    return JSONResponse({"ok": not mistakes, "mistakes": mistakes, "warnings": []})
 
 
 @route("POST", "/api/v1/config/apply", "config:manage")
@@ -1057,11 +1326,13 @@ async def apply(gateway: FakeGateway, request: Request) -> Response:
     mistakes = mistakes_in(content)
     if mistakes:
         errors = [{"field": m["path"], "detail": m["detail"], "line": m["line"]} for m in mistakes]
-        raise Refusal(422, "The configuration has mistakes.", errors)
+        raise Refusal(422, "The configuration has errors.", errors)
     changed = content != gateway.configuration
     gateway.version += changed
     gateway.configuration = content
-    return JSONResponse({"version": gateway.version, "changed": changed})
+    return JSONResponse(
+        {"version": gateway.version, "changed": changed, "warnings": warnings_in(content)}
+    )
 
 
 @route("GET", "/api/v1/config", "config:manage")

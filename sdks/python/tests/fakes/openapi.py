@@ -8,6 +8,7 @@ import os
 import re
 import urllib.request
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,15 +33,17 @@ def document_of_a_gateway() -> dict[str, Any] | None:
     if not place:
         return _document_of_this_checkout() if find_spec("api") else None
     if place.startswith(("http://", "https://")):
-        with urllib.request.urlopen(place, timeout=10) as answer:  # noqa: S310  # http(s) only
-            document: dict[str, Any] = json.load(answer)
+        with urllib.request.urlopen(place, timeout=10) as response:  # noqa: S310  # http(s) only
+            document: dict[str, Any] = json.load(response)
     else:
         document = json.loads(Path(place).read_text())
     return document
 
 
 def _document_of_this_checkout() -> dict[str, Any]:
-    settings = SimpleNamespace(max_body_bytes=1 << 20, max_batch_bytes=1 << 23)
+    settings = SimpleNamespace(
+        max_body_bytes=1 << 20, max_batch_bytes=1 << 23, request_timeout=timedelta(minutes=1)
+    )
     application = import_module("api.app").create_app(SimpleNamespace(settings=settings))
     document: dict[str, Any] = application.openapi()
     return document
@@ -94,7 +97,7 @@ class _Check:
         sentences = [
             *self._parameters(parameters),
             *self._request_body(operation),
-            *self._answer(operation),
+            *self._response(operation),
         ]
         return [f"{exchange.method} {exchange.path}: {sentence}" for sentence in sentences]
 
@@ -138,7 +141,7 @@ class _Check:
             declared["content"], self.exchange.headers, self.exchange.body, "request"
         )
 
-    def _answer(self, operation: Mapping[str, Any]) -> list[str]:
+    def _response(self, operation: Mapping[str, Any]) -> list[str]:
         status = self.exchange.status
         responses = operation["responses"]
         declared = next(
@@ -150,11 +153,13 @@ class _Check:
             None,
         )
         if declared is None:
-            return [f"the answer {status} is not documented."]
+            return [f"the response {status} is not documented."]
         content = self._resolved(declared).get("content")
-        if not content or not self.exchange.answer:
+        if not content or not self.exchange.response:
             return []
-        return self._content(content, self.exchange.answer_headers, self.exchange.answer, "answer")
+        return self._content(
+            content, self.exchange.response_headers, self.exchange.response, "response"
+        )
 
     def _content(
         self,

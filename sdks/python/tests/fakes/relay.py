@@ -15,14 +15,14 @@ class Relay:
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
         self._target = (parts.hostname or "", parts.port or 80)
-        self._answers_to_lose = 0
+        self._responses_to_lose = 0
         self._connections: list[socket.socket] = []
         self.connections_made = 0
         self.url = ""
 
-    def lose_answers(self, count: int) -> None:
-        """The server gets the next `count` requests, but its answers get lost."""
-        self._answers_to_lose = count
+    def lose_responses(self, count: int) -> None:
+        """The server gets the next `count` requests, but its responses get lost."""
+        self._responses_to_lose = count
 
     def close_connections(self) -> None:
         """Closes every connection that is kept alive, as a server that was restarted does."""
@@ -64,8 +64,8 @@ class Relay:
     def _down(self, server: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
             while read := server.recv(_LONGEST):
-                if self._answers_to_lose:
-                    self._answers_to_lose -= 1
+                if self._responses_to_lose:
+                    self._responses_to_lose -= 1
                     break
                 client.sendall(read)
         _cut(client)

@@ -1,9 +1,10 @@
 """What people write on the command line, and what is meant."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,15 +13,23 @@ from typing import Annotated, BinaryIO, TextIO, TypeVar
 import typer
 from pydantic import BaseModel
 from rich.text import Text
-from smsgateway import Mode, Page, Priority
+from smsgateway import MissingReceipt, Mode, Page, Priority
 
+from smsctl.columns import Column, Grid
+from smsctl.command import Session
 from smsctl.failures import Mistake
-from smsctl.screen import Screen
-from smsctl.tables import Column, Grid
 
 M = TypeVar("M", bound=BaseModel)
 
 LONGEST_PAGE = 200
+_AGE = re.compile(r"([0-9]{1,9})([smhdw])")
+_UNITS = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 
 
 def moment(text: str) -> datetime:
@@ -36,6 +45,22 @@ def moment(text: str) -> datetime:
     return at
 
 
+def moment_or_age(text: str) -> datetime:
+    """A time with its offset, or how long ago it was: `30s`, `15m`, `1h`, `7d`, `2w`."""
+    age = _AGE.fullmatch(text)
+    if age is None:
+        try:
+            return moment(text)
+        except typer.BadParameter as mistake:
+            raise typer.BadParameter(
+                f"{mistake.message[:-1]}, or as an age, such as 1h or 7d."
+            ) from None
+    try:
+        return datetime.now(UTC) - int(age[1]) * _UNITS[age[2]]
+    except OverflowError:
+        raise typer.BadParameter("that is longer ago than times are counted.") from None
+
+
 def not_empty(text: str) -> str:
     """An id or a name."""
     if not text or text in {".", ".."}:
@@ -43,15 +68,18 @@ def not_empty(text: str) -> str:
     return text
 
 
-def pairs(texts: Sequence[str]) -> dict[str, str]:
+def pairs(texts: Sequence[str], option: str = "--metadata") -> dict[str, str]:
     """`name=value`, any number of times; raises Mistake if one is not of that form or twice."""
     found: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise Mistake("Metadata is written name=value: --metadata order=17.")
+            lacks = 'no name before its "="' if equals else 'no "="'
+            raise Mistake(
+                f"{option} {text}: it has {lacks}. Write NAME=VALUE, such as {option} order=17."
+            )
         if name in found:
-            raise Mistake(f"Metadata has one value for each name, but {name} is given twice.")
+            raise Mistake(f"{option} has one value for each name, but {name} is given twice.")
         found[name] = value
     return found
 
@@ -126,11 +154,12 @@ def gathered(
     return page.model_copy(update={"items": tuple(items)})
 
 
-def show_page(screen: Screen, page: Page[M], columns: Sequence[Column[M]]) -> None:
-    """A page of a listing, and how to see what follows it."""
-    screen.show(page, Grid(columns, page.items) if page.items else Text("There are none."))
+def show_page(session: Session, page: Page[M], columns: Sequence[Column[M]], things: str) -> None:
+    """A page of a listing of these `things`, and how to see what follows it."""
+    table = Grid(columns, page.items, chosen=session.columns)
+    session.screen.show(page, table if page.items else Text(f"There are no {things}."), table=table)
     if page.next_cursor is not None:
-        screen.remark(
+        session.screen.remark(
             f"There are more: the same command with --cursor {page.next_cursor} shows them."
         )
 
@@ -145,11 +174,23 @@ PriorityOption = Annotated[
 ]
 ModeOption = Annotated[Mode | None, typer.Option(help="The purpose; transactional if not said.")]
 CallbackUrlOption = Annotated[
-    str | None, typer.Option(metavar="URL", help="Told of what becomes of each message.")
+    str | None,
+    typer.Option(metavar="URL", help="URL that receives status callbacks for each message."),
 ]
 ValidityOption = Annotated[
     int | None,
     typer.Option(metavar="SECONDS", help="After which a message is not to be delivered any more."),
+]
+ReceiptDeadlineOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="After which a provider without a receipt is given up; by default the mode's.",
+    ),
+]
+MissingReceiptOption = Annotated[
+    MissingReceipt | None,
+    typer.Option(help="What happens then: the next provider, or the end; by default the mode's."),
 ]
 AtOption = Annotated[
     datetime | None,
@@ -158,6 +199,13 @@ AtOption = Annotated[
 MetadataOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="Your own, given back with the message; repeatable."),
+]
+ParameterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="What the provider is given beside the text, such as a template's id; repeatable.",
+    ),
 ]
 SmartEncodingOption = Annotated[
     bool, typer.Option(help="Replace characters that would make a message longer by like ones.")

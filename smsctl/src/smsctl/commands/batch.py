@@ -18,10 +18,10 @@ from smsgateway import (
     GatewayError,
     Page,
     ProblemError,
-    RateLimited,
     Unavailable,
 )
 
+from smsctl.columns import BATCH_COLUMNS, RESULT_COLUMNS, Column, Grid, batch_details, counted
 from smsctl.command import Session, command, ended
 from smsctl.commands.arguments import (
     AtOption,
@@ -31,8 +31,11 @@ from smsctl.commands.arguments import (
     CursorOption,
     LimitOption,
     MetadataOption,
+    MissingReceiptOption,
     ModeOption,
+    ParameterOption,
     PriorityOption,
+    ReceiptDeadlineOption,
     SenderOption,
     SmartEncodingOption,
     ValidityOption,
@@ -55,7 +58,6 @@ from smsctl.sending import (
     key_of,
     send_slice,
 )
-from smsctl.tables import BATCH_COLUMNS, Column, Grid, batch_details, counted
 from smsctl.watching import Watched, last_words, show_watching
 
 app = typer.Typer(no_args_is_help=True, help="Send to many at once, and see how far that is.")
@@ -66,7 +68,7 @@ REFUSED_COLUMNS: Sequence[Column[RefusedLine]] = (
     Column("why", lambda r: r.detail, is_sentence=True),
 )
 # After these, the command that is as it was may succeed.
-_WHICH_MAY_PASS = (ConnectionFailed, Unavailable, RateLimited, Conflict, KeyboardInterrupt)
+_WHICH_MAY_PASS = (ConnectionFailed, Unavailable, Conflict, KeyboardInterrupt)
 
 TimeoutOption = Annotated[
     float | None,
@@ -98,8 +100,11 @@ def send(
     mode: ModeOption = None,
     callback_url: CallbackUrlOption = None,
     validity: ValidityOption = None,
+    receipt_deadline: ReceiptDeadlineOption = None,
+    missing_receipt: MissingReceiptOption = None,
     at: AtOption = None,
     metadata: MetadataOption = None,
+    parameter: ParameterOption = None,
     smart_encoding: SmartEncodingOption = True,
     size: Annotated[
         int, typer.Option(min=1, max=MOST_RECIPIENTS, help="How many recipients a batch has.")
@@ -133,7 +138,19 @@ def send(
     if again and idempotency_key is not None:
         raise Mistake("A key says which command is the same: give --again or --idempotency-key.")
     text = None if body is None else body_text(body)
-    terms = Terms(sender, text, mode, priority, callback_url, validity, at, smart_encoding)
+    terms = Terms(
+        sender,
+        text,
+        mode,
+        priority,
+        callback_url,
+        validity,
+        at,
+        smart_encoding,
+        receipt_deadline=receipt_deadline,
+        parameters=pairs(parameter, "--parameter") if parameter else None,
+        missing_receipt=missing_receipt,
+    )
     wanted = Wanted(to_column, text, pairs(metadata or ()))
     key = uuid.uuid4().hex if again else idempotency_key
     with ExitStack() as opened:
@@ -158,19 +175,23 @@ def send(
 
 @command(app, "watch")
 def watch(session: Session, batch_ids: BatchIds, timeout: TimeoutOption = None) -> None:
-    """Show how far batches are, until all are finished or canceled.
+    """Show how far batches are, until all are finished or cancelled.
 
     Exits with 0 if every message was delivered, 1 otherwise, 8 if they have not ended in time.
     """
     watched = show_watching(session.screen, session.gateway, batch_ids, timeout)
-    session.screen.show(Page[Batch](items=tuple(watched.batches)), last_words(watched))
+    session.screen.show(
+        Page[Batch](items=tuple(watched.batches)),
+        last_words(watched),
+        table=Grid(BATCH_COLUMNS, watched.batches),
+    )
     _point_to_watching(session.screen, watched)
     code = _exit_code_of(watched)
     if code is not ExitCode.OK:
         raise ended(code)
 
 
-@command(app, "list")
+@command(app, "list", columns=BATCH_COLUMNS)
 def list_(session: Session, limit: LimitOption = 50, cursor: CursorOption = None) -> None:
     """List batches, the newest first."""
     gateway = session.gateway
@@ -179,7 +200,7 @@ def list_(session: Session, limit: LimitOption = 50, cursor: CursorOption = None
         limit,
         cursor,
     )
-    show_page(session.screen, page, BATCH_COLUMNS)
+    show_page(session, page, BATCH_COLUMNS, "batches")
 
 
 @command(app, "show")
@@ -190,18 +211,31 @@ def show(
         bool,
         typer.Option("--results", help="Also the message, or the refusal, of each recipient."),
     ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="How many results at most; all if not said.")
+    ] = None,
 ) -> None:
     """Show a batch as it stands, with its messages counted."""
+    if limit is not None and not results:
+        raise Mistake("--limit is about the results: add --results.")
     gateway = session.gateway
-    batch = gateway.batch_results(batch_id) if results else gateway.batch(batch_id)
-    session.screen.show(batch, batch_details(batch))
+    if not results:
+        batch = gateway.batch(batch_id)
+        session.screen.show(batch, batch_details(batch))
+        return
+    answered = gateway.batch_results(batch_id)
+    shown = answered.model_copy(update={"results": answered.results[:limit]})
+    session.screen.show(shown, batch_details(shown), table=Grid(RESULT_COLUMNS, shown.results))
+    more = len(answered.results) - len(shown.results)
+    if more:
+        session.screen.remark(f"{counted(more, 'more result')} not shown: give a larger --limit.")
 
 
 @command(app, "pause")
 def pause(session: Session, batch_ids: BatchIds) -> None:
     """Let nothing more of batches leave until they are resumed."""
     _steer(session, batch_ids, session.gateway.pause_batch)
-    session.screen.remark("What a provider has already goes its way.")
+    session.screen.remark("Messages that a provider already has cannot be taken back.")
 
 
 @command(app, "resume")
@@ -217,7 +251,7 @@ def cancel(session: Session, batch_ids: BatchIds) -> None:
     left = sum(batch.open for batch in canceled)
     if left:
         session.screen.remark(
-            f"{counted(left, 'message')} had left before: what providers have goes its way."
+            f"{counted(left, 'message')} had left before and cannot be taken back."
         )
 
 
@@ -231,7 +265,7 @@ def _steer(
             changed.append(change(batch_id))  # noqa: PERF401  # all up to one that fails
     finally:
         if changed:
-            show_page(session.screen, Page[Batch](items=tuple(changed)), BATCH_COLUMNS)
+            show_page(session, Page[Batch](items=tuple(changed)), BATCH_COLUMNS, "batches")
     return changed
 
 
@@ -312,8 +346,8 @@ def _show(screen: Screen, tally: Tally) -> None:
     screen.show(tally.as_json(), *lines)
     if tally.refused and tally.accepted:
         screen.remark(
-            "To send to those that were refused, mend their lines in a file of their own, which "
-            "--refused writes: all of the file, mended, would reach the others twice."
+            "--refused FILE writes the refused lines to a file of their own. Correct that file and send "
+            "it. Do not send this file again: the others would get the message twice."
         )
     if tally.accepted_before:
         screen.remark("With --again, it is sent once more.")
@@ -357,5 +391,9 @@ def _exit_code_of(watched: Watched) -> ExitCode:
 
 
 def _check_is_another(refused: Path, file: Path) -> None:
-    if refused.exists() and file.exists() and refused.samefile(file):
+    try:
+        is_same = refused.exists() and file.exists() and refused.samefile(file)
+    except OSError as error:
+        raise Mistake(f"{refused} cannot be written: {error.strerror}.") from error
+    if is_same:
         raise Mistake(f"--refused would write over {file}, which is to be sent: name another file.")

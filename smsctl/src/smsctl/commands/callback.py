@@ -6,16 +6,16 @@ import typer
 from rich.text import Text
 from smsgateway import CallbackState
 
+from smsctl.columns import CALLBACK_COLUMNS, counted
 from smsctl.command import Session, command
 from smsctl.commands.arguments import CursorOption, LimitOption, gathered, not_empty, show_page
 from smsctl.failures import Mistake
 from smsctl.screen import visible
-from smsctl.tables import CALLBACK_COLUMNS, counted
 
 app = typer.Typer(no_args_is_help=True, help="Look at callbacks and tell them again.")
 
 
-@command(app, "list")
+@command(app, "list", columns=CALLBACK_COLUMNS)
 def list_(
     session: Session,
     state: Annotated[CallbackState | None, typer.Option(help="Only those in this state.")] = None,
@@ -25,7 +25,7 @@ def list_(
     limit: LimitOption = 50,
     cursor: CursorOption = None,
 ) -> None:
-    """List what your servers were told, or are to be told; the newest first."""
+    """List the callbacks that were sent to your servers, or are due; the newest first."""
     gateway = session.gateway
     page = gathered(
         lambda size, start: gateway.callbacks(
@@ -34,7 +34,7 @@ def list_(
         limit,
         cursor,
     )
-    show_page(session.screen, page, CALLBACK_COLUMNS)
+    show_page(session, page, CALLBACK_COLUMNS, "callbacks")
 
 
 @command(app, "replay")
@@ -46,12 +46,12 @@ def replay(
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Those that failed.")] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="How many of the failed ones at most.")
+        int | None, typer.Option(min=1, max=1000, help="How many of the failed ones at most.")
     ] = None,
 ) -> None:
-    """Tell callbacks again: those named, or with --failed those that failed."""
+    """Send callbacks again: those named, or with --failed those that failed."""
     if bool(callback_ids) == failed:
-        raise Mistake("Say which callbacks to tell again: either their ids, or --failed.")
+        raise Mistake("Say which callbacks to send again: either their ids, or --failed.")
     gateway = session.gateway
     if failed:
         count = gateway.replay_callbacks(state=CallbackState.FAILED, limit=limit).replayed
@@ -60,7 +60,7 @@ def replay(
             gateway.replay_callback(callback_id)
         count = len(callback_ids or ())
     session.screen.show(
-        {"replayed": count}, Text(f"{counted(count, 'callback')} to be told again.")
+        {"replayed": count}, Text(f"{counted(count, 'callback')} to be sent again.")
     )
 
 

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 from rich.text import Text
-from smsgateway import Skipped
+from smsgateway import Replayed, Skipped
 
+from smsctl.columns import MESSAGE_COLUMNS, Column, Grid, counted
 from smsctl.command import Session, command, ended
 from smsctl.commands.arguments import CursorOption, LimitOption, gathered, not_empty, show_page
 from smsctl.failures import ExitCode, Mistake
-from smsctl.tables import MESSAGE_COLUMNS, Column, Grid, counted
 
 app = typer.Typer(no_args_is_help=True, help="Look at dead letters and send them again.")
 
@@ -21,11 +21,11 @@ SKIPPED_COLUMNS: Sequence[Column[Skipped]] = (
 )
 
 
-@command(app, "list")
+@command(app, "list", columns=MESSAGE_COLUMNS)
 def list_(
     session: Session,
     provider: Annotated[
-        str | None, typer.Option(help="Only those last given to this provider.")
+        str | None, typer.Option(help="Only those that this provider had or was offered.")
     ] = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
@@ -39,7 +39,7 @@ def list_(
         limit,
         cursor,
     )
-    show_page(session.screen, page, MESSAGE_COLUMNS)
+    show_page(session, page, MESSAGE_COLUMNS, "dead letters")
 
 
 @command(app, "replay")
@@ -49,7 +49,9 @@ def replay(
         list[str] | None,
         typer.Argument(parser=not_empty, metavar="[MESSAGE_ID]…", help="Just these."),
     ] = None,
-    provider: Annotated[str | None, typer.Option(help="Those last given to this provider.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="Those that this provider had or was offered.")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, max=1000, help="How many at most; 100 if not said.")
     ] = None,
@@ -67,13 +69,23 @@ def replay(
         provider=provider or None,
         limit=limit,
     )
-    lines: list[RenderableType] = [
-        Text(f"{counted(len(done.replayed), 'message')} sent round again.")
-    ]
+    lines: list[RenderableType] = [Text(f"{counted(len(done.replayed), 'message')} sent again.")]
     if done.replayed:
         lines.append(Text("\n".join(done.replayed)))
     if done.skipped:
         lines.append(Grid(SKIPPED_COLUMNS, done.skipped))
+    if not done.replayed and not done.skipped:
+        lines.append(Text(_what_there_is(done)))
     session.screen.show(done, *lines)
     if message_ids and set(message_ids) - set(done.replayed):
         raise ended(ExitCode.FAILED)
+
+
+def _what_there_is(done: Replayed) -> str:
+    """What a replay that took nothing could have taken."""
+    if not done.remaining:
+        return "There are no dead letters."
+    counts = ", ".join(
+        f"{each.provider or 'no provider'}: {each.messages}" for each in done.remaining
+    )
+    return f"None matches. Dead letters by provider: {counts}."

@@ -6,21 +6,21 @@ from typing import Annotated
 import typer
 from smsgateway import MessageStatus, Mode
 
+from smsctl.columns import MESSAGE_COLUMNS, explanation, message_details, timeline
 from smsctl.command import Session, command
 from smsctl.commands.arguments import (
     CursorOption,
     LimitOption,
     MessageId,
     gathered,
-    moment,
+    moment_or_age,
     show_page,
 )
-from smsctl.tables import MESSAGE_COLUMNS, explanation, message_details
 
 app = typer.Typer(no_args_is_help=True, help="Look at messages, explain them, cancel them.")
 
 
-@command(app, "list")
+@command(app, "list", columns=MESSAGE_COLUMNS)
 def list_(
     session: Session,
     status: Annotated[MessageStatus | None, typer.Option(help="Only those in this status.")] = None,
@@ -32,11 +32,17 @@ def list_(
     ] = None,
     since: Annotated[
         datetime | None,
-        typer.Option(parser=moment, metavar="TIME", help="Only those accepted from then on."),
+        typer.Option(
+            parser=moment_or_age,
+            metavar="TIME|AGE",
+            help="Only those accepted from then on; 1h is an hour ago.",
+        ),
     ] = None,
     until: Annotated[
         datetime | None,
-        typer.Option(parser=moment, metavar="TIME", help="Only those accepted before then."),
+        typer.Option(
+            parser=moment_or_age, metavar="TIME|AGE", help="Only those accepted before then."
+        ),
     ] = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
@@ -58,7 +64,7 @@ def list_(
         limit,
         cursor,
     )
-    show_page(session.screen, page, MESSAGE_COLUMNS)
+    show_page(session, page, MESSAGE_COLUMNS, "such messages")
 
 
 @command(app, "show")
@@ -70,9 +76,10 @@ def show(session: Session, message_id: MessageId) -> None:
 
 @command(app, "explain")
 def explain(session: Session, message_id: MessageId) -> None:
-    """Explain a message: timeline, attempts, parts, receipts, callbacks, and why."""
+    """Explain a message: what became of it, what it waits for and until when, and each step."""
     explained = session.gateway.explain(message_id)
-    session.screen.show(explained, explanation(explained))
+    rendered = explanation(explained, is_terminal=session.screen.out.is_terminal)
+    session.screen.show(explained, rendered, table=timeline(explained.events))
 
 
 @command(app, "cancel")
@@ -82,5 +89,6 @@ def cancel(session: Session, message_id: MessageId) -> None:
     session.screen.show(message, message_details(message))
     if message.status != MessageStatus.CANCELED:
         session.screen.remark(
-            "A provider has it already: it is asked to forget it, where it can be asked."
+            "A provider already has it, and is asked to cancel it if it supports that; it may still "
+            "be delivered."
         )

@@ -10,21 +10,23 @@ import typer
 from rich.text import Text
 
 from smsctl import profiles
+from smsctl.columns import PROFILE_COLUMNS, Grid, masked, named_profiles
 from smsctl.command import ProfileName, Session, command
 from smsctl.failures import Mistake
 from smsctl.profiles import Profile
-from smsctl.tables import PROFILE_COLUMNS, Grid, masked, named_profiles
 
 app = typer.Typer(no_args_is_help=True, help="Keep gateways and keys by name.")
 
 
-@command(app, "list")
+@command(app, "list", columns=PROFILE_COLUMNS)
 def list_(session: Session) -> None:
     """List the profiles; * is the current one."""
     known = named_profiles(profiles.load(_place()))
+    table = Grid(PROFILE_COLUMNS, known, chosen=session.columns)
     session.screen.show(
         {"items": [asdict(one) for one in known]},
-        Grid(PROFILE_COLUMNS, known) if known else Text("There are none."),
+        table if known else Text("There are no profiles."),
+        table=table,
     )
 
 
@@ -75,8 +77,8 @@ def _place() -> Path:
 def _asked() -> str:
     if not sys.stdin.isatty():
         raise Mistake("Say which key to use: --key env:NAME, --key file:PATH, or the key itself.")
-    answer: str = typer.prompt("Key", hide_input=True, err=True)
-    return answer.strip()
+    response: str = typer.prompt("Key", hide_input=True, err=True)
+    return response.strip()
 
 
 def _kept(key: str) -> str:

@@ -1,19 +1,32 @@
 """`smsctl send`."""
 
 import uuid
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, TypedDict
 
 import typer
 from rich.text import Text
-from smsgateway import ConnectionFailed, MessageStatus, Unavailable
+from smsgateway import (
+    DEFAULT_WAIT,
+    ConnectionFailed,
+    MessageStatus,
+    MissingReceipt,
+    Mode,
+    Priority,
+    Unavailable,
+)
 
+from smsctl.columns import accepted_lines, preview_lines
 from smsctl.command import Session, command, ended
 from smsctl.commands.arguments import (
     AtOption,
     CallbackUrlOption,
     MetadataOption,
+    MissingReceiptOption,
     ModeOption,
+    ParameterOption,
     PriorityOption,
+    ReceiptDeadlineOption,
     SenderOption,
     SmartEncodingOption,
     ValidityOption,
@@ -22,10 +35,26 @@ from smsctl.commands.arguments import (
 )
 from smsctl.failures import ExitCode, Mistake
 from smsctl.screen import visible
-from smsctl.tables import accepted_lines
+from smsctl.sentences import ended_as
 from smsctl.waiting import Seen, show_waiting
 
-DEFAULT_WAIT = 120.0
+
+class _Request(TypedDict):
+    """What is asked for, as the client takes it."""
+
+    to: str
+    sender: str
+    body: str
+    priority: Priority | None
+    mode: Mode | None
+    callback_url: str | None
+    validity_period: int | None
+    receipt_deadline: int | None
+    missing_receipt: MissingReceipt | None
+    scheduled_at: datetime | None
+    metadata: dict[str, str] | None
+    parameters: dict[str, str] | None
+    smart_encoding: bool
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,12 +71,19 @@ def send(
     mode: ModeOption = None,
     callback_url: CallbackUrlOption = None,
     validity: ValidityOption = None,
+    receipt_deadline: ReceiptDeadlineOption = None,
+    missing_receipt: MissingReceiptOption = None,
     at: AtOption = None,
     metadata: MetadataOption = None,
+    parameter: ParameterOption = None,
     smart_encoding: SmartEncodingOption = True,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Two sends with one key are one message.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Send nothing: show encoding, segments and route."),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Show what happens until it ends.")] = False,
     timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long --wait waits.")
@@ -55,25 +91,35 @@ def send(
 ) -> None:
     """Send a message.
 
-    With --wait the exit code tells how it ended: 0 delivered, 1 otherwise, 8 not yet.
+    With --wait the exit code tells how it ended: 0 delivered, 1 otherwise, 8 not yet. With --dry-run
+    it tells whether a route takes the message: 0 yes, 1 no.
     """
+    if dry_run and wait:
+        raise Mistake(
+            "With --dry-run nothing is sent that --wait could wait for: give one of them."
+        )
+    request = _Request(
+        to=to,
+        sender=sender,
+        body=body_text(body),
+        priority=priority,
+        mode=mode,
+        callback_url=callback_url,
+        validity_period=validity,
+        receipt_deadline=receipt_deadline,
+        missing_receipt=missing_receipt,
+        scheduled_at=at,
+        metadata=pairs(metadata) if metadata else None,
+        parameters=pairs(parameter, "--parameter") if parameter else None,
+        smart_encoding=smart_encoding,
+    )
+    if dry_run:
+        _preview(session, request)
+        return
     key = idempotency_key or uuid.uuid4().hex
-    text = body_text(body)
     gateway = session.gateway
     try:
-        accepted = gateway.send(
-            to=to,
-            sender=sender,
-            body=text,
-            priority=priority,
-            mode=mode,
-            callback_url=callback_url,
-            validity_period=validity,
-            scheduled_at=at,
-            metadata=pairs(metadata) if metadata else None,
-            smart_encoding=smart_encoding,
-            idempotency_key=key,
-        )
+        accepted = gateway.send(**request, idempotency_key=key)
     except ValueError as error:
         raise Mistake(str(error)) from None
     except (ConnectionFailed, Unavailable):
@@ -95,7 +141,7 @@ def send(
         "message": seen.message,
         "events": [event.model_dump(mode="json") for event in seen.events],
     }
-    session.screen.show(ending, _last_words(seen))
+    session.screen.show(ending, Text(visible(ended_as(seen.message))))
     code = _exit_code(seen)
     if code is ExitCode.STILL_GOING:
         session.screen.remark(
@@ -105,15 +151,23 @@ def send(
         raise ended(code)
 
 
+def _preview(session: Session, request: _Request) -> None:
+    preview = session.gateway.preview(**request)
+    for warning in preview.warnings:
+        session.screen.remark(f"Warning: {warning}")
+    session.screen.show(
+        preview, *preview_lines(preview, request["receipt_deadline"], request["missing_receipt"])
+    )
+    if preview.route is None:
+        session.screen.remark("No route takes it: it would be accepted, and fail.")
+        raise ended(ExitCode.FAILED)
+    if not any(each.up for each in preview.providers):
+        session.screen.remark(
+            "No provider of its route is up: it would wait. `smsctl provider status` shows why."
+        )
+
+
 def _exit_code(seen: Seen) -> ExitCode:
     if seen.message.status == MessageStatus.DELIVERED:
         return ExitCode.OK
     return ExitCode.FAILED if seen.message.has_ended else ExitCode.STILL_GOING
-
-
-def _last_words(seen: Seen) -> Text:
-    message = seen.message
-    by = f" by {message.provider}" if message.provider else ""
-    why = f" ({message.reason})" if message.reason and message.reason != message.status else ""
-    verb = "Ended as" if message.has_ended else "Not ended in time: it is still"
-    return Text(visible(f"{verb} {message.status}{by}{why}."))

@@ -1,0 +1,1 @@
+"""How providers are declared: one module for each type."""

@@ -1,0 +1,175 @@
+"""Why an attempt did not work, by what helps: waiting, another route, or nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+from domain.receipts import ReceiptState
+
+
+class ErrorClass(StrEnum):
+    """Classes of errors; `RETRIES` says what each is worth."""
+
+    THROTTLED = "throttled"
+    """The provider takes no more from us for now."""
+    QUEUE_FULL = "queue_full"
+    """A queue is full: that of one recipient, or of the provider if many responses say so."""
+    TEMPORARY = "temporary"
+    ROUTE = "route"
+    INVALID_RECIPIENT = "invalid_recipient"
+    INVALID_MESSAGE = "invalid_message"
+    BLOCKED = "blocked"
+    SESSION = "session"
+    UNREACHABLE = "unreachable"
+    UNDELIVERED = "undelivered"
+    UNKNOWN = "unknown"
+
+
+class Failover(StrEnum):
+    """When another provider may take over."""
+
+    NEVER = "never"
+    """It would answer the same."""
+    AFTER_RETRIES = "after_retries"
+    """The provider will soon take it; messages that must arrive do not wait for that."""
+    AT_ONCE = "at_once"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """What an error of one class is worth.
+
+    `attempts` is how often one provider is tried before it is given up (a replay counts anew);
+    between two of them pass `delay`, doubled each time up to `max_delay`.
+    `permanent` tells that when no provider is left, trying again later would not help either,
+    so that the message fails instead of becoming a dead letter.
+    `waits` tells that the provider only asks to wait. After `attempts` the message may go to another
+    provider, but this one is never given up: the message's validity bounds the wait.
+    `outage` tells that the provider itself fails, whatever the message is. Where no other provider can
+    have the message, it is tried again for as long as one that is down is waited for.
+    """
+
+    attempts: int
+    delay: timedelta
+    max_delay: timedelta
+    failover: Failover
+    permanent: bool
+    waits: bool = False
+    outage: bool = False
+
+    def pause(self, tried: int) -> timedelta:
+        """How long to leave a provider alone after `tried` (at least 1) attempts."""
+        # No number of attempts ends a wait, so a pause of 0 would repeat without end.
+        is_endless = self.waits or (self.outage and tried >= self.attempts)
+        shortest = _SHORTEST_WAIT if is_endless else timedelta()
+        longer = max(shortest, self.delay) * (1 << min(tried - 1, 16))
+        return max(shortest, min(self.max_delay, longer))
+
+
+_SHORTEST_WAIT = timedelta(seconds=1)
+
+
+def _rule(
+    attempts: int,
+    delay: float,
+    max_delay: float,
+    failover: Failover,
+    *,
+    permanent: bool,
+    waits: bool = False,
+    outage: bool = False,
+) -> RetryRule:
+    return RetryRule(
+        attempts,
+        timedelta(seconds=delay),
+        timedelta(seconds=max_delay),
+        failover,
+        permanent,
+        waits,
+        outage,
+    )
+
+
+RETRIES: Mapping[ErrorClass, RetryRule] = MappingProxyType(
+    {
+        # A whole day of waiting writes some 1,450 attempts at 60 s, and some 100 at 15 min.
+        ErrorClass.THROTTLED: _rule(10, 1, 60, Failover.AFTER_RETRIES, permanent=False, waits=True),
+        ErrorClass.QUEUE_FULL: _rule(
+            5, 1, 15 * 60, Failover.AFTER_RETRIES, permanent=False, waits=True
+        ),
+        ErrorClass.TEMPORARY: _rule(3, 2, 30, Failover.AFTER_RETRIES, permanent=False, outage=True),
+        ErrorClass.ROUTE: _rule(1, 0, 0, Failover.AT_ONCE, permanent=True),
+        ErrorClass.INVALID_RECIPIENT: _rule(1, 0, 0, Failover.NEVER, permanent=True),
+        ErrorClass.INVALID_MESSAGE: _rule(1, 0, 0, Failover.NEVER, permanent=True),
+        ErrorClass.BLOCKED: _rule(1, 0, 0, Failover.NEVER, permanent=True),
+        ErrorClass.SESSION: _rule(3, 2, 30, Failover.AT_ONCE, permanent=False, outage=True),
+        ErrorClass.UNREACHABLE: _rule(3, 2, 30, Failover.AT_ONCE, permanent=False, outage=True),
+        ErrorClass.UNDELIVERED: _rule(1, 0, 0, Failover.AT_ONCE, permanent=True),
+        ErrorClass.UNKNOWN: _rule(2, 0, 0, Failover.AT_ONCE, permanent=False),
+    }
+)
+
+# SMPP 3.4, 5.1.3. The question for each status: does it speak of the message, so that every carrier
+# would refuse it, or of this carrier's view of it, so that the next route may take it?
+_SMPP: dict[int, ErrorClass] = {
+    # The recipient's number is the same on every route.
+    0x0000000B: ErrorClass.INVALID_RECIPIENT,  # ESME_RINVDSTADR
+    # The carrier asks to wait.
+    0x00000014: ErrorClass.QUEUE_FULL,  # ESME_RMSGQFUL
+    0x00000058: ErrorClass.THROTTLED,  # ESME_RTHROTTLED
+    # A fault inside the carrier that usually passes.
+    0x00000008: ErrorClass.TEMPORARY,  # ESME_RSYSERR
+    0x00000064: ErrorClass.TEMPORARY,  # ESME_RX_T_APPN
+    # The session is not bound as the SMSC requires; the message was not looked at.
+    0x00000004: ErrorClass.SESSION,  # ESME_RINVBNDSTS
+    0x00000005: ErrorClass.SESSION,  # ESME_RALYBND
+    0x0000000D: ErrorClass.SESSION,  # ESME_RBINDFAIL
+    0x0000000E: ErrorClass.SESSION,  # ESME_RINVPASWD
+    0x0000000F: ErrorClass.SESSION,  # ESME_RINVSYSID
+    # The sender: each carrier registers senders for itself, in its own forms.
+    0x0000000A: ErrorClass.ROUTE,  # ESME_RINVSRCADR
+    0x00000048: ErrorClass.ROUTE,  # ESME_RINVSRCTON
+    0x00000049: ErrorClass.ROUTE,  # ESME_RINVSRCNPI
+    # Fields that we write as this provider is configured, or that this SMSC does not support.
+    # The text was split to the length that every carrier takes, so a length is a local limit, too.
+    0x00000001: ErrorClass.ROUTE,  # ESME_RINVMSGLEN
+    0x00000033: ErrorClass.ROUTE,  # ESME_RINVNUMDESTS
+    0x00000043: ErrorClass.ROUTE,  # ESME_RINVESMCLASS
+    0x00000050: ErrorClass.ROUTE,  # ESME_RINVDSTTON
+    0x00000051: ErrorClass.ROUTE,  # ESME_RINVDSTNPI
+    0x00000061: ErrorClass.ROUTE,  # ESME_RINVSCHED
+    0x00000062: ErrorClass.ROUTE,  # ESME_RINVEXPIRY
+    0x00000063: ErrorClass.ROUTE,  # ESME_RINVDFTMSGID
+    **dict.fromkeys(range(0xC0, 0xC5), ErrorClass.ROUTE),  # ESME_RINVOPTPARSTREAM …
+    # This carrier's own decision, whose reason it does not give in terms of the specification.
+    0x00000045: ErrorClass.ROUTE,  # ESME_RSUBMITFAIL
+    0x00000065: ErrorClass.ROUTE,  # ESME_RX_P_APPN
+    0x00000066: ErrorClass.ROUTE,  # ESME_RX_R_APPN
+    0x000000FE: ErrorClass.ROUTE,  # ESME_RDELIVERYFAILURE
+    0x000000FF: ErrorClass.ROUTE,  # ESME_RUNKNOWNERR
+    **dict.fromkeys(range(0x400, 0x500), ErrorClass.ROUTE),  # reserved for SMSC vendors
+    # What is not listed is ROUTE, too: to ask one more carrier costs little, not to ask loses the
+    # message. A carrier whose codes mean more says so in the `errors` of its configuration.
+}
+SMPP_ERRORS: Mapping[int, ErrorClass] = MappingProxyType(_SMPP)
+
+
+def classify_smpp(status: int, overrides: Mapping[int, ErrorClass] | None = None) -> ErrorClass:
+    """The class of a non-zero SMPP command_status; `overrides` are a provider's own meanings."""
+    if overrides and status in overrides:
+        return overrides[status]
+    return SMPP_ERRORS.get(status, ErrorClass.ROUTE)
+
+
+# What a final, negative receipt means. REJECTED and DELETED are the carrier's doing, so another
+# carrier may do better; EXPIRED and UNDELIVERABLE are the handset's.
+RECEIPT_ERRORS: Mapping[ReceiptState, ErrorClass] = MappingProxyType(
+    {
+        ReceiptState.EXPIRED: ErrorClass.UNDELIVERED,
+        ReceiptState.UNDELIVERABLE: ErrorClass.UNDELIVERED,
+        ReceiptState.DELETED: ErrorClass.ROUTE,
+        ReceiptState.REJECTED: ErrorClass.ROUTE,
+    }
+)

@@ -1,0 +1,131 @@
+"""The types of providers: how each is declared, and the adapter that reaches it.
+
+Another package adds a type by an entry point of the group `smsgateway.providers`. The entry point's
+name is the type, and its object is a `ProviderType`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+
+import structlog
+
+from domain.configuration import ProviderConfiguration
+from domain.configuration.providers.smpp import SmppConfiguration
+from providers import smpp
+from settings.secrets import check_key_file, resolve_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from domain.secrets import AllowedSecrets
+    from providers.base import Provider, ProviderSinks, ReceivedReceipt, UnparsedReason
+
+_log = structlog.get_logger(logger_name=__name__)
+_Configuration = TypeVar("_Configuration", bound=ProviderConfiguration)
+
+ENTRY_POINTS: Final = "smsgateway.providers"
+"""Group of the entry points by which other packages add their types."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderType(Generic[_Configuration]):
+    """One type of provider.
+
+    Attributes:
+        configuration: class of a provider's section. Its `secrets` and `key_files` name what is read
+            before the adapter is made.
+        adapter: the adapter's class. It is called with the provider's name, its section, the secrets
+            by their keys, and where its receipts and late responses go.
+        parse_again: parses the octets of a stored `UnparsedReceipt`; only for an adapter that stores
+            any.
+    """
+
+    configuration: type[_Configuration]
+    adapter: Callable[[str, _Configuration, Mapping[str, str], ProviderSinks], Provider]
+    parse_again: (
+        Callable[[str, _Configuration, bytes], ReceivedReceipt | UnparsedReason | None] | None
+    ) = None
+
+
+_SMPP: Final = ProviderType(SmppConfiguration, smpp.SmppProvider.build, smpp.parse_again)
+_BUILT_IN: Final[Mapping[str, ProviderType[Any]]] = {"smpp": _SMPP, "simulator": _SMPP}
+
+
+class ProviderTypes:
+    """All types of providers that this process knows."""
+
+    def __init__(self, types: Mapping[str, ProviderType[Any]]) -> None:
+        self._types = types
+
+    @classmethod
+    def installed(cls) -> Self:
+        """The built-in types, and those of the installed packages.
+
+        A type that cannot be loaded is logged and left out: the other providers must not be affected.
+        """
+        found = {
+            point.name: loaded
+            for point in entry_points(group=ENTRY_POINTS)
+            if (loaded := _loaded(point)) is not None
+        }
+        return cls({**found, **_BUILT_IN})
+
+    @property
+    def configurations(self) -> Mapping[str, type[ProviderConfiguration]]:
+        """The class of a provider's section, by type."""
+        return MappingProxyType({name: each.configuration for name, each in self._types.items()})
+
+    def build(
+        self,
+        name: str,
+        configuration: ProviderConfiguration,
+        allowed: AllowedSecrets,
+        sinks: ProviderSinks,
+    ) -> Provider:
+        """The adapter of a provider, made within a running event loop. Reads its secrets.
+
+        Raises:
+            SecretMissing: a secret or a private key cannot be read, or is not allowed.
+            Exception: whatever the adapter raises.
+        """
+        secrets = {
+            secret.key: resolve_secret(
+                secret.reference, allowed, literal_allowed=secret.is_literal
+            ).get_secret_value()
+            for secret in configuration.secrets()
+        }
+        for path in configuration.key_files():
+            check_key_file(path, allowed)
+        return self._types[configuration.type].adapter(name, configuration, secrets, sinks)
+
+    def parse_again(
+        self, name: str, configuration: ProviderConfiguration, frame: bytes
+    ) -> ReceivedReceipt | UnparsedReason | None:
+        """The receipt in the octets of an `UnparsedReceipt`, or why there is none.
+
+        None where it is something else, or where the adapter stores no such octets.
+        """
+        parse = self._types[configuration.type].parse_again
+        return None if parse is None else parse(name, configuration, frame)
+
+
+def _loaded(point: EntryPoint) -> ProviderType[Any] | None:
+    """The type behind an entry point, or None, with a log event, where it cannot be used."""
+    if point.name in _BUILT_IN:
+        _log.error("provider_type_not_loaded", provider_type=point.name, reason="built_in_type")
+        return None
+    try:
+        loaded = point.load()
+    except Exception as error:  # noqa: BLE001 - the package of others may raise anything
+        _log.error(
+            "provider_type_not_loaded", provider_type=point.name, reason="failed", exc_info=error
+        )
+        return None
+    if not isinstance(loaded, ProviderType):
+        _log.error("provider_type_not_loaded", provider_type=point.name, reason="no_provider_type")
+        return None
+    return loaded
