@@ -67,6 +67,8 @@ def found(root: Path) -> Iterator[str]:
     for path in listed:
         if path == _HERE or "/histories/" in path or "/assets/" in path:
             continue
+        if not (root / path).exists():  # deleted, and not yet committed
+            continue
         for number, line in enumerate((root / path).read_text().splitlines(), start=1):
             for pattern, term in retired.items():
                 if hit := pattern.search(line):

@@ -48,6 +48,7 @@ FOREIGN_PROGRAMS = {
     "chromium": ("chromium",),
     "nginx": ("nginx", "openssl"),
     "openssl": ("openssl",),
+    "shell": ("curl", "jq"),
 }
 
 TIME_SKIPPING_SERVER = "io.temporal:temporal-test-server:1.38.0"

@@ -389,9 +389,7 @@ FOLLOWED: Final = [
 
 
 @pytest.mark.stack
-@pytest.mark.skipif(
-    shutil.which("jq") is None or shutil.which("curl") is None, reason="needs jq and curl"
-)
+@pytest.mark.shell
 @pytest.mark.parametrize("page", FOLLOWED)
 def test_the_commands_of_a_page_do_what_it_says(page: str, reader: Reader) -> None:
     reader.follow(page)
