@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import math
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Self
 
@@ -32,7 +30,6 @@ from providers.base import (
     NoSlot,
     Outbound,
     PartsChanged,
-    Provider,
     ReceiptRefused,
     ReceivedReceipt,
     UnparsedReason,
@@ -41,7 +38,7 @@ from providers.base import (
     not_sent,
 )
 from providers.binds import Binds
-from providers.submit_queue import SubmitQueue
+from providers.queued import QueuedProvider
 from smpp.commands import RESPONSE_BIT, Command
 from smpp.fields import FieldError, Fields
 from smpp.pdus import MalformedPdu, Pdu, decode
@@ -56,7 +53,6 @@ if TYPE_CHECKING:
 
     from domain.binds import BindError
     from domain.configuration.providers.smpp import SmppConfiguration
-    from domain.rates import RateDemand
     from domain.receipts import ReceiptState
     from domain.segments import Segmented
     from providers.base import (
@@ -66,15 +62,12 @@ if TYPE_CHECKING:
         ReceiptSink,
         UnparsedReceiptSink,
     )
+    from providers.submit_queue import SubmitQueue
 
 _log = structlog.get_logger(logger_name=__name__)
 
 _PARTING: Final = 3.0
 """Seconds for the responses of a session that is given to another process."""
-
-_SLOWED_BELOW: Final = 0.9
-"""The part of its usual rate below which a provider is said to be slowed down."""
-_CHECK_SLOWDOWN_EVERY: Final = 1.0
 
 _UDHI: Final = 0x40  # esm_class, 3.4, 5.2.12
 _RECEIPT_WANTED: Final = 0x01  # registered_delivery, 3.4, 5.2.17
@@ -99,7 +92,7 @@ _LONGEST_ID_SENT: Final = 64  # message_id, 3.4, 5.2.23
 _DELIVERIES: Final = frozenset({Command.DELIVER_SM, Command.DATA_SM})
 
 
-class SmppProvider(Provider):
+class SmppProvider(QueuedProvider):
     """An account at an SMSC, or at the simulator; made within a running event loop.
 
     `password` is the secret itself. `on_receipt` is awaited before a receipt is answered: if it
@@ -120,24 +113,21 @@ class SmppProvider(Provider):
         on_late: LateSink | None = None,
         on_unparsed_receipt: UnparsedReceiptSink | None = None,
     ) -> None:
-        self.name = name
         self._configuration = configuration
         self._on_receipt = on_receipt
         self._on_late = on_late
         self._on_unparsed_receipt = on_unparsed_receipt
         self._binds = Binds(
-            name, configuration, password, self._take, self._take_malformed, self._binds_changed
+            name,
+            configuration,
+            password,
+            self._take,
+            self._take_malformed,
+            self._connectivity_changed,
         )
-        self._queue = SubmitQueue(configuration.rate, self._binds.open_windows)
-        metrics.window_watched(name, lambda: self._queue.held)
-        metrics.rate_watched(name, lambda: self.rate_ratio)
-        self._is_up = asyncio.Event()
-        self._is_down = asyncio.Event()
-        self._is_down.set()
-        self._stopping = False
+        super().__init__(name, configuration.rate, self._binds.open_windows)
         self._awaiting_late: set[asyncio.Task[None]] = set()
         self._asking: set[asyncio.Task[Pdu | None]] = set()
-        self._slowdown_check: asyncio.TimerHandle | None = None
 
     @classmethod
     def build(
@@ -168,33 +158,8 @@ class SmppProvider(Provider):
         return self._binds.last_error
 
     @property
-    def capacity(self) -> int:
-        return self._binds.open_windows()
-
-    async def wait_until(self, *, up: bool) -> None:
-        await (self._is_up if up else self._is_down).wait()
-
-    @property
     def held(self) -> int:
         return self._binds.held
-
-    @property
-    def rate(self) -> float | None:
-        return self._queue.rate_limiter.limit
-
-    @property
-    def current_rate(self) -> float | None:
-        return self._queue.rate_limiter.rate()
-
-    @property
-    def rate_ratio(self) -> float:
-        return self._queue.rate_limiter.ratio
-
-    def limit_rate(self, rate: float) -> None:
-        self._queue.limit_rate(rate)
-
-    def demand(self) -> RateDemand:
-        return self._queue.demand()
 
     async def hold(self, binds: int) -> None:
         await self._binds.hold(binds, _PARTING)
@@ -202,27 +167,11 @@ class SmppProvider(Provider):
     async def stop(self, grace: timedelta) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace.total_seconds()
-        self._stopping = True
-        self._binds_changed()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                await self._queue.close()
-        self._queue.end()
-        if self._slowdown_check is not None:
-            self._slowdown_check.cancel()
+        await self._end_submits(deadline)
         await self._binds.stop(max(0.0, deadline - loop.time()))
         await asyncio.gather(*self._awaiting_late, *self._asking)
 
-    def _binds_changed(self) -> None:
-        up = self.up and not self._stopping
-        (self._is_up.set if up else self._is_up.clear)()
-        (self._is_down.clear if up else self._is_down.set)()
-        self._queue.recheck()
-
     # Sending
-
-    def acquire(self, priority: Priority) -> AbstractAsyncContextManager[None]:
-        return _Slot(self._queue, priority.rank)
 
     def count_parts(self, outbound: Outbound) -> int:
         try:
@@ -263,32 +212,6 @@ class SmppProvider(Provider):
             return answered
 
         return send
-
-    def _count_response(self, error_class: ErrorClass | None) -> None:
-        """Adapt the rate to a response, and log when that begins and when it has ended."""
-        rate_limiter = self._queue.rate_limiter
-        rate_limiter.count_response(error_class)
-        if error_class is None or self._slowdown_check is not None or self._stopping:
-            return
-        if rate_limiter.ratio < _SLOWED_BELOW:
-            _log.warning(
-                "provider_slowed",
-                provider=self.name,
-                error_class=error_class,
-                rate=rate_limiter.rate(),
-            )
-            self._check_slowdown_later()
-
-    def _check_slowdown_later(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._slowdown_check = loop.call_later(_CHECK_SLOWDOWN_EVERY, self._check_slowdown)
-
-    def _check_slowdown(self) -> None:
-        self._slowdown_check = None
-        if self.rate_ratio < 1:
-            self._check_slowdown_later()
-        else:
-            _log.info("provider_slowdown_ended", provider=self.name, rate=self.rate)
 
     async def _tell_late(
         self,
@@ -449,20 +372,6 @@ class SmppProvider(Provider):
             bind=session.name,
             error_type=type(error).__name__,
         )
-
-
-class _Slot(AbstractAsyncContextManager[None]):
-    """A turn, taken and given back."""
-
-    def __init__(self, turns: SubmitQueue, rank: int) -> None:
-        self._queue = turns
-        self._rank = rank
-
-    async def __aenter__(self) -> None:
-        await self._queue.take(self._rank)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._queue.give_back()
 
 
 class _Submission:
