@@ -21,6 +21,15 @@ class ErrorClass(StrEnum):
     INVALID_RECIPIENT = "invalid_recipient"
     INVALID_MESSAGE = "invalid_message"
     BLOCKED = "blocked"
+    """The recipient, or a list that protects the recipient, blocks the message."""
+    OPTED_OUT = "opted_out"
+    """The recipient has opted out at the provider."""
+    LANDLINE = "landline"
+    """The number exists and cannot receive texts."""
+    UNREGISTERED_SENDER = "unregistered_sender"
+    CONTENT_FILTERED = "content_filtered"
+    ACCOUNT = "account"
+    """The account at the provider cannot send: credentials, credit, permission, suspension."""
     SESSION = "session"
     UNREACHABLE = "unreachable"
     UNDELIVERED = "undelivered"
@@ -104,6 +113,12 @@ RETRIES: Mapping[ErrorClass, RetryRule] = MappingProxyType(
         ErrorClass.INVALID_RECIPIENT: _rule(1, 0, 0, Failover.NEVER, permanent=True),
         ErrorClass.INVALID_MESSAGE: _rule(1, 0, 0, Failover.NEVER, permanent=True),
         ErrorClass.BLOCKED: _rule(1, 0, 0, Failover.NEVER, permanent=True),
+        ErrorClass.OPTED_OUT: _rule(1, 0, 0, Failover.NEVER, permanent=True),
+        ErrorClass.LANDLINE: _rule(1, 0, 0, Failover.NEVER, permanent=True),
+        # Senders are registered with each provider; a filter is the provider's own.
+        ErrorClass.UNREGISTERED_SENDER: _rule(1, 0, 0, Failover.AT_ONCE, permanent=True),
+        ErrorClass.CONTENT_FILTERED: _rule(1, 0, 0, Failover.AT_ONCE, permanent=True),
+        ErrorClass.ACCOUNT: _rule(3, 2, 30, Failover.AT_ONCE, permanent=False, outage=True),
         ErrorClass.SESSION: _rule(3, 2, 30, Failover.AT_ONCE, permanent=False, outage=True),
         ErrorClass.UNREACHABLE: _rule(3, 2, 30, Failover.AT_ONCE, permanent=False, outage=True),
         ErrorClass.UNDELIVERED: _rule(1, 0, 0, Failover.AT_ONCE, permanent=True),

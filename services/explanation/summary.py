@@ -14,7 +14,7 @@ from domain.delivery import (
     Submit,
     WaitFor,
 )
-from domain.error_classes import ErrorClass
+from domain.error_classes import RETRIES, ErrorClass, Failover
 from domain.forecast import Forecast
 from domain.modes import MissingReceiptPolicy
 from domain.money import Billed
@@ -228,6 +228,11 @@ _PLAIN: Final[Mapping[str, str]] = {
     ErrorClass.INVALID_RECIPIENT: "the recipient's number is invalid",
     ErrorClass.INVALID_MESSAGE: "the message is invalid",
     ErrorClass.BLOCKED: "the recipient is blocked",
+    ErrorClass.OPTED_OUT: "the recipient has opted out",
+    ErrorClass.LANDLINE: "the number cannot receive texts",
+    ErrorClass.UNREGISTERED_SENDER: "the sender is not registered with the provider",
+    ErrorClass.CONTENT_FILTERED: "a filter of the provider blocked the text",
+    ErrorClass.ACCOUNT: "the account at the provider cannot send",
     ErrorClass.THROTTLED: "the provider took no more messages",
     ErrorClass.QUEUE_FULL: "a queue of the provider was full",
     ErrorClass.TEMPORARY: "the provider had a temporary error",
@@ -305,7 +310,7 @@ def _no_failover(known: Known) -> str | None:
 
 
 _SAME_EVERYWHERE: Final = frozenset(
-    {ErrorClass.INVALID_RECIPIENT, ErrorClass.INVALID_MESSAGE, ErrorClass.BLOCKED}
+    error for error, rule in RETRIES.items() if rule.failover is Failover.NEVER
 )
 _FOR_WANT_OF_PROVIDERS: Final = frozenset({Reason.NO_PROVIDER_UP.value, Reason.VALIDITY_OVER.value})
 

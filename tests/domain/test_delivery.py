@@ -105,7 +105,7 @@ def test_a_refusal_that_another_carrier_need_not_share_goes_to_the_backup():
 
 
 @pytest.mark.parametrize(
-    "error", [ErrorClass.INVALID_RECIPIENT, ErrorClass.INVALID_MESSAGE, ErrorClass.BLOCKED]
+    "error", [error for error, rule in RETRIES.items() if rule.failover is Failover.NEVER]
 )
 def test_a_refusal_that_every_carrier_would_share_fails_the_message(error):
     refused = attempt(AttemptStatus.REFUSED, error)
