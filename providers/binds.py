@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import random
-import re
-import socket
-import ssl
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +15,7 @@ import structlog
 
 from domain.binds import BindError, BindFailure, latest
 from domain.configuration.providers.smpp import BindStyle
+from providers.connections import connect_failure, tls_context
 from smpp.client import BindRefused, ConnectFailed, connect
 from smpp.commands import command_name
 from smpp.fields import FieldError
@@ -28,9 +25,8 @@ from telemetry import metrics
 from telemetry.supervision import supervised
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from domain.configuration.providers.connections import TlsOptions
     from domain.configuration.providers.smpp import SmppConfiguration
     from smpp.session import MalformedHandler, RequestHandler, Session
 
@@ -41,34 +37,10 @@ _STEADY: Final = 10.0
 # Beyond the time for responses, how long an SMSC may take to say good-bye.
 _GOODBYE: Final = 1.0
 
-_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
-# The usual ones of OpenSSL's X509_V_ERR_…; the others are shown by their number.
-_CERTIFICATE_ERRORS: Final[Mapping[int, str]] = {
-    9: "the certificate is not valid yet",
-    10: "the certificate has expired",
-    18: "the certificate is self-signed",
-    19: "a certificate of the chain is self-signed",
-    20: "the issuer of the certificate is not known",
-    21: "the first certificate cannot be verified",
-    62: "the certificate is not for this host",
-    64: "the certificate is not for this address",
-}
-
 _BIND_TYPES: Final[Mapping[BindStyle, tuple[BindType, ...]]] = {
     BindStyle.TRANSCEIVER: (BindType.TRANSCEIVER,),
     BindStyle.TRANSMITTER_RECEIVER: (BindType.TRANSMITTER, BindType.RECEIVER),
 }
-
-
-class TlsFileUnusable(Exception):
-    """A file of a provider's `tls` cannot be read or used; `subject` names its key and path."""
-
-    loggable = True
-
-    def __init__(self, subject: str, error: OSError) -> None:
-        self.subject = subject
-        self.cause = type(error).__name__
-        super().__init__(f"{subject} cannot be read or used: {self.cause}")
 
 
 class _Bind:
@@ -122,7 +94,7 @@ class Binds:
         self._on_request = on_request
         self._on_malformed = on_malformed
         self._on_change = on_change
-        self._tls = _tls_context(configuration.tls)
+        self._tls = tls_context(configuration.tls)
         self._binds = [
             _Bind(provider, number, bind_type)
             for number in range(1, configuration.binds + 1)
@@ -252,7 +224,7 @@ class Binds:
             bind.failed(BindFailure.BIND_REFUSED, status_name(refused.status))
             why = {"reason": "bind_refused", "code": status_name(refused.status)}
         except ConnectFailed as failed:
-            reason, code = _connect_failure(failed.__cause__)
+            reason, code = connect_failure(failed.__cause__)
             bind.failed(reason, code)
             why = {"reason": reason, "error_type": type(failed.__cause__).__name__}
         except FieldError:
@@ -310,62 +282,8 @@ class Binds:
         )
 
 
-def _connect_failure(cause: BaseException | None) -> tuple[BindFailure, str]:
-    """The kind of a connection's failure, and its code: no text in which an address may stand."""
-    code = type(cause).__name__
-    match cause:
-        case ConnectionRefusedError():
-            return BindFailure.CONNECTION_REFUSED, code
-        case socket.gaierror() | UnicodeError():
-            return BindFailure.HOST_NOT_FOUND, code
-        case ssl.SSLCertVerificationError():
-            return (
-                BindFailure.TLS_FAILED,
-                f"{code}: {_CERTIFICATE_ERRORS.get(cause.verify_code, cause.verify_code)}",
-            )
-        case ssl.SSLError():
-            return BindFailure.TLS_FAILED, code
-        case TimeoutError():
-            return BindFailure.TIMEOUT, code
-        case OSError(errno=None) if _all_refused(str(cause)):
-            return BindFailure.CONNECTION_REFUSED, ConnectionRefusedError.__name__
-    return BindFailure.CONNECT_FAILED, code
-
-
-def _all_refused(multiple: str) -> bool:
-    """Whether each address of a host refused; asyncio then puts their errors into one text."""
-    return {int(number) for number in _ERRNO.findall(multiple)} == {errno.ECONNREFUSED}
-
-
 async def _say_goodbye(session: Session, drain_timeout: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(drain_timeout + _GOODBYE):
             await session.unbind(drain_timeout=drain_timeout)
     await session.close()
-
-
-def _tls_context(options: TlsOptions | None) -> ssl.SSLContext | None:
-    if options is None:
-        return None
-    with _naming(f'tls.ca = "{options.ca}"'):
-        context = ssl.create_default_context(cafile=options.ca)
-    if not options.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if options.cert is not None and options.key is not None:
-        # OpenSSL's errors do not say which of the two files is missing.
-        for key, path in (("cert", options.cert), ("key", options.key)):
-            with _naming(f'tls.{key} = "{path}"'), open(path, "rb"):  # noqa: PTH123 - a text
-                pass
-        with _naming(f'tls.cert = "{options.cert}", tls.key = "{options.key}"'):
-            context.load_cert_chain(options.cert, options.key)
-    return context
-
-
-@contextlib.contextmanager
-def _naming(subject: str) -> Iterator[None]:
-    """Name the key and the path of a file that cannot be read or used."""
-    try:
-        yield
-    except OSError as error:  # and ssl.SSLError, which is one
-        raise TlsFileUnusable(subject, error) from error

@@ -5,7 +5,7 @@ from datetime import datetime
 from domain.binds import BindError, BindFailure
 from domain.configuration import ProviderConfiguration
 from providers.base import Provider, ProviderSinks
-from providers.binds import TlsFileUnusable
+from providers.connections import TlsFileUnusable
 from services.assembly import Services
 from settings.secrets import SecretMissing, SecretNotAllowed
 

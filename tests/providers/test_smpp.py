@@ -26,7 +26,7 @@ from domain.outcomes import OutcomeKind, PartOutcome
 from domain.receipts import ReceiptState
 from domain.segments import MAX_PARTS, segment
 from providers.base import NoSlot, Outbound, ReceiptRefused
-from providers.binds import TlsFileUnusable, _tls_context
+from providers.connections import TlsFileUnusable, tls_context
 from providers.smpp import SmppProvider, parse_again, validity_period
 from smpp.client import ConnectFailed
 from smpp.commands import Command
@@ -864,7 +864,7 @@ def test_a_tls_file_that_cannot_be_read_is_named_by_its_key_and_path(tmp_path, m
     paths = {"cert": str(CERTIFICATES / "cert.pem"), "key": str(CERTIFICATES / "key.pem")}
     paths[missing] = str(tmp_path / "away.pem")
     with pytest.raises(TlsFileUnusable) as raised:
-        _tls_context(TlsOptions.model_construct(**paths))
+        tls_context(TlsOptions.model_construct(**paths))
     assert raised.value.subject == f'tls.{missing} = "{paths[missing]}"'
     assert raised.value.cause == "FileNotFoundError"
 
@@ -874,7 +874,7 @@ def test_a_certificate_that_is_none_is_named_with_its_key(tmp_path):
     certificate.write_text("no certificate")
     key = str(CERTIFICATES / "key.pem")
     with pytest.raises(TlsFileUnusable) as raised:
-        _tls_context(TlsOptions.model_construct(cert=str(certificate), key=key))
+        tls_context(TlsOptions.model_construct(cert=str(certificate), key=key))
     assert str(certificate) in raised.value.subject
     assert raised.value.cause == "SSLError"
 
