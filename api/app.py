@@ -21,12 +21,14 @@ from api import (
     openapi,
     operator_keys,
     problems,
+    provider_webhooks,
     providers,
     webhooks,
 )
 from api.body_limits import BodyLimit
 from api.guards import HeadAsGet, NotStored, Unforeseen
 from services.assembly import Services
+from services.provider_webhooks import PATH as PROVIDER_WEBHOOKS
 from telemetry.http import FASTAPI_TELEMETRY_OFF, HttpTelemetry
 
 VERSION = "0.1.0"
@@ -36,7 +38,11 @@ _BATCHES_WAITING: Final = 16
 _BATCH_PATIENCE: Final = 5.0
 """Seconds that a batch waits after another one ended: so long may a free connection take, too."""
 BODY_LIMITS: Final[Mapping[str, str]] = MappingProxyType(
-    {"/": "max_body_bytes", batches.PATH: "max_batch_bytes"}
+    {
+        "/": "max_body_bytes",
+        batches.PATH: "max_batch_bytes",
+        PROVIDER_WEBHOOKS: "max_webhook_bytes",
+    }
 )
 """By prefix of the path, the setting that limits bodies; the longest prefix of a path counts."""
 ROUTERS = (
@@ -47,6 +53,7 @@ ROUTERS = (
     providers.router,
     callbacks.router,
     webhooks.router,
+    provider_webhooks.router,
     keys.router,
     accounts.router,
     operator_keys.router,

@@ -24,6 +24,7 @@ from api.sentences import field_errors_of
 from domain.callbacks.signatures import SignatureRefused
 from domain.numbers import InvalidNumber
 from providers.base import ReceiptRefused
+from providers.webhooks import WebhookForged
 from services import submission
 from services.accounts import AccountNameTaken, UnknownAccount
 from services.batches import BatchOver, UnknownBatch
@@ -31,6 +32,7 @@ from services.callbacks.management import SecretConfigured
 from services.configuration import NoConfiguration
 from services.keys import NotYours, UnknownKey
 from services.messages import AlreadyOver, UnknownMessage
+from services.provider_webhooks import ReportNotStored, SecretUnavailable, UnknownAddress
 from services.reads import QueryTooWide
 from services.receipts import ReceiptNotStored
 from services.submission import KeyInFlight, KeyReused, Refused
@@ -425,6 +427,13 @@ _EXPLAINED: Mapping[type[Exception], tuple[Kind, Callable[[Any], Problem]]] = {
         SIGNATURE_REFUSED,
         lambda error: Problem(SIGNATURE_REFUSED, f"The webhook is refused: {error}."),
     ),
+    UnknownAddress: (NOT_FOUND, lambda _: Problem(NOT_FOUND)),
+    WebhookForged: (
+        SIGNATURE_REFUSED,
+        lambda error: Problem(SIGNATURE_REFUSED, f"The webhook is refused: {error}."),
+    ),
+    ReportNotStored: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
+    SecretUnavailable: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
     SecretConfigured: (SECRET_CONFIGURED, lambda _: Problem(SECRET_CONFIGURED)),
     ReceiptNotStored: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
     ReceiptRefused: (

@@ -96,6 +96,8 @@ class BindFailure(StrEnum):
     SECRET_NOT_ALLOWED = "secret_not_allowed"  # noqa: S105 - a reason
     TLS_UNUSABLE = "tls_unusable"
     SESSION_ENDED = "session_ended"
+    ADDRESS_REFUSED = "address_refused"
+    ACCOUNT_REFUSED = "account_refused"
     UNEXPECTED = "unexpected"
 
 
@@ -106,7 +108,8 @@ class BindError:
     Attributes:
         reason: why.
         code: the SMSC's command status by its name, or the type of the error.
-        session: "transceiver", "transmitter" or "receiver"; None where no session can be tried.
+        session: "transceiver", "transmitter" or "receiver"; `CONNECTION` for a provider with an HTTP
+            API; None where no session can be tried.
         subject: the configuration's key and file, or the secret reference, that the error is about;
             never a secret.
         at: when it was found last.
@@ -131,17 +134,29 @@ class BindError:
         what, advice = _ABOUT[self.reason]
         particulars = ": ".join(filter(None, (self.subject, self.code)))
         what = f"{what}{f' ({particulars})' if particulars else ''}."
+        before, lasting, after = _AFFECTED.get(self.session, _A_SESSION)
         if not self.is_current:
-            was = f"The {self.session} was not bound: " if self.session else "It was not bound: "
-            return f"{was}{what} It is bound now."
-        session = f"The {self.session} is not bound: " if self.session else "It cannot be bound: "
-        return f"{session}{what} {advice}"
+            return f"{before.format(self.session)}: {what} {after}"
+        return f"{lasting.format(self.session)}: {what} {advice}"
 
     @property
     def brief(self) -> str:
         """What happened, without names of files and secrets: for whoever may not see these."""
         code = f" ({self.code})" if self.code and self.reason is BindFailure.BIND_REFUSED else ""
         return f"{_ABOUT[self.reason][0]}{code}"
+
+
+CONNECTION: Final = "connection"
+"""`BindError.session` of a provider with an HTTP API."""
+
+# What is said before an error that has ended, before one that lasts, and after one that has ended.
+_A_SESSION: Final = ("The {} was not bound", "The {} is not bound", "It is bound now.")
+_AFFECTED: Final[Mapping[str | None, tuple[str, str, str]]] = MappingProxyType(
+    {
+        None: ("It was not bound", "It cannot be bound", "It is bound now."),
+        CONNECTION: ("It could not be used", "It cannot be used", "It can be used now."),
+    }
+)
 
 
 def latest(errors: Iterable[BindError]) -> BindError | None:
@@ -160,20 +175,20 @@ _ABOUT: Final[Mapping[BindFailure, tuple[str, str]]] = MappingProxyType(
             "Compare system_id, password, system_type, bind and binds with the carrier's contract.",
         ),
         BindFailure.CONNECTION_REFUSED: (
-            "the SMSC's host refused the connection",
-            "Check host and port, and ask the carrier whether its SMSC runs and allows this address.",
+            "the provider's host refused the connection",
+            "Check host and port, or url, and ask the carrier whether it runs and allows this address.",
         ),
         BindFailure.HOST_NOT_FOUND: (
-            "the name of the SMSC's host cannot be resolved",
-            "Check host, and the DNS of the machine on which the worker runs.",
+            "the name of the provider's host cannot be resolved",
+            "Check host, or url, and the DNS of the machine on which the worker runs.",
         ),
         BindFailure.TIMEOUT: (
             "no connection, or no response to the bind, within connect_timeout",
-            "Check host, port and the firewall, and that the carrier allows this address.",
+            "Check host and port, or url, and the firewall, and that the carrier allows this address.",
         ),
         BindFailure.TLS_FAILED: (
             "the TLS handshake failed",
-            "Check port and tls: the SMSC's certificate must be valid for host, and signed by tls.ca.",
+            "Check port, or url, and tls: the certificate must be valid for the host, and signed by tls.ca.",
         ),
         BindFailure.CONNECT_FAILED: (
             "the connection failed before the bind was answered",
@@ -184,7 +199,7 @@ _ABOUT: Final[Mapping[BindFailure, tuple[str, str]]] = MappingProxyType(
             "Correct the secret, or ask the carrier for another password.",
         ),
         BindFailure.SECRET_MISSING: (
-            "a secret that it names, its password or tls.key, cannot be read by the worker",
+            "a secret that it names, or tls.key, cannot be read by the worker",
             (
                 "Set the variable and restart the worker, or put the file where the worker can read "
                 "it: a file is read again every few seconds."
@@ -204,6 +219,14 @@ _ABOUT: Final[Mapping[BindFailure, tuple[str, str]]] = MappingProxyType(
         BindFailure.SESSION_ENDED: (
             "the session ended",
             "It is bound again after rebind_backoff; if this repeats, ask the carrier.",
+        ),
+        BindFailure.ADDRESS_REFUSED: (
+            "no address of the provider's host is public",
+            "Check url, or set private_network if the API is in your own network.",
+        ),
+        BindFailure.ACCOUNT_REFUSED: (
+            "the provider refuses requests of the account",
+            "Check its credentials, its credit and its permissions at the provider.",
         ),
         BindFailure.UNEXPECTED: (
             "an unexpected error",

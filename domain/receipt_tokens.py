@@ -1,4 +1,4 @@
-"""Receipt tokens: how an address that a provider calls back names its attempt.
+"""Receipt tokens: how an address that a provider calls back names its attempt, or the provider.
 
 A token holds the ids of a message and of its attempt, and proves that we made it: an HMAC-SHA-256
 (RFC 2104), truncated to 128 bits (RFC 2104, 5). It is the same each time that it is made, so a resumed
@@ -16,6 +16,7 @@ from uuid import UUID
 from domain.receipts import PartIdentity
 
 _PURPOSE: Final = b"smsgateway receipt token 1"
+_OF_PROVIDER: Final = b"smsgateway provider token 1"
 _NAMED: Final = struct.Struct(">16sH")
 _MAC: Final = 16
 _OCTETS: Final = _NAMED.size + _MAC
@@ -32,6 +33,7 @@ class ReceiptTokens:
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, _PURPOSE, hashlib.sha256)
+        self._provider_key = hmac.digest(secret, _OF_PROVIDER, hashlib.sha256)
 
     def token(self, message_id: UUID, attempt: int) -> str:
         """The token of an attempt, 46 characters that need no escaping in a URL."""
@@ -53,3 +55,15 @@ class ReceiptTokens:
         if not hmac.compare_digest(token, self.token(message_id, attempt)):
             return None
         return PartIdentity(message_id, attempt, number)
+
+    def token_of_provider(self, provider: str) -> str:
+        """The token of the fixed addresses at which a provider reports, 22 characters.
+
+        For providers that have one address for all messages, entered by hand at the provider.
+        """
+        mac = hmac.digest(self._provider_key, provider.encode(), hashlib.sha256)[:_MAC]
+        return urlsafe_b64encode(mac).rstrip(b"=").decode()
+
+    def is_of_provider(self, token: str, provider: str) -> bool:
+        """Whether a token is that of a provider's fixed addresses, compared in constant time."""
+        return token.isascii() and hmac.compare_digest(token, self.token_of_provider(provider))

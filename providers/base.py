@@ -103,6 +103,7 @@ class UnparsedReason(StrEnum):
     MALFORMED_PDU = "malformed_pdu"
     NO_MESSAGE_ID = "no_message_id"
     UNKNOWN_STATE = "unknown_state"
+    MALFORMED_REQUEST = "malformed_request"
 
 
 @value
@@ -145,6 +146,15 @@ def _no_token(_token: str, _number: int) -> None:
     return None
 
 
+ReceiptUrl: TypeAlias = Callable[[str, str], str | None]
+"""Returns the address at which a provider, by name, reports on the attempt with a receipt token; None if
+the installation has no public address."""
+
+
+def _no_url(_provider: str, _token: str) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderSinks:
     """Where an adapter delivers what comes from its provider.
@@ -157,6 +167,7 @@ class ProviderSinks:
     on_late: LateSink | None = None
     on_unparsed_receipt: UnparsedReceiptSink | None = None
     read_receipt_token: ReceiptTokenReader = _no_token
+    receipt_url: ReceiptUrl = _no_url
 
 
 class ReceiptRefused(Exception):
@@ -362,8 +373,11 @@ class Provider(ABC):
         """
 
     @abstractmethod
-    async def query(self, provider_message_id: str, *, sender: str) -> ReceiptState | None:
-        """Ask the carrier what has become of a part, by the id that it gave; None if it does not say."""
+    async def query(self, provider_message_id: str, *, sender: str) -> ReceivedReceipt | None:
+        """Ask the carrier for the state of a part, by the id that it gave; None if there is no answer.
+
+        The result is a receipt like those that the carrier sends by itself, without `part`.
+        """
 
 
 def not_sent(number: int, bind: str = "") -> PartOutcome:

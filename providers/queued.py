@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from providers.base import Provider
+from providers.base import NoSlot, Provider
 from providers.submit_queue import SubmitQueue
 from telemetry import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from domain.error_classes import ErrorClass
     from domain.modes import Priority
@@ -74,6 +74,22 @@ class QueuedProvider(Provider):
 
     def acquire(self, priority: Priority) -> AbstractAsyncContextManager[None]:
         return _Slot(self._queue, priority.rank)
+
+    @contextlib.asynccontextmanager
+    async def _operation(self, patience: float) -> AsyncIterator[bool]:
+        """A slot of the window for a request that is no submit; False if none comes within `patience` seconds."""
+        if not self.up:
+            yield False
+            return
+        try:
+            await self._queue.take_for_operation(patience=patience)
+        except NoSlot:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._queue.give_back_operation()
 
     def _connectivity_changed(self) -> None:
         up = self.up and not self._stopping

@@ -19,10 +19,11 @@ from providers import smpp
 from settings.secrets import check_key_file, resolve_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from domain.secrets import AllowedSecrets
     from providers.base import Provider, ProviderSinks, ReceivedReceipt, UnparsedReason
+    from providers.webhooks import ProviderWebhooks
 
 _log = structlog.get_logger(logger_name=__name__)
 _Configuration = TypeVar("_Configuration", bound=ProviderConfiguration)
@@ -42,13 +43,18 @@ class ProviderType(Generic[_Configuration]):
             by their keys, and where its receipts and late responses go.
         parse_again: parses the octets of a stored `UnparsedReceipt`; only for an adapter that stores
             any.
+        webhooks: reads what the provider reports over HTTP, if it does. It is called with the provider's
+            name, its section and the secrets by their keys.
     """
 
     configuration: type[_Configuration]
     adapter: Callable[[str, _Configuration, Mapping[str, str], ProviderSinks], Provider]
     parse_again: (
-        Callable[[str, _Configuration, bytes], ReceivedReceipt | UnparsedReason | None] | None
+        Callable[[str, _Configuration, bytes], Sequence[ReceivedReceipt] | UnparsedReason] | None
     ) = None
+    webhooks: Callable[[str, _Configuration, Mapping[str, str]], ProviderWebhooks[Any]] | None = (
+        None
+    )
 
 
 _SMPP: Final = ProviderType(SmppConfiguration, smpp.SmppProvider.build, smpp.parse_again)
@@ -92,25 +98,42 @@ class ProviderTypes:
             SecretMissing: a secret or a private key cannot be read, or is not allowed.
             Exception: whatever the adapter raises.
         """
-        secrets = {
-            secret.key: resolve_secret(
-                secret.reference, allowed, literal_allowed=secret.is_literal
-            ).get_secret_value()
-            for secret in configuration.secrets()
-        }
+        secrets = _secrets(configuration, allowed)
         for path in configuration.key_files():
             check_key_file(path, allowed)
         return self._types[configuration.type].adapter(name, configuration, secrets, sinks)
 
+    def webhooks(
+        self, name: str, configuration: ProviderConfiguration, allowed: AllowedSecrets
+    ) -> ProviderWebhooks[Any] | None:
+        """What reads a provider's requests to the gateway; None if its type sends none. Reads its secrets.
+
+        Raises:
+            SecretMissing: a secret cannot be read, or is not allowed.
+        """
+        make = self._types[configuration.type].webhooks
+        if make is None:
+            return None
+        return make(name, configuration, _secrets(configuration, allowed))
+
     def parse_again(
         self, name: str, configuration: ProviderConfiguration, frame: bytes
-    ) -> ReceivedReceipt | UnparsedReason | None:
-        """The receipt in the octets of an `UnparsedReceipt`, or why there is none.
+    ) -> Sequence[ReceivedReceipt] | UnparsedReason:
+        """The receipts in the octets of an `UnparsedReceipt`, or why there are none.
 
-        None where it is something else, or where the adapter stores no such octets.
+        Empty where it is something else, or where the adapter stores no such octets.
         """
         parse = self._types[configuration.type].parse_again
-        return None if parse is None else parse(name, configuration, frame)
+        return () if parse is None else parse(name, configuration, frame)
+
+
+def _secrets(configuration: ProviderConfiguration, allowed: AllowedSecrets) -> dict[str, str]:
+    return {
+        secret.key: resolve_secret(
+            secret.reference, allowed, literal_allowed=secret.is_literal
+        ).get_secret_value()
+        for secret in configuration.secrets()
+    }
 
 
 def _loaded(point: EntryPoint) -> ProviderType[Any] | None:

@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
     from domain.binds import BindError
     from domain.configuration.providers.smpp import SmppConfiguration
-    from domain.receipts import ReceiptState
     from domain.segments import Segmented
     from providers.base import (
         LateSink,
@@ -253,7 +252,7 @@ class SmppProvider(QueuedProvider):
         )
         return response is not None and response.command is Command.CANCEL_SM_RESP
 
-    async def query(self, provider_message_id: str, *, sender: str) -> ReceiptState | None:
+    async def query(self, provider_message_id: str, *, sender: str) -> ReceivedReceipt | None:
         response = await self._ask(
             Command.QUERY_SM,
             {
@@ -263,7 +262,20 @@ class SmppProvider(QueuedProvider):
         )
         if response is None or response.command is not Command.QUERY_SM_RESP:
             return None
-        return MESSAGE_STATES.get(response.number("message_state"))
+        state = MESSAGE_STATES.get(response.number("message_state"))
+        if state is None:
+            return None
+        return ReceivedReceipt(
+            provider=self.name,
+            provider_message_id=provider_message_id,
+            state=state,
+            code="",
+            network=None,
+            reference=None,
+            sender=None,
+            recipient=None,
+            done_at=None,
+        )
 
     async def _ask(self, command: Command, fields: Fields) -> Pdu | None:
         """The positive answer, if there is one: unknown it may be asked again.
@@ -277,21 +289,17 @@ class SmppProvider(QueuedProvider):
         return await asyncio.shield(asking)
 
     async def _ask_in_turn(self, command: Command, fields: Fields) -> Pdu | None:
-        if not self.up:
-            return None
-        patience = self._configuration.response_timeout.total_seconds()
-        try:
-            await self._queue.take_for_operation(patience=patience)
-        except NoSlot:
-            return None
-        try:
-            session = self._binds.freest()
-            response = None if session is None else await session.request(command, fields)
-        except (SessionError, MalformedPdu, FieldError):
-            return None
-        finally:
-            self._queue.give_back_operation()
-        return response if response is not None and response.status == Status.ESME_ROK else None
+        async with self._operation(
+            self._configuration.response_timeout.total_seconds()
+        ) as has_slot:
+            session = self._binds.freest() if has_slot else None
+            if session is None:
+                return None
+            try:
+                response = await session.request(command, fields)
+            except (SessionError, MalformedPdu, FieldError):
+                return None
+        return response if response.status == Status.ESME_ROK else None
 
     # What the SMSC asks
 
@@ -572,13 +580,16 @@ def received_receipt(
 
 def parse_again(
     provider: str, configuration: SmppConfiguration, frame: bytes
-) -> ReceivedReceipt | UnparsedReason | None:
-    """The same for the octets of an `UnparsedReceipt`."""
+) -> Sequence[ReceivedReceipt] | UnparsedReason:
+    """The receipt in the octets of an `UnparsedReceipt`, or why there is none; empty for anything else."""
     try:
         pdu = decode(frame)
     except MalformedPdu:
         return UnparsedReason.MALFORMED_PDU
-    return received_receipt(provider, configuration, pdu)
+    received = received_receipt(provider, configuration, pdu)
+    if isinstance(received, UnparsedReason):
+        return received
+    return () if received is None else (received,)
 
 
 def _octets_of_id(provider_message_id: str) -> bytes:

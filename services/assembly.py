@@ -30,6 +30,7 @@ from services.grouped_sends import GroupedSends
 from services.keys import Keys
 from services.messages import Messages
 from services.preview import Preview
+from services.provider_webhooks import ProviderReports
 from services.providers import Providers
 from services.reads import LOCK_SHARE
 from services.receipt_correlator import ReceiptCorrelator
@@ -75,6 +76,7 @@ class Services:
     receipts: ReceiptIntake
     receipt_tokens: ReceiptTokens
     unparsed_receipts: UnparsedReceipts
+    provider_reports: ProviderReports
     messages: Messages
     dead_letters: DeadLetters
     keys: Keys
@@ -145,6 +147,7 @@ def assemble(
         settings.recipient_hash_key.get_secret_value().encode(), settings.recipient_hash_version
     )
     receipts = ReceiptIntake(database, publisher, correlator, rules, recipient_hash)
+    unparsed_receipts = UnparsedReceipts(database, configurations, receipts, provider_types)
     billing = NoBilling()
     checks = SubmissionValidator(
         configurations, allow_private_callbacks=settings.allow_private_callbacks
@@ -192,7 +195,16 @@ def assemble(
         ),
         receipts=receipts,
         receipt_tokens=receipt_tokens,
-        unparsed_receipts=UnparsedReceipts(database, configurations, receipts, provider_types),
+        unparsed_receipts=unparsed_receipts,
+        provider_reports=ProviderReports(
+            configurations,
+            provider_types,
+            settings.allowed_secrets,
+            receipt_tokens,
+            receipts,
+            unparsed_receipts,
+            settings.public_url,
+        ),
         messages=Messages(database, reads, publisher, recipient_hash, configurations, routes),
         dead_letters=DeadLetters(database, reads, configurations, workflow_client, publisher),
         keys=keys,

@@ -1,6 +1,7 @@
 """Receipts that cannot be parsed: stored as they came, and parsed again after a fix."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -11,6 +12,7 @@ from services.configuration import Configurations
 from services.receipts import ReceiptIntake
 from store import unparsed_receipts as store
 from store.database import Database
+from store.unparsed_receipts import UnparsedReceipt as StoredUnparsed
 from telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -84,16 +86,10 @@ class UnparsedReceipts:
         async with self._database.begin() as connection:
             rows = await store.after(connection, provider, after, _AT_ONCE)
         read = [(row, self._types.parse_again(provider, declared, row.frame)) for row in rows]
-        parsed = [(row, receipt) for row, receipt in read if isinstance(receipt, ReceivedReceipt)]
         stored = await asyncio.gather(
-            *(self._intake.take(receipt, row.received_at) for row, receipt in parsed),
-            return_exceptions=True,
+            *(self._stored_again(row, found) for row, found in read if not isinstance(found, str))
         )
-        done = [
-            row.id
-            for (row, _), failed in zip(parsed, stored, strict=True)
-            if not isinstance(failed, BaseException)
-        ]
+        done = [id_ for id_ in stored if id_ is not None]
         if done:
             async with self._database.begin() as connection:
                 store.remove(connection, done)
@@ -103,3 +99,14 @@ class UnparsedReceipts:
             unparsed=len(rows) - len(done),
             next_after=rows[-1].id if len(rows) == _AT_ONCE else None,
         )
+
+    async def _stored_again(
+        self, row: StoredUnparsed, receipts: Sequence[ReceivedReceipt]
+    ) -> int | None:
+        """Store the receipts of a row; its id, or None if there are none or not all were stored."""
+        stored = await asyncio.gather(
+            *(self._intake.take(receipt, row.received_at) for receipt in receipts),
+            return_exceptions=True,
+        )
+        failed = any(isinstance(each, BaseException) for each in stored)
+        return None if failed or not stored else row.id

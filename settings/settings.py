@@ -27,6 +27,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from domain.callbacks.urls import InvalidCallbackUrl, parse_url
 from domain.configuration import Duration, parse_duration
 from domain.secrets import AllowedSecrets
 from settings.secrets import SecretMissing, read_secret_file
@@ -100,6 +101,16 @@ def _http(address: str) -> str:
     if not address.startswith(("http://", "https://")):
         raise ValueError("it must be an address such as http://127.0.0.1:4318")
     return address
+
+
+def _public_url(address: str) -> str:
+    try:
+        url = parse_url(address)
+    except InvalidCallbackUrl:
+        raise ValueError("it must be an address such as https://sms.example.com") from None
+    if "?" in address or "#" in address:
+        raise ValueError("it has no query and no fragment")
+    return str(url).rstrip("/")
 
 
 def _readable(path: Path) -> Path:
@@ -219,6 +230,11 @@ class Settings(BaseSettings):
 
     api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
     api_port: Port = Field(8080, description="Port that the API listens on.")
+    public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
+        None,
+        description="Address under which providers reach this API from outside, such as "
+        "https://sms.example.com; HTTP providers report to it. The same in every process.",
+    )
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = Field(
         64 * 1024, description="Largest request body that the API reads, in bytes."
     )
@@ -229,6 +245,10 @@ class Settings(BaseSettings):
     max_header_bytes: Annotated[int, Field(ge=4096, le=1024 * 1024)] = Field(
         32 * 1024,
         description="Largest request line and headers together that the API reads, in bytes.",
+    )
+    max_webhook_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = Field(
+        1024 * 1024,
+        description="Largest request body that a provider may send, in bytes.",
     )
     request_timeout: Duration = Field(
         parse_duration("60s"),

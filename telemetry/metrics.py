@@ -136,6 +136,16 @@ _unparsed_receipts = Counter(
     ["provider", "reason"],
     registry=REGISTRY,
 )
+_repeats = Counter(
+    "smsgateway_request_repeats_total",
+    "Requests to HTTP providers that were sent again after a lost response, which sends no second SMS",
+    ["provider"],
+)
+_webhooks = Counter(
+    "smsgateway_provider_webhooks_total",
+    "Requests of providers to the gateway, by what became of them",
+    ["provider", "outcome"],
+)
 _irregular_pdus = Counter(
     "smsgateway_irregular_pdus",
     "PDUs of a provider that are not as SMPP has them, and whether they were read nonetheless",
@@ -376,6 +386,16 @@ def part_submitted(
     ).inc()
     if seconds is not None:
         _child(_submit, _label("provider", provider)).observe(seconds)
+
+
+def request_repeated(*, provider: str) -> None:
+    """A request to an HTTP provider was sent again, since no response came to the first one."""
+    _child(_repeats, _label("provider", provider)).inc()
+
+
+def webhook_came(*, provider: str, outcome: str) -> None:
+    """A provider has reported over HTTP: stored, ignored, unparsed, not_stored or forged."""
+    _child(_webhooks, _label("provider", provider), _label("outcome", outcome)).inc()
 
 
 def message_reached_wire(*, mode: Mode, seconds: float) -> None:

@@ -25,6 +25,7 @@ def make_provider(name: str, configuration: ProviderConfiguration, services: Ser
             on_late=services.delivery.record_late,
             on_unparsed_receipt=services.unparsed_receipts.store,
             read_receipt_token=services.receipt_tokens.read,
+            receipt_url=services.provider_reports.receipt_url,
         ),
     )
 

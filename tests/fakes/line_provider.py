@@ -207,7 +207,7 @@ class LineProvider(Provider):
     ) -> bool:
         return False
 
-    async def query(self, provider_message_id: str, *, sender: str) -> ReceiptState | None:
+    async def query(self, provider_message_id: str, *, sender: str) -> ReceivedReceipt | None:
         return None
 
 

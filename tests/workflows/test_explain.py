@@ -189,7 +189,7 @@ async def test_a_message_that_waits_for_a_provider_says_since_when_it_is_down_an
     assert lines[0] == "Waiting for a provider of its route: primary and backup are down."
     assert "primary is down since 20" in said
     assert "the SMSC refused the bind (ESME_RBINDFAIL)." in said
-    assert "the SMSC's host refused the connection" in said
+    assert "the provider's host refused the connection" in said
     assert "it becomes a dead letter (no provider was up)" in said
 
 

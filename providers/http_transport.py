@@ -1,0 +1,119 @@
+"""HTTP connections of providers: TLS as configured, and never to where they must not go (SSRF).
+
+The host is resolved here and its addresses are judged by `domain.callbacks.urls.may_receive`; the
+connection goes to the very address that was judged. The Host header, SNI and the certificate's check
+keep the name. Redirects are not followed, and no proxy of the environment is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from domain.callbacks.urls import may_receive
+from providers.connections import tls_context
+
+if TYPE_CHECKING:
+    from domain.configuration.providers.http import HttpConfiguration
+
+# Shorter than what common servers wait (5 s: Node and uvicorn): a request on a connection that the
+# server closes at that moment has an unknown outcome.
+_IDLE_SECONDS: Final = 4.0
+_RESOLVED_FOR: Final = 30.0
+
+
+class AddressRefused(OSError):
+    """No address of the provider's host is one that it may have: it is not public."""
+
+    def __init__(self) -> None:
+        super().__init__("the host has no public address")
+
+
+class ProviderTransport(httpx.AsyncBaseTransport):
+    """Carries the requests of one provider, which all go to the host of its `url`.
+
+    Raises:
+        TlsFileUnusable: a file of `configuration.tls` cannot be read or used.
+    """
+
+    def __init__(self, configuration: HttpConfiguration) -> None:
+        url = httpx.URL(configuration.url)
+        self._host = url.host
+        self._port = url.port or (443 if url.scheme == "https" else 80)
+        self._allow_private = configuration.private_network
+        self._connect_seconds = configuration.connect_timeout.total_seconds()
+        self._tls = tls_context(configuration.tls) if url.scheme == "https" else None
+        self._connections = httpx.AsyncHTTPTransport(
+            verify=self._tls or ssl.create_default_context(),
+            trust_env=False,
+            limits=httpx.Limits(
+                max_connections=configuration.binds,
+                max_keepalive_connections=configuration.binds,
+                keepalive_expiry=_IDLE_SECONDS,
+            ),
+        )
+        self._addresses: list[str] = []
+        self._resolved_at = 0.0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request to the host's address.
+
+        Raises:
+            httpx.ConnectError: it was not sent, since the host has no address, or none that it may have.
+        """
+        try:
+            address = await self._resolve()
+        except OSError as error:
+            raise httpx.ConnectError(type(error).__name__, request=request) from error
+        to_address = httpx.Request(
+            request.method,
+            request.url.copy_with(host=address),
+            headers=request.headers,
+            stream=request.stream,
+            extensions={**request.extensions, "sni_hostname": self._host},
+        )
+        return await self._connections.handle_async_request(to_address)
+
+    async def probe(self) -> None:
+        """Connect, with the TLS handshake, and close the connection without a request.
+
+        Raises:
+            OSError, ssl.SSLError: it could not be made.
+        """
+        async with asyncio.timeout(self._connect_seconds):
+            address = await self._resolve()
+            _, writer = await asyncio.open_connection(
+                address,
+                self._port,
+                ssl=self._tls,
+                server_hostname=self._host if self._tls is not None else None,
+            )
+        writer.transport.abort()
+
+    async def _resolve(self) -> str:
+        """An address of the host that it may have; the addresses are kept for a while."""
+        loop = asyncio.get_running_loop()
+        if not self._addresses or loop.time() - self._resolved_at > _RESOLVED_FOR:
+            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            addresses = dict.fromkeys(str(address[0]) for *_, address in found)
+            self._addresses = [
+                address
+                for address in addresses
+                if may_receive(ip_address(address), allow_private=self._allow_private)
+            ]
+            self._resolved_at = loop.time()
+        if not self._addresses:
+            raise AddressRefused
+        return self._addresses[0]
+
+    def try_next_address(self) -> None:
+        """Take another address of the host for the next connection: the last one could not be made."""
+        del self._addresses[:1]
+
+    async def aclose(self) -> None:
+        await self._connections.aclose()
