@@ -66,7 +66,7 @@ class SubmittingChunks(BulkProviderActivities):
 
 
 async def _heartbeat() -> None:
-    """Tell Temporal that this worker lives."""
+    """Send heartbeats to Temporal until cancelled."""
     while True:
         activity.heartbeat()
         await asyncio.sleep(_HEARTBEAT_SECONDS)

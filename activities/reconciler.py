@@ -14,7 +14,7 @@ _EVERY_SECOND = 1.0
 
 @asynccontextmanager
 async def _heartbeats() -> AsyncIterator[None]:
-    """Tell Temporal every second that this activity lives."""
+    """Send a heartbeat to Temporal every second within the block."""
 
     async def heartbeat() -> None:
         while True:

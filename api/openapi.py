@@ -24,7 +24,7 @@ from api.problems import (
     ProblemDocument,
     add_response,
 )
-from domain.callbacks.events import MOST_EVENTS, TOLD
+from domain.callbacks.events import CALLBACK_STATUSES, MOST_EVENTS
 from services.keys import OperatorScope
 
 TITLE = "SMS gateway"
@@ -68,7 +68,9 @@ class Notice(BaseModel):
 
     message_id: str = Field(examples=["msg_019aa5c0d1e27b3c8f4e5a6b7c8d9e0f"])
     to: str | None = Field(description="The recipient's number; null once it was erased.")
-    status: Annotated[str, Field(json_schema_extra={"enum": sorted(s.upper() for s in TOLD)})]
+    status: Annotated[
+        str, Field(json_schema_extra={"enum": sorted(s.upper() for s in CALLBACK_STATUSES)})
+    ]
     provider_code: str = Field(description="The provider's own code; empty where it gave none.")
     timestamp: str = Field(
         description="RFC 3339, in UTC.", json_schema_extra={"format": "date-time"}

@@ -195,7 +195,7 @@ def gateway(
         more: goes into its configuration.
         provider: goes into what that says of each provider.
         workers: how many there are.
-        holding: whether the SMSC keeps its receipts until it is told to send them.
+        holding: whether the SMSC keeps its receipts until they are released.
         beside: names of providers with SMSCs of their own, for what `primary` does not deliver.
         temporal: makes the Temporal, if it is not to be the development server.
     """

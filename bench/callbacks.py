@@ -1,4 +1,4 @@
-"""Batches of which every delivery is told: how many messages a second, until the last callback came."""
+"""Batches with a callback for every delivery: messages per second until the last callback came."""
 
 import os
 import statistics
@@ -81,14 +81,14 @@ def _figure(seen: Seen, messages: int, began: float) -> Figure:
         "bulk_callbacks_per_s",
         value=round(messages / took, 1),
         unit="messages/s",
-        note=f"ten batches of {messages // _BATCHES}, accepted to delivered and told; "
+        note=f"ten batches of {messages // _BATCHES}, from acceptance to the last callback; "
         f"{seen.events} callbacks in {seen.requests} requests, {seen.copies} copies, each "
         "in order, every 50th request's signature checked",
     )
 
 
 def _reported(url: str, messages: int, within: float = 600) -> Seen:
-    """What the receiver has seen, once it was told everything."""
+    """What the receiver has seen, once all callbacks have come."""
     ends = time.perf_counter() + within
     seen = Seen()
     with httpx.Client() as client:
@@ -98,10 +98,10 @@ def _reported(url: str, messages: int, within: float = 600) -> Seen:
                 raise RuntimeError(f"callbacks out of order or badly signed: {seen}")
             if seen.messages == messages:
                 if seen.events != messages:
-                    raise RuntimeError(f"more was told than the deliveries: {seen}")
+                    raise RuntimeError(f"more callbacks than deliveries: {seen}")
                 return seen
             time.sleep(0.5)
-    raise RuntimeError(f"not everything was told within {within:g} s: {seen}")
+    raise RuntimeError(f"callbacks are missing after {within:g} s: {seen}")
 
 
 @contextmanager

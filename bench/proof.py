@@ -23,7 +23,7 @@ from bench.receiver import Seen
 from telemetry.process import exit_cleanly
 
 # Both transitions of each message, so that there is an order to be kept.
-_ALL_IS_TOLD = f"""
+_EVERY_TRANSITION = f"""
 [accounts.default]
 callback_events_per_request = {EVENTS_A_REQUEST}
 {TO_THIS_MACHINE}"""
@@ -64,7 +64,7 @@ def main() -> int:
 
 def deaths(messages: int) -> dict[str, bool]:
     """Batches while everything around them dies, some of it several times."""
-    with gateway(_ALL_IS_TOLD, workers=1, provider='receipt_deadline = "45s"') as peers:
+    with gateway(_EVERY_TRANSITION, workers=1, provider='receipt_deadline = "45s"') as peers:
         with receiver(peers.client) as url:
             began = time.monotonic()
             for number in range(1, messages // BATCH + 1):
@@ -94,7 +94,7 @@ def deaths(messages: int) -> dict[str, bool]:
         <= found.attempts,
         "duplicates are at most the unknown": duplicates <= found.ever_unknown,
         "the API counts as the rows do": api == found.by_status,
-        "every delivery was told, in order, signed": seen.messages
+        "every delivery had its callback, in order, signed": seen.messages
         >= found.by_status.get("delivered", 0)
         and not seen.out_of_order
         and not seen.badly_signed,

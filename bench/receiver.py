@@ -1,7 +1,7 @@
 """A customer's server for measurements, in a process of its own: cheap, and remembers what it got.
 
 `python -m bench.receiver PORT`, with the signing secret in SMSGATEWAY_BENCH_SECRET. What comes to
-`/warm` is answered and forgotten; `GET /seen` tells what came besides.
+`/warm` is answered and forgotten; `GET /seen` returns the counts of the rest.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _TAKEN: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 @dataclass(slots=True)
 class Seen:
-    """What came: `messages` are those of which the last move was told; `last_at` is Unix time."""
+    """What came: `messages` are those with a callback of a final status; `last_at` is Unix time."""
 
     requests: int = 0
     events: int = 0
@@ -66,8 +66,8 @@ class Receiver(asyncio.Protocol):
     def _response(self, first: str, headers: Mapping[str, str], body: bytes) -> bytes:
         method, path, _ = first.split(" ")
         if method == "GET":
-            told = json.dumps(asdict(self.seen)).encode()
-            return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told)
+            counts = json.dumps(asdict(self.seen)).encode()
+            return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(counts), counts)
         if path != "/warm":
             self._take(headers, body)
         return _TAKEN

@@ -275,4 +275,4 @@ def memory_mb(pid: int) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
-    raise LookupError("the worker's memory is not told")
+    raise LookupError("the worker's memory is not reported")

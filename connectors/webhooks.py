@@ -31,7 +31,7 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """From a host's name and a port to its addresses, IPv4 and IPv6; raises OSError if there are none."""
 
 MOST_REDIRECTS: Final = 3
-# 303 tells that the request was dealt with and where to look for more: nothing to send there.
+# 303 means that the request was handled, and where to look for more: nothing is sent there.
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 
 # The status line decides. Nobody reads the body of a response: it is dropped, within these bounds, only
@@ -226,7 +226,7 @@ class _Connection(asyncio.Protocol):
             self._body_timer = None
 
     def _fail(self, error: Exception) -> None:
-        """Tell whoever waits for a head that none will come; a head that came stays what it was."""
+        """Fail the wait for a head; a head that already came is kept."""
         if self._head is not None and not self._head.done():
             self._head.set_exception(error)
 

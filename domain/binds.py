@@ -160,7 +160,7 @@ _AFFECTED: Final[Mapping[str | None, tuple[str, str, str]]] = MappingProxyType(
 
 
 def latest(errors: Iterable[BindError]) -> BindError | None:
-    """The error that tells most: one that lasts before one that has ended, the latest first."""
+    """The most relevant error: one that lasts comes before one that has ended, then the latest."""
     return max(errors, key=_currency, default=None)
 
 

@@ -1,10 +1,10 @@
-"""What happens next to a message: one pure function, whoever runs it.
+"""Decides the next step of a message: one pure function for all runners.
 
-Decisions carry their `kind`, so that they can be told apart after a journey as JSON.
+`decide` takes a message, its attempts, the providers that its route offers (best first) and the time,
+and returns the next step. The workflow of a single message executes it; a bulk runner applies the
+same function to many rows. The rules change here without touching either.
 
-`decide` looks at a message, its attempts, the providers that its route offers (best first) and the
-time, and says what to do now. A workflow that owns one message acts it out; a bulk runner applies
-the same function to many rows. The rules change here without touching either.
+Each decision carries its `kind`, which identifies it after a round trip through JSON.
 """
 
 from collections import Counter
@@ -90,7 +90,7 @@ class MarkAttempt:
 
 @dataclass(frozen=True, slots=True)
 class ReportMissingReceipt:
-    """Tell the listener that attempt `number` has no receipt, wait `until` then, and decide again."""
+    """Report to the listener that attempt `number` has no receipt, wait `until` then, decide again."""
 
     number: int
     until: datetime
@@ -130,7 +130,7 @@ class AttemptFacts:
         cancelled_at_provider: None if that was not tried, else whether the provider dropped it.
         retry_after: what the provider asked for when it throttled.
         tries: how often parts of it were submitted, since the try in which one was accepted last.
-        out_of_time: whether the provider's receipts tell only that the validity was over.
+        out_of_time: whether the provider's receipts report only that the validity was over.
     """
 
     number: int
@@ -151,9 +151,9 @@ class AttemptFacts:
 class MessageFacts:
     """A message, as far as decisions depend on it.
 
-    A replay begins anew at `since`, with `first_attempt`; earlier attempts count for nothing but
-    their receipts. `since` is also later than the acceptance where a bulk was resumed. `paused` tells
-    that the bulk is paused: until it is resumed nothing is submitted.
+    A replay restarts at `since` with `first_attempt`; of earlier attempts only the receipts count.
+    `since` is also later than the acceptance if the bulk was resumed. `paused` is whether the bulk is
+    paused: nothing is submitted until it is resumed.
     """
 
     first_attempt: int
@@ -186,8 +186,8 @@ class MessageFacts:
 class RouteOption:
     """A provider that may carry the message; the order of the options is the ranking.
 
-    `up` tells whether a living worker has a bind to it, and `down_since` since when there is none,
-    as far as that is known.
+    `up` is whether a live worker has a bind to it. `down_since` is when the last bind was lost, None
+    if that is unknown.
     """
 
     provider: str
@@ -321,7 +321,7 @@ class _Case:
     def _without_receipt(self, latest: AttemptFacts, receipt_by: datetime) -> Decision:
         """What to do with an attempt that a provider has accepted and whose deadline is over."""
         last_receipt_by = deadlines.last_receipt_by(self.message.valid_until)
-        if self._tells_listener and receipt_by < last_receipt_by:
+        if self._notifies_listener and receipt_by < last_receipt_by:
             return ReportMissingReceipt(latest.number, last_receipt_by)
         if self._goes_on_without_receipt():
             if not self._alternatives(latest.provider, has_begun=True, only_up=True):
@@ -508,7 +508,7 @@ class _Case:
         return Wait(min(until, self.message.valid_until), why)
 
     @property
-    def _tells_listener(self) -> bool:
+    def _notifies_listener(self) -> bool:
         return self.policy.missing_receipt is MissingReceiptPolicy.TELL_LISTENER
 
     def _goes_on_without_receipt(self) -> bool:

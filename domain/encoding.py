@@ -192,7 +192,7 @@ def unpack_septets(octets: bytes, fill_bits: int = 0, count: int | None = None) 
     """The septets packed in these octets, one in each octet; undoes `pack_septets`.
 
     Seven spare bits look like one more septet, an @. `count` (TP-User-Data-Length without the
-    header) tells them apart; without it, all that would fit are returned.
+    header) resolves this; without it, all septets that fit are returned.
     """
     fits = max(len(octets) * _OCTET_BITS - fill_bits, 0) // _SEPTET_BITS
     waiting = int.from_bytes(octets, "little") >> fill_bits

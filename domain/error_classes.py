@@ -48,16 +48,16 @@ class Failover(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """What an error of one class is worth.
+    """How errors of one class are retried.
 
-    `attempts` is how often one provider is tried before it is given up (a replay counts anew);
-    between two of them pass `delay`, doubled each time up to `max_delay`.
-    `permanent` tells that when no provider is left, trying again later would not help either,
-    so that the message fails instead of becoming a dead letter.
-    `waits` tells that the provider only asks to wait. After `attempts` the message may go to another
+    `attempts` is how often one provider is tried before it is given up (a replay counts anew).
+    `delay` is the pause between two of them, doubled each time up to `max_delay`.
+    `permanent` means that a later retry would not help once no provider is left: the message fails
+    instead of becoming a dead letter.
+    `waits` means that the provider only asks to wait. After `attempts` the message may go to another
     provider, but this one is never given up: the message's validity bounds the wait.
-    `outage` tells that the provider itself fails, whatever the message is. Where no other provider can
-    have the message, it is tried again for as long as one that is down is waited for.
+    `outage` means that the provider itself fails, whatever the message is. If no other provider can
+    take the message, it is retried for as long as a provider that is down is waited for.
     """
 
     attempts: int

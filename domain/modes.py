@@ -43,7 +43,7 @@ class UnknownPolicy(StrEnum):
     RESEND = "resend"
     """Better twice than never."""
     WAIT = "wait"
-    """A receipt may still tell; without one the message is set aside as a dead letter."""
+    """Wait for a receipt; without one the message becomes a dead letter."""
     NEVER = "never"
     """Better never than twice: without a receipt the message expires."""
 
@@ -54,7 +54,7 @@ class MissingReceiptPolicy(StrEnum):
     NEXT_ROUTE = "next_route"
     EXPIRE = "expire"
     TELL_LISTENER = "tell_listener"
-    """Tell the workflow that listens to the message, once, and go on waiting; only by message."""
+    """Notify the workflow that listens to the message once, and keep waiting; only set per message."""
 
 
 @dataclass(frozen=True, slots=True)

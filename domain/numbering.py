@@ -19,7 +19,7 @@ from phonenumbers import (
     ValidationResult,
 )
 
-# In this order the first one that has a number tells its type; fixed lines and mobiles follow.
+# The first of these that has a number determines its type; fixed lines and mobiles are checked last.
 _SPECIAL: Final = (
     (PhoneNumberType.PREMIUM_RATE, "premium_rate"),
     (PhoneNumberType.TOLL_FREE, "toll_free"),

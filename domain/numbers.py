@@ -143,10 +143,10 @@ _PROBLEMS: Mapping[int, NumberProblem] = {
 
 
 def parse_number(text: str) -> Number:
-    """Reads a number in international form, however people space it.
+    """Reads a number in international form, whatever separators it has.
 
-    It must be possible (its country has numbers of that length); whether it is assigned is told by
-    `Number.warning`. Raises InvalidNumber.
+    It must be possible (its country has numbers of that length). `Number.warning` reports a number
+    that is not assigned. Raises InvalidNumber.
     """
     digits = _digits(text)
     calling_code, national = split(digits) or _parse(digits)

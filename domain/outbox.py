@@ -51,7 +51,7 @@ class EventBody:
 
     @property
     def webhook_id(self) -> str:
-        """The same for each try and replay of an event: what a receiver tells copies by."""
+        """The id by which receivers detect copies: each try and replay of an event has the same."""
         return public_id(IdPrefix.CALLBACK, self.id)
 
     def alone(self) -> bytes:

@@ -39,10 +39,10 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 @value
 class ReceiptEvidence(Generic[_Key]):
-    """What a receipt tells about the part that it is for; None and "" where it tells nothing.
+    """The fields of a receipt that identify its part; None and "" are missing values.
 
-    `recipient` and `other` are the keyed hashes of the numbers that it comes from and goes to: a few
-    SMSCs exchange the two. `key` identifies the receipt.
+    `recipient` and `other` are the keyed hashes of its source and destination numbers: a few SMSCs
+    exchange the two. `key` identifies the receipt.
     """
 
     key: _Key
@@ -66,10 +66,10 @@ class ReceiptEvidence(Generic[_Key]):
 class CandidatePart:
     """A part that a receipt may be for.
 
-    `receipt_state` is that of the receipt that counts for it, and `receipts` are all that it has.
-    `trusted` tells that it was sent by the provider that the receipt came from, or by one of the same
-    receipt group; of any other the recipient has to be known and equal. `awaited` tells that its message
-    has not ended, and the time for its receipt is not over.
+    `receipt_state` is the state of the receipt that counts for it, and `receipts` are all its receipts.
+    `trusted` is whether the provider that sent it is the receipt's provider, or in the same receipt
+    group; for any other provider the recipient has to be known and equal. `awaited` is whether its
+    message is open and the deadline for its receipt has not passed.
     """
 
     message_id: UUID
@@ -145,10 +145,10 @@ class Matcher:
         self._by_both[its_id, part.recipient][part.key] = part
 
     def match(self, receipts: Iterable[ReceiptEvidence[_Key]]) -> dict[_Key, Match]:
-        """The part of each receipt by its key; those that are not in it match none, as yet."""
+        """The part of each receipt by the receipt's key; a receipt without a match is absent."""
         matches: dict[_Key, Match] = {}
         left = sorted(receipts, key=lambda receipt: receipt.received_at)
-        while left:  # each match may tell apart what is left
+        while left:  # each match may make others unambiguous
             found = self._match_each(left) or self._match_together(left)
             if not found:
                 break
@@ -206,7 +206,7 @@ class Matcher:
             # An id that is used again may be that of a part whose id is not known yet.
             uncertain = self._without_id(receipt)
             return None if uncertain else Match(max(copied, key=_newest), is_copy=True)
-        # The end was told otherwise before: DELIVERED corrects what failed, and not the reverse.
+        # An earlier receipt has another final state: DELIVERED overrides a failure, never the reverse.
         failed = [p for p in fitting if self._states[p.key] is not ReceiptState.DELIVERED]
         possible = awaiting or failed or fitting
         if self._may_be_for_another(receipt, possible):
@@ -259,12 +259,12 @@ class Matcher:
         return [part for part in fitting if part.provider == receipt.provider] or fitting
 
     def _by_evidence(self, receipt: ReceiptEvidence[Any]) -> CandidatePart | None:
-        """The part of a receipt whose id no part has, or that has none.
+        """The part of a receipt that has no id, or an id that no part has.
 
         A lost response also loses the id, and some SMSCs give none. The part is then found by the
-        reference that the SMSC echoes, or as the only one with this sender and recipient. Not while
-        another is in flight: the receipt may have come before the response that tells its id. Without
-        a reference, all parts to the recipient have to be known for this.
+        reference that the SMSC echoes, or as the only one with this sender and recipient. Without a
+        reference nothing matches while such a part is in flight, because the receipt may have come
+        before the response with its id, nor while parts to the recipient are unknown.
         """
         possible = self._without_id(receipt)
         if not receipt.provider_message_id:
@@ -313,7 +313,7 @@ def rank(state: ReceiptState) -> int:
 
 
 def _fits(receipt: ReceiptEvidence[Any], part: CandidatePart, life: timedelta) -> bool:
-    """Whether nothing that the receipt tells speaks against the part."""
+    """Whether no field of the receipt contradicts the part."""
     age = receipt.received_at - part.submitted_at
     if not -CLOCK_SKEW <= age < life:
         return False
@@ -325,9 +325,9 @@ def _fits(receipt: ReceiptEvidence[Any], part: CandidatePart, life: timedelta) -
 
 
 def _narrowed(receipt: ReceiptEvidence[Any], parts: list[CandidatePart]) -> list[CandidatePart]:
-    """Those that most speaks for: what no part fulfils tells nothing."""
+    """The parts with the most evidence; a criterion that no part meets is skipped."""
     for speaks_for in _SPEAK_FOR:
-        if len(parts) < 2:  # noqa: PLR2004 - nothing to tell apart
+        if len(parts) < 2:  # noqa: PLR2004 - nothing to narrow
             break
         parts = [part for part in parts if speaks_for(receipt, part)] or parts
     return parts

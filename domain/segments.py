@@ -118,8 +118,8 @@ def segment(
 
     No part begins or ends within an escape pair or a surrogate pair, nor within a grapheme unless
     the grapheme alone is longer than a part. With `smart`, typography is replaced where that makes
-    the whole GSM-7. An SMSC whose default `alphabet` is Latin-1 cannot be told the Greek letters
-    and the euro sign of GSM-7: such a text is UCS-2 there.
+    the whole GSM-7. The default `alphabet` Latin-1 lacks the Greek letters and the euro sign of
+    GSM-7: a text with one of them is UCS-2 there.
 
     The length is checked before the text is encoded, and the units before it is cut, so that no
     text costs more than one of `max_parts` parts.
@@ -349,10 +349,10 @@ _CONCATENATION_ELEMENTS: Mapping[int, int] = {0x00: 1, 0x08: 2}
 
 
 def read_udh(short_message: bytes) -> tuple[int, Concatenation | None]:
-    """How many octets the header in front takes, and the concatenation that it tells of.
+    """The length of the header in front, in octets, and the concatenation that it contains.
 
-    For octets that came with the UDHI bit; takes whatever an SMSC sends. A header that claims more
-    octets than there are takes all; an impossible concatenation is none (TS 23.040, 9.2.3.24.1).
+    For octets that came with the UDHI bit; accepts whatever an SMSC sends. A header that claims more
+    octets than there are takes all; an impossible concatenation is ignored (TS 23.040, 9.2.3.24.1).
     """
     if not short_message:
         return 0, None

@@ -10,7 +10,7 @@ _TOKEN = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[{}]")
 
 
 class InvalidTemplate(ValueError):
-    """A text whose braces say nothing; the sentence tells where."""
+    """A text with invalid braces; the sentence says where."""
 
 
 class MissingVariable(KeyError):

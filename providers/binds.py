@@ -70,10 +70,10 @@ class Binds:
 
     With `bind = "transmitter_receiver"` each of `configuration.binds` is a pair of sessions, whose
     receivers have an "r" at the end of their names. None is bound before `hold`. `on_change` is called
-    whenever a session can be used that could not, or the other way.
+    whenever a session becomes usable or unusable.
 
-    Where the configuration promises receipts, messages are sent only while a session is bound by
-    which receipts come: a transceiver or a receiver. `last_error` then tells what is missing.
+    If the configuration promises receipts, messages are sent only while a session is bound that can
+    receive them: a transceiver or a receiver. Otherwise `last_error` names what is missing.
 
     Raises:
         TlsFileUnusable: a file of `configuration.tls` cannot be read or used.

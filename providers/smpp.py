@@ -95,7 +95,7 @@ class SmppProvider(QueuedProvider):
     """An account at an SMSC, or at the simulator; made within a running event loop.
 
     `password` is the secret itself. `on_receipt` is awaited before a receipt is answered: if it
-    raises, the SMSC is told to send the receipt again, unless it raises ReceiptRefused.
+    raises, the response makes the SMSC send the receipt again, unless it raises ReceiptRefused.
     `on_unparsed_receipt` likewise takes receipts that cannot be parsed; without it the SMSC keeps these.
     `on_late` is called with responses that came after their part had been given up as unknown.
 
@@ -202,7 +202,7 @@ class SmppProvider(QueuedProvider):
         async def send(number: int) -> Exchange:
             answered = await submission.send(number)
             if submission.late is not None and self._on_late is not None:
-                waiting = self._tell_late(
+                waiting = self._report_late(
                     self._on_late, outbound, answered.outcome, submission.late
                 )
                 task = asyncio.get_running_loop().create_task(waiting)
@@ -212,7 +212,7 @@ class SmppProvider(QueuedProvider):
 
         return send
 
-    async def _tell_late(
+    async def _report_late(
         self,
         sink: LateSink,
         outbound: Outbound,
@@ -551,7 +551,7 @@ def received_receipt(
 ) -> ReceivedReceipt | UnparsedReason | None:
     """The receipt in a deliver_sm or data_sm, or why it cannot be parsed; None if it is something else.
 
-    A receipt that tells no id is of use only where the SMSC echoes our reference.
+    A receipt without an id is of use only if the SMSC echoes our reference.
     """
     receipt = parse_receipt(pdu, configuration.receipt_states)
     if receipt is None:
@@ -563,14 +563,14 @@ def received_receipt(
     if not message_id and reference is None:
         return UnparsedReason.NO_MESSAGE_ID
     code = receipt.error or ""
-    if not code.strip("0") and receipt.network_error is not None:  # none that the text tells
+    if not code.strip("0") and receipt.network_error is not None:  # the text has none
         code = str(receipt.network_error.code)
     return ReceivedReceipt(
         provider=provider,
         provider_message_id=message_id,
         state=receipt.state,
         code=code,
-        network=None,  # network_error_code tells the kind of network, and not which
+        network=None,  # network_error_code has the kind of network, and not which
         reference=reference,
         sender=_as_accepted(receipt.destination),
         recipient=_number(receipt.source),

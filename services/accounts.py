@@ -24,7 +24,7 @@ LONGEST_NAME: Final = 64
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 
-# Unicode's Default_Ignorable_Code_Point that no category tells of, and the blank of Braille.
+# Unicode's Default_Ignorable_Code_Point as far as `isprintable` accepts it, and the blank of Braille.
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"

@@ -86,7 +86,7 @@ class Services:
     reconciler: Reconciler
 
     async def close(self) -> None:
-        """Tell what is still to be told, and let go of the database."""
+        """Finish pending work and notifications, and close the connections to the database."""
         await self.accept.drained()
         await self.grouped_sends.drained()
         await self.dead_letters.drained()

@@ -58,7 +58,7 @@ MOST_RECIPIENTS: Final = 10_000
 """In one request."""
 
 _MOST_ERRORS: Final = 20
-"""That are told of a request of which nothing can be sent."""
+"""Refusals listed in the error of a request of which nothing can be sent."""
 
 MOST_CHARACTERS: Final = MOST_RECIPIENTS * 10 * 160
 """Of all texts of one batch together: ten segments for each of the most recipients."""
@@ -79,9 +79,9 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchCommand(RequestedOptions):
-    """A batch as it is asked for.
+    """A batch as it is requested.
 
-    `digest` tells whether two requests with one idempotency key are the same one.
+    Two requests with one idempotency key are the same if their `digest` is equal.
     """
 
     body: str | None
@@ -158,13 +158,13 @@ class _Checked:
         if self.options is None or self.errors:
             raise Refused(self.errors)
         if not self.new.ids:
-            told = [_of(refusal) for refusal in self.refusals[:_MOST_ERRORS]]
-            raise Refused(told, more=len(self.refusals) - len(told))
+            listed = [_of(refusal) for refusal in self.refusals[:_MOST_ERRORS]]
+            raise Refused(listed, more=len(self.refusals) - len(listed))
         return self.options
 
 
 class Batches:
-    """Accepts batches, tells how far they are, and holds, resumes and cancels them."""
+    """Accepts batches, reports their progress, and pauses, resumes and cancels them."""
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ class Billing(Protocol):
     async def reserve(
         self, connection: Connection, account_id: str, message_id: UUID, segments: int
     ) -> None:
-        """Reserve the price of `segments`; raises what the caller is to be told if it is lacking."""
+        """Reserve the price of `segments`; raises the error for the caller if money is lacking."""
 
 
 class NoBilling:

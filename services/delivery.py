@@ -290,7 +290,7 @@ class Delivery:
         return decided.step
 
     async def record_late(self, response: LateResponse) -> None:
-        """Write a response that came after its attempt was given up as unknown; tells the runner."""
+        """Write a response that came after its attempt became unknown, and notify the runner."""
         transitions, _ = await until_written(
             lambda: self._record_late(response),
             message_id=public_id(IdPrefix.MESSAGE, response.message_id),

@@ -104,7 +104,7 @@ _NOT_POLLED = (
 
 
 class Providers:
-    """What the API tells of providers."""
+    """The state of providers, for the API."""
 
     def __init__(self, reads: Database, configurations: Configurations) -> None:
         self._reads = reads

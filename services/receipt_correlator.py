@@ -48,20 +48,20 @@ class PendingOutcomes:
         self._known.update(dict.fromkeys(ids, self))
         self._ids += ids
 
-    def hold(self, its_id: str, receipt: EarlyReceipt, tell: Callable[[bool], None]) -> bool:
+    def hold(self, its_id: str, receipt: EarlyReceipt, notify: Callable[[bool], None]) -> bool:
         """As `ReceiptCorrelator.hold`."""
         if not self._gathering or its_id in self._kept:
             return False
         if not self._kept:
             asyncio.get_running_loop().call_later(_WRITTEN_WITHIN, self._leave)
-        self._kept[its_id] = receipt, tell
+        self._kept[its_id] = receipt, notify
         return True
 
     def _leave(self) -> None:
         """Return the kept receipts to their receivers, which write them alone."""
         kept, self._kept = self._kept, {}
-        for _, tell in kept.values():
-            tell(False)
+        for _, notify in kept.values():
+            notify(False)
 
     @contextmanager
     def receipts(self) -> Iterator[tuple[Mapping[str, EarlyReceipt], set[str]]]:
@@ -79,8 +79,8 @@ class PendingOutcomes:
             written.clear()
             raise
         finally:
-            for each, (_, tell) in kept.items():
-                tell(each in written)
+            for each, (_, notify) in kept.items():
+                notify(each in written)
 
     def written(self) -> None:
         """They are written, or cannot be."""
@@ -109,12 +109,12 @@ class ReceiptCorrelator:
         """Where answers are gathered that are not written yet."""
         return PendingOutcomes(self._unwritten.setdefault(provider, {}))
 
-    def hold(self, receipt: StoredReceipt, tell: Callable[[bool], None]) -> bool:
-        """Have a receipt written with its response, if that is being gathered just now.
+    def hold(self, receipt: StoredReceipt, notify: Callable[[bool], None]) -> bool:
+        """Hold a receipt to write it with its response, if that is being gathered just now.
 
-        If so, `tell` is called with whether both were committed: if not, the receipt is to be written
-        by itself. Only what says that a message is delivered, and no more, is kept; and no receipt that
-        names its part, which needs no id to be matched.
+        If so, `notify` is called with whether both were committed: if not, the receipt is to be written
+        by itself. Only a receipt that reports a delivery, and nothing more, is held. A receipt that names
+        its part is not held, because it needs no id to be matched.
         """
         if (
             receipt.state is not ReceiptState.DELIVERED
@@ -134,7 +134,7 @@ class ReceiptCorrelator:
             receipt.number_hash,
             receipt.destination_hash,
         )
-        return unwritten.hold(its_id, early, tell)
+        return unwritten.hold(its_id, early, notify)
 
     def _gathering(self, provider: str, ids: Iterable[str]) -> Iterator[PendingOutcomes]:
         """The gathered answers with these ids, of the provider and of its receipt group."""
@@ -187,7 +187,7 @@ class ReceiptCorrelator:
     async def rematch(
         self, provider: str, ids: Sequence[str | None], came: Sequence[int] | None = None
     ) -> Matched:
-        """Match receipts with these ids to parts, and tell of what that moved.
+        """Match receipts with these ids to parts, and publish the transitions.
 
         With `came` only the receipts of these rows, and those that may be for the same recipients.
         Never raises: what fails here is found by the next `match_late`.

@@ -35,7 +35,7 @@ _COUNTING_REST: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What one round found; `more` tells that another round is worth it at once."""
+    """What one round found; `more` is whether another round should follow at once."""
 
     reminded: int = 0
     restarted: int = 0

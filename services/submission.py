@@ -258,10 +258,10 @@ class ValidatedRecipient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A message that somebody wants sent, looked at; what is None has a fault.
+    """A send request after validation; `options` or `recipient` is None if its validation failed.
 
-    `key` is the idempotency key as it is kept, None without one; `digest` then tells whether two
-    requests are the same one.
+    `key` is the idempotency key as it is stored, None without one. Two requests with one key are the
+    same if their `digest` is equal.
     """
 
     caller: Caller
@@ -405,10 +405,10 @@ class SubmissionValidator:
 async def earlier_responses(
     connection: Connection, keys: Mapping[Key, bytes], now: datetime
 ) -> dict[Key, Mapping[str, Any] | KeyInFlight | KeyReused]:
-    """What was answered to each of these keys before, or why it cannot be told.
+    """The stored response of each of these keys, or why there is none to return.
 
-    A key that is not in the response is new, and held until the transaction ends. The keys are those
-    of different requests, each with what makes two requests the same (`SendCommand.digest`).
+    A key that is not in the result is new, and locked until the transaction ends. The keys are those
+    of different requests, each with the digest of its request (`SendCommand.digest`).
     """
     taken = idempotency.try_lock(connection, list(keys))
     known = idempotency.find(connection, list(keys), now)

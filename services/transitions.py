@@ -26,28 +26,28 @@ _BETWEEN_WAKES = 0.1
 """Seconds for which lanes of callbacks are gathered after some were woken."""
 _WHILE_BUSY = 0.5
 _MANY = 20
-"""The same seconds where all were awake, and each had so much to tell: such a lane stays awake."""
+"""The same seconds if all lanes were awake, and each had so many events: such a lane stays awake."""
 
 _NEEDS_A_DECISION = frozenset({MessageStatus.RETRIED, MessageStatus.UNKNOWN})
 
 
 class TransitionPublisher:
-    """Tells of transitions. Losing one costs a wait and no message: every waiter also has a deadline."""
+    """Publishes transitions. A lost one adds delay and loses no message: every waiter has a deadline."""
 
     def __init__(self, workflow_client: WorkflowClient, callbacks: Callbacks) -> None:
         self._workflow_client = workflow_client
         self._callbacks = callbacks
         self._signalled: set[str] = set()
-        self._to_tell: Counter[UUID] = Counter()
+        self._to_wake: Counter[UUID] = Counter()
         self._is_waking = False
         self._ending = asyncio.Event()
         self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
         self._under_way: set[asyncio.Task[object]] = set()
 
     def publish(self, transitions: Sequence[Transition], *, runner_knows: bool = False) -> None:
-        """Count and log moves, and tell their listeners in the background.
+        """Count and log transitions, and notify runners and lanes in the background.
 
-        `runner_knows` is for moves that the message's own workflow made, or asked for.
+        `runner_knows` is for transitions that the message's own workflow made or requested.
         """
         for transition in transitions:
             metrics.message_transitioned(
@@ -63,7 +63,7 @@ class TransitionPublisher:
                 continue
             if not is_bulk(transition.owner):
                 self._spawn(
-                    self._tell(
+                    self._notify(
                         transition.owner, MessageChanged(transition.status.value, transition.final)
                     )
                 )
@@ -77,22 +77,22 @@ class TransitionPublisher:
         for transition in transitions:
             for lane in (transition.callback_lane_id, transition.listener_lane_id):
                 if lane is not None:
-                    self._to_tell[lane] += transition.messages
+                    self._to_wake[lane] += transition.messages
         self._wake_soon()
 
     def wake(self, lanes: Collection[UUID]) -> None:
         """Have lanes looked at that got an event without a transition, in the background."""
-        self._to_tell.update(lanes)
+        self._to_wake.update(lanes)
         self._wake_soon()
 
     def _wake_soon(self) -> None:
-        if self._to_tell and not self._is_waking:
+        if self._to_wake and not self._is_waking:
             self._is_waking = True
             self._spawn(self._wake())
 
     def signal_runner(self, owner: str, status: str) -> None:
         """Let a message's runner decide anew: something that it should know was written."""
-        self._spawn(self._tell(owner, MessageChanged(status, final=False)))
+        self._spawn(self._notify(owner, MessageChanged(status, final=False)))
 
     def afterwards(self, work: Coroutine[Any, Any, object]) -> None:
         """Do something that nobody waits for, and that may be lost."""
@@ -110,20 +110,20 @@ class TransitionPublisher:
         task.add_done_callback(self._under_way.discard)
 
     async def _signal(self, owner: str, news: MessageChanged) -> None:
-        """Tell the runner of a bulk, after a while: news of each of its messages would flood it."""
+        """Signal the runner of a bulk after a delay: a signal for each message would flood it."""
         await self._rest(_GATHERED_FOR)
         self._signalled.discard(owner)
-        await self._tell(owner, news)
+        await self._notify(owner, news)
 
-    async def _tell(self, owner: str, news: MessageChanged) -> None:
+    async def _notify(self, owner: str, news: MessageChanged) -> None:
         async with self._turns:
             await self._workflow_client.signal(owner, news)
 
     async def _wake(self) -> None:
         """Wake the lanes that something was added to, at once, and then in turns."""
         try:
-            while self._to_tell:
-                lanes, self._to_tell = self._to_tell, Counter()
+            while self._to_wake:
+                lanes, self._to_wake = self._to_wake, Counter()
                 async with self._turns:
                     were_asleep = await self._callbacks.wake(sorted(lanes))
                 are_busy = not were_asleep and min(lanes.values()) >= _MANY

@@ -163,7 +163,7 @@ class WorkflowClient:
         Args:
             kind: which workflow, and where.
             subject: the id of what it runs, from which its own id is made.
-            argument: what it is told.
+            argument: its input.
             summary: for the people who look at it in Temporal.
             priority: of its workflow tasks, among those of others that wait for a worker.
             attributes: by which people find it; those without a value are left out.

@@ -22,7 +22,7 @@ from settings.toml_positions import Path, Position, Positions, positions_in
 
 _AT = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
 MOST_MISTAKES = 20
-"""That are told at once; of the others, only how many they are."""
+"""Mistakes that are listed at once; the others are only counted."""
 _LONGEST_NAME = 64
 ProviderClasses: TypeAlias = Mapping[str, type[ProviderConfiguration]]
 """The classes of providers that a configuration may declare, by type."""

@@ -70,7 +70,7 @@ def _postgres(url: SecretStr) -> SecretStr:
     return url
 
 
-def _until_all_are_told(keep: timedelta) -> timedelta:
+def _long_enough_for_callbacks(keep: timedelta) -> timedelta:
     if keep < _SHORTEST_RETENTION:
         raise ValueError("it must be at least 7d: callbacks are tried for days")
     return keep
@@ -265,7 +265,7 @@ class Settings(BaseSettings):
         description="Single messages a second that get a workflow each, over all processes of the "
         "API; what comes faster is accepted in groups that share one. Critical messages always get one.",
     )
-    retention: Annotated[Duration, AfterValidator(_until_all_are_told)] | None = Field(
+    retention: Annotated[Duration, AfterValidator(_long_enough_for_callbacks)] | None = Field(
         None,
         description="How long messages that are over are kept, from their acceptance, such as "
         "90d; without it for ever. At least 7d, so that all callbacks have ended.",

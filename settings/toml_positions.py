@@ -1,4 +1,4 @@
-"""Where each key and value of a TOML document stands, which `tomllib` does not tell."""
+"""The position of each key and value of a TOML document, which `tomllib` does not report."""
 
 import tomllib
 from dataclasses import dataclass, field

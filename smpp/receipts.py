@@ -109,13 +109,13 @@ class NetworkError:
 
 @value
 class Receipt:
-    """What an SMSC says has become of a part.
+    """The outcome of a part, as an SMSC reports it.
 
-    `id_in_text` and `id_in_tlv` are as the SMSC wrote them, which may be in two bases, and empty
-    where it wrote none. `state` is None where it names none, or one that nobody here knows. Times
-    are in the SMSC's own time zone, which SMPP does not tell. `reference` is the
-    user_message_reference of the submit_sm, where the SMSC echoes it. `source` and `destination`
-    are the receipt's own: it comes from the recipient and goes to the sender.
+    `id_in_text` and `id_in_tlv` are as the SMSC wrote them, possibly in two number bases, and empty
+    if missing. `state` is None if it is missing or not a known state. Times are in the SMSC's own
+    time zone, which SMPP does not transmit. `reference` is the user_message_reference of the
+    submit_sm, if the SMSC echoes it. `source` and `destination` are the receipt's own: it comes from
+    the recipient and goes to the sender.
 
     Whatever the PDU holds, texts are short, and without control characters and surrogates.
     """
@@ -271,7 +271,7 @@ def _short(key: str) -> str:
 def _date(digits: str) -> datetime | None:
     for layout in _DATES.get(len(digits), ()):
         try:
-            return datetime.strptime(digits, layout)  # noqa: DTZ007 - the SMSC's zone is not told
+            return datetime.strptime(digits, layout)  # noqa: DTZ007 - the SMSC's zone is unknown
         except ValueError:
             continue
     return None

@@ -53,8 +53,8 @@ class BindType(StrEnum):
 class SessionError(Exception):
     """A request that got no response.
 
-    `sent` tells whether the PDU may have reached the peer: if so its outcome is unknown, and if
-    not it surely never left.
+    `sent` is whether the PDU may have reached the peer: if so, its outcome is unknown; if not, it
+    never left.
     """
 
     def __init__(self, why: str, *, sent: bool) -> None:
@@ -209,7 +209,7 @@ class Session(asyncio.Protocol):
 
         Raises:
             FieldError: the PDU cannot be written; nothing was sent.
-            SessionClosed: `sent` tells whether the outcome is unknown.
+            SessionClosed: `sent` is whether the outcome is unknown.
             ResponseTimeout: likewise; a response that still comes is its `late`.
             MalformedPdu: a response came that cannot be read: the outcome is unknown.
         """
@@ -444,7 +444,7 @@ class Session(asyncio.Protocol):
             del self._late[sequence]
             if not late[1].done():
                 late[1].set_result(pdu)
-        # Anything else answers nothing that we asked, or asked twice: there is nobody to tell.
+        # Any other response matches no open request, or is a second one: it is dropped.
 
     def _take_malformed(self, malformed: MalformedPdu) -> None:
         _log.warning(
@@ -523,7 +523,7 @@ class Session(asyncio.Protocol):
         self._work_off()
 
     def _handler_failed(self, request: Pdu | MalformedPdu, error: BaseException) -> None:
-        # Its text may hold what the PDU held; its kind may be told.
+        # Its text may hold what the PDU held, so only its type is logged.
         _log.error(
             "smpp_handler_failed",
             session=self.name,

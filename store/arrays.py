@@ -64,7 +64,7 @@ psycopg.adapters.register_dumper(_Jsons, _JsonsDumper)
 def as_array(value: object) -> object:
     """A list as Postgres takes it; everything else as it is.
 
-    None in a list is NULL. A list of nothing else has no type, and its statement must tell it.
+    None in a list is NULL. A list of only None has no type, so its statement must cast it.
     """
     if not isinstance(value, list | tuple):
         return value

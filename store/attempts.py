@@ -284,7 +284,7 @@ _CHANGED = """
         ELSE a.receipt_by END,
     bind = CASE WHEN t.bind = '' THEN a.bind ELSE t.bind END
 """
-# Nobody but its submit has touched an attempt `a`, as which `t` tells what was learned.
+# Selects each attempt `a` that nothing but its submit has changed; `t` has its new values.
 UNTOUCHED = """
     a.message_id = t.message_id AND a.number = t.number AND a.message_id = ANY(:ids)
     AND a.status = 'submitting' AND NOT a.expired

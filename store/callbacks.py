@@ -1,8 +1,8 @@
 """The outbox: endpoints and their lanes, what is due in them, what came of each try, and replays.
 
 A lane holds the events of one endpoint: of an account's webhooks at one origin, or of its listening
-workflows. Its `active` says that somebody will look at its rows without being told: whoever adds rows
-wakes it only while it is not set.
+workflows. `active` means that a workflow will read the lane's rows without a signal: a writer of rows
+wakes the lane only while `active` is not set.
 """
 
 from collections.abc import Collection, Sequence
@@ -247,8 +247,8 @@ UPDATE outbox e SET next_at = behind.next_at
 FROM behind WHERE e.id = behind.id AND e.tries = 0
 """)
 
-# `tries` tells whether the row is still the one that was tried: a worker that was given up for
-# dead, and comes back, overwrites nothing. What callbacks have in common travels once.
+# `tries` identifies the try: a worker that was given up for dead, and comes back, overwrites nothing.
+# Values that callbacks have in common are sent once.
 _RECORD = sql("""
 UPDATE outbox e
 SET state = (CAST(:states AS text[]))[t.fate],
@@ -436,7 +436,7 @@ async def take(connection: Connection, lane_id: UUID) -> TakenLane | None:
 
 
 def leave(connection: Connection, lane_id: UUID) -> None:
-    """Look at a lane no longer, unless told."""
+    """Stop reading a lane until it is woken."""
     connection.send(_LEAVE, {"id": lane_id})
 
 
@@ -561,7 +561,7 @@ async def page(
 
 
 async def of_message(connection: Connection, message_id: UUID) -> Sequence[StoredCallback]:
-    """The callbacks of a message, in the order in which they are told."""
+    """The callbacks of a message, in the order of their delivery."""
     return await _OF_MESSAGE.rows(connection, {"message_id": message_id})
 
 

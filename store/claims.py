@@ -34,7 +34,7 @@ CASE
     WHEN m.status <> ALL(CAST(:claimable AS text[])) THEN '{Refusal.IN_FLIGHT}'
 END
 """
-"""NULL where nothing forbids the submit; `owner` is NULL where the epoch alone tells the runner."""
+"""NULL where nothing forbids the submit; `owner` is NULL where the epoch alone identifies the runner."""
 
 _VALUES = ", ".join(
     f"('{refusal}', '{verdict}', '{why}')" for refusal, (verdict, why) in ENDS.items()

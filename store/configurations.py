@@ -56,7 +56,7 @@ async def latest(connection: Connection) -> StoredConfiguration | None:
 async def add(
     connection: Connection, content: str, *, source: str, applied_by: str
 ) -> tuple[int, bool]:
-    """Store a version and tell every process, unless it is what holds already.
+    """Store a version and notify every process, unless it equals the version in force.
 
     Returns the version in force, and whether it is new.
     """

@@ -106,14 +106,15 @@ _SESSION: Final = {
 class Planner:
     """Settings of Postgres' planner for one statement, whose costs the planner estimates wrongly.
 
-    Nobody tells it how long the arrays of a prepared statement are, or how many rows lie between two
-    ids. `avoids` are its ways by their names in `enable_…` (manual, 19.7.1): "nestloop", "sort".
+    The planner does not know how long the arrays of a prepared statement are, or how many rows lie
+    between two ids. `avoids` are the methods to switch off, by their names in `enable_…` (manual,
+    19.7.1): "nestloop", "sort".
     """
 
-    __slots__ = ("as_usual", "told")
+    __slots__ = ("as_usual", "avoiding")
 
     def __init__(self, *avoids: str) -> None:
-        self.told = _set(avoids, "off")
+        self.avoiding = _set(avoids, "off")
         self.as_usual = _set(avoids, "on")
 
 
@@ -190,7 +191,7 @@ class Connection:
         """
         if planner is None:
             return PendingResult(self, self._send(statement, parameters, row_factory), _all)
-        self._send(planner.told, None)
+        self._send(planner.avoiding, None)
         found = PendingResult(self, self._send(statement, parameters, row_factory), _all)
         self._send(planner.as_usual, None)
         return found
@@ -273,8 +274,8 @@ class Database:
             timeout: how long to wait for a free connection, or for a new one to one host.
             statement_timeout: how long a statement may take. A server that stays silent for a
                 little longer than that counts as away.
-            lock_timeout: how long a statement may wait for each lock, if that is to be told apart from
-                a statement that takes long; it raises TransactionLost.
+            lock_timeout: how long a statement may wait for each lock, if such a wait is to be
+                distinguished from a slow statement; it raises TransactionLost.
             pool: name of the pool in metrics.
         """
 
@@ -426,7 +427,7 @@ class Database:
     async def unhurried(self, statement_timeout: timedelta) -> AsyncIterator[AsyncConnection]:
         """SQLAlchemy's connection, for migrations, whose statements may take so long.
 
-        It commits every statement by itself unless told otherwise, and is closed at the end.
+        It commits every statement by itself unless configured otherwise, and is closed at the end.
         """
         async with self._engine.connect() as pooled:
             driver = await _driver_of(pooled)

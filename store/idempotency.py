@@ -55,7 +55,7 @@ unnest(CAST(:accounts AS text[]), CAST(:environments AS text[]), CAST(:namespace
        CAST(:keys AS text[]))
 """
 _COLUMNS = "account_id, environment, namespace, key"
-# Two requests with one key at the same moment: who gets the lock goes on, the other is told so.
+# Of concurrent requests with one key, the one that gets the lock proceeds; the others are refused.
 _TRY_LOCK = Query.of(
     _LockedKey,
     f"""

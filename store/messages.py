@@ -288,7 +288,8 @@ WHERE m.id = ANY(:ids) AND r.number IS NOT NULL
 """,
 )
 
-# No status here: `refresh_status` moves it, and tells of the transition. What ends as it was, sent, moves no more.
+# The status is not set here: `refresh_status` changes it and emits the transition. The verdict `sent`
+# keeps the status, so nothing is left to check.
 _VERDICT = sql("""
 UPDATE messages
 SET verdict = :verdict, reason = :reason, offered = :offered,

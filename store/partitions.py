@@ -1,7 +1,7 @@
 """Partitions of what is only added to and read: events, by the month in which their message was accepted.
 
-Each table is in ranges of ids, which are UUIDv7 (RFC 9562, 5.7), so of times; a last partition takes
-what no other does. Decision 0015 tells why no other table is partitioned.
+Each table is partitioned by ranges of ids. Ids are UUIDv7 (RFC 9562, 5.7), so these are ranges of time.
+A last partition takes all other rows. Decision 0015 explains why no other table is partitioned.
 """
 
 import re

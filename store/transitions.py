@@ -14,7 +14,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from domain.callbacks.events import TOLD
+from domain.callbacks.events import CALLBACK_STATUSES
 from domain.outbox import MESSAGE_REPORT, MESSAGE_STATUS, NO_RECEIPT
 from domain.states import MessageStatus
 from store.database import Connection, Parameters, PendingResult, Planner, sql
@@ -25,11 +25,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A message that moved, or several of one bulk that made the same move.
+    """A status change of one message, or the same change of several messages of one bulk.
 
-    `message_id` is None for those of a bulk; `ids` are all of them. `owner` and
-    `epoch` name the runner that should hear of it; `callback_lane_id` and `listener_lane_id`
-    are the lanes that got an event; `final` tells that they go no further.
+    `message_id` is None for those of a bulk; `ids` are all of them. `owner` and `epoch` identify the
+    runner to notify. `callback_lane_id` and `listener_lane_id` are the lanes that got an event. `final`
+    is whether the new status is final.
     """
 
     message_id: UUID | None
@@ -73,7 +73,7 @@ _ENDS = ", ".join(f"'{status.value}'" for status in sorted(FINAL))
 # A message `m` that somebody still takes care of.
 OPEN = f"m.status NOT IN ({_ENDS}) AND m.verdict IS DISTINCT FROM 'sent'"
 
-_TOLD = [status.value for status in TOLD]
+_CALLBACK_STATUSES = [status.value for status in CALLBACK_STATUSES]
 
 _LOCK = sql("SELECT id FROM messages WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
 
@@ -83,8 +83,8 @@ TRANSITION_COLUMNS = f"""
 m.id, CASE WHEN starts_with(m.owner, 'bulk/') THEN m.bulk_id END AS bulk_id, m.status, m.reason,
 m.mode, m.account_id, m.environment, m.network, m.owner, m.epoch, m.traceparent, m.callback_lane_id,
 m.callback_url,
-m.callback_lane_id IS NOT NULL AND m.status = ANY(:told)
-    AND (m.status <> 'sent' OR NOT m.callback_final_only) AS told,
+m.callback_lane_id IS NOT NULL AND m.status = ANY(:callback_statuses)
+    AND (m.status <> 'sent' OR NOT m.callback_final_only) AS notified,
 m.listener, m.listener_lane_id, m.listener_lane_id IS NOT NULL AND m.status IN ({_ENDS}) AS reported
 """
 
@@ -106,15 +106,15 @@ def fresh_ids() -> str:
 def emit_events(
     row: str = "moved", *, suffix: str = "", actor: str = ":actor", first: int = 0
 ) -> str:
-    """The SQL that writes events and outbox of messages that moved: the end of every such statement.
+    """The SQL that writes events and outbox rows of transitions: the end of every such statement.
 
     Follows the query `row`, which has `TRANSITION_COLUMNS`, `previous`, and the `attempt`, `provider` and `code`
-    that the transition is about. Those of one bulk that made the same move are told of together: one event,
-    one row. A statement whose messages move twice has it twice, with another `suffix` each, and with
+    that the transition is about. Messages of one bulk with the same transition share one event. A
+    statement whose messages change twice includes this SQL twice, with another `suffix` each, and with
     another number `first` for the ids in the outbox.
     """
     return f"""
-told{suffix} AS (
+notified{suffix} AS (
     INSERT INTO events (message_id, at, kind, actor, previous, status, attempt, provider, network,
                         code, reason)
     SELECT id, :at, 'moved', {actor}, previous, status, attempt, provider, network, code, reason
@@ -136,7 +136,7 @@ told{suffix} AS (
     FROM (
         SELECT id, environment, status, code, '{MESSAGE_STATUS}' AS kind,
                callback_lane_id AS lane_id, callback_url AS target
-        FROM {row} WHERE told
+        FROM {row} WHERE notified
         UNION ALL
         SELECT id, environment, status, code, '{MESSAGE_REPORT}', listener_lane_id, listener
         FROM {row} WHERE reported
@@ -152,7 +152,7 @@ EMIT_EVENTS = (
     + """
 SELECT CASE WHEN bulk_id IS NULL THEN id END AS message_id,
        bulk_id, previous, status, reason, mode, provider, code, account_id, owner, epoch,
-       CASE WHEN told THEN callback_lane_id END AS callback_lane_id,
+       CASE WHEN notified THEN callback_lane_id END AS callback_lane_id,
        CASE WHEN reported THEN listener_lane_id END AS listener_lane_id,
        CASE WHEN bulk_id IS NULL THEN traceparent END AS traceparent,
        array_agg(id) AS ids
@@ -170,8 +170,8 @@ _BY_HASH = Planner("nestloop")
 class SizedQuery(Generic[_T]):
     """A statement about several messages, prepared twice: for a few and for many.
 
-    Nobody tells the planner how long the arrays of a prepared statement are; it takes them for
-    short, and compares each row of one with each row of the other. For many, nested loops are switched off.
+    The planner does not know how long the arrays of a prepared statement are. It takes them for short,
+    and compares each row of one with each row of the other. For many, nested loops are switched off.
     """
 
     few: Query[_T]
@@ -200,8 +200,8 @@ CASE WHEN a.status IN ('delivered', 'undelivered') THEN coalesce(nullif((
 ELSE a.code END
 """
 
-# Rows that did not move are not touched. The latest attempt tells which provider and code an event
-# is about; a final message needs no check any more.
+# Rows whose status does not change are not touched. The provider and code of an event are those of the
+# latest attempt. A final message needs no check any more.
 _SETTLE = SizedQuery.of(
     Transition,
     f"""
@@ -275,7 +275,7 @@ WHERE m.id = :id
 
 
 def report_no_receipt(connection: Connection, message_id: UUID, at: datetime) -> None:
-    """Tell the listener of a message that no receipt came by the deadline."""
+    """Report to the listener of a message that no receipt came by the deadline."""
     connection.send(_REPORT_NO_RECEIPT, {"id": message_id, "fresh": fresh_ids(), "at": at})
 
 
@@ -292,7 +292,7 @@ def refresh_status(
     at: datetime,
     check_by: datetime | None = None,
 ) -> PendingResult[list[Transition]]:
-    """Fold the status of messages anew, and tell of those that moved.
+    """Fold the status of messages anew, and write the events of those that changed.
 
     Args:
         connection: the transaction in which the attempts, parts or verdicts were changed.
@@ -338,7 +338,7 @@ def transition_rows(
     values = {
         "ids": ids,
         "fresh": fresh_ids(),
-        "told": _TOLD,
+        "callback_statuses": _CALLBACK_STATUSES,
         "actor": actor,
         "at": at,
         "check_by": check_by,

@@ -1,7 +1,7 @@
-"""What the API tells about each request: a metric, a log line, a span; by template, never by path.
+"""Telemetry of each API request: a metric, a log line, a span; by path template, never by path.
 
 Paths, query strings, headers and addresses of callers can hold personal data, so none of them is
-looked at, but for `traceparent`, which joins our trace to the caller's.
+read except `traceparent`, which joins our trace to the caller's.
 """
 
 import time

@@ -178,7 +178,7 @@ class _Record:
         if is_event(event):
             record["event"] = event
         else:
-            # A text that was put together could hold anything; its place tells who has to mend it.
+            # A text that was put together could hold anything; the place shows which call to fix.
             record["event"] = "event_is_no_constant"
             record["place"] = _caller()
         record.update(_trace_ids())

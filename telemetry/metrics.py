@@ -466,7 +466,7 @@ def chunks_measured(provider: str, claimed: int) -> None:
 
 
 def window_watched(provider: str, in_use: Callable[[], int]) -> None:
-    """`in_use` tells, whenever it is asked, how many requests a provider has not answered here."""
+    """`in_use` returns, at each scrape, how many requests of this process a provider has not answered."""
     _window.labels(_label("provider", provider)).set_function(in_use)
 
 

@@ -75,7 +75,7 @@ def run(
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
-    except BaseException:  # noqa: BLE001 - the process's last line: whatever it was, it is told
+    except BaseException:  # noqa: BLE001 - the process's last line: whatever it was, it is logged
         _log.exception("process_failed")
         code = EXIT_FAILED
     _log.info("process_ended", exit_code=code)

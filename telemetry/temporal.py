@@ -1,4 +1,4 @@
-"""What the Temporal SDK tells others: its core's logs, its metrics, and the failures in histories."""
+"""Output of the Temporal SDK: its core's logs, its metrics, and the failures in histories."""
 
 import logging
 

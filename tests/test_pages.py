@@ -15,7 +15,7 @@ from smsgateway import models
 
 from api.problems import KINDS
 from api.webhooks import ReceiptStatus
-from domain.callbacks.events import TOLD, CallbackState
+from domain.callbacks.events import CALLBACK_STATUSES, CallbackState
 from domain.configuration.names import Environment
 from domain.delivery import Reason
 from domain.error_classes import ErrorClass
@@ -60,7 +60,7 @@ def of_kinds() -> list[str]:
         ("delivery.md", "reason", set(Reason) - NOT_OF_MESSAGES),
         ("delivery.md", "class", ErrorClass),
         ("delivery.md", "mode", Mode),
-        ("callbacks.md", "status", {status.value.upper() for status in TOLD}),
+        ("callbacks.md", "status", {status.value.upper() for status in CALLBACK_STATUSES}),
         ("api.md", "scope", Scope),
         ("problems.md", "type", of_kinds()),
     ],

@@ -39,7 +39,7 @@ class WorkerProcess:
         self._name = new_worker_name()
 
     async def work(self, stop: asyncio.Event) -> None:
-        """Poll until told to stop, then finish what is under way."""
+        """Poll until `stop` is set, then finish what is under way."""
         async with contextlib.AsyncExitStack() as stack:
             follower = asyncio.create_task(self._services.configurations.follow())
             stack.push_async_callback(cancelled, follower)

@@ -62,7 +62,7 @@ class RolePoller:
     async def _poll(self) -> None:
         """Poll until no bind is up, or it is not wanted any more."""
         self._workers = self._make_workers()
-        # Not as contexts, which tell of a failure by cancelling the task that waits here.
+        # Not as context managers, which report a failure by cancelling the task that waits here.
         polling = [asyncio.create_task(worker.run()) for worker in self._workers]
         starting = asyncio.create_task(self._report_start())
         down = asyncio.create_task(self._provider.wait_until(up=False))

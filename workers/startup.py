@@ -60,7 +60,7 @@ def _not_configured(services: Services, providers: frozenset[str]) -> str | None
 
 
 async def _ready(services: Services, stop: asyncio.Event) -> bool:
-    """Wait for the database, its schema, and a configuration; False if told to stop meanwhile."""
+    """Wait for the database, its schema, and a configuration; False if `stop` is set meanwhile."""
     version = await _until_it_responds(lambda: current_version(services.database), "database", stop)
     while not serves(version):
         if stop.is_set():
@@ -84,7 +84,7 @@ async def _ready(services: Services, stop: asyncio.Event) -> bool:
 async def _until_it_responds(
     ask: Callable[[], Awaitable[_T]], what: str, stop: asyncio.Event
 ) -> _T | None:
-    """Ask until there is a response; None if told to stop first."""
+    """Retry until there is a response; None if `stop` is set first."""
     while not stop.is_set():
         try:
             return await ask()

@@ -1,4 +1,4 @@
-"""Telling customers: one workflow drains the outbox of one account and origin, its lane."""
+"""Callbacks: one workflow drains the outbox of one account and origin, its lane."""
 
 from abc import ABC, abstractmethod
 from contextlib import suppress

@@ -74,7 +74,7 @@ class PeerSmsc:
                     found: dict[str, int] = json.loads(line)
                     return found
             time.sleep(0.1)
-        raise RuntimeError("the SMSC did not tell what it has counted")
+        raise RuntimeError("the SMSC did not report what it has counted")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from domain.outbox import EventBody
 from domain.states import MessageStatus
 from domain.values import value
 
-TOLD: Final = frozenset(
+CALLBACK_STATUSES: Final = frozenset(
     {
         MessageStatus.SENT,
         MessageStatus.DELIVERED,
@@ -23,7 +23,7 @@ TOLD: Final = frozenset(
         MessageStatus.CANCELED,
     }
 )
-"""The moves that a callback is made of; the others are steps on the way."""
+"""The statuses that are reported by a callback; the others are steps on the way."""
 
 
 class CallbackState(StrEnum):

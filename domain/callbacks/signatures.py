@@ -115,7 +115,7 @@ def verify(
     """
     keys = [_key_of(secret) for secret in secrets]
     webhook_id, timestamp, signatures = check_headers(headers, now, tolerance)
-    # Every pair is compared, so that the time taken does not tell which one fits.
+    # Every pair is compared, so that the time taken does not reveal which one fits.
     expected = [_signature(key, webhook_id, timestamp, body).encode() for key in keys]
     matches = [
         hmac.compare_digest(ours, theirs.encode()) for ours in expected for theirs in signatures

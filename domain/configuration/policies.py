@@ -32,7 +32,7 @@ Senders = Annotated[
 MissingReceiptOfMode = Annotated[
     Literal["next_route", "expire"], AfterValidator(MissingReceiptPolicy)
 ]
-"""A mode has no listener that could be told."""
+"""A mode has no listener to notify."""
 
 
 class ModeOverrides(Declared):

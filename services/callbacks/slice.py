@@ -39,8 +39,8 @@ _LOOK_AGAIN_SECONDS: Final = 1.0
 # While nothing is answered and nothing new is found, each look is twice as far from the one before, up to
 # so many seconds: lanes that hang would else read the database all the time.
 _LOOK_AT_LEAST_SECONDS: Final = 8.0
-# Where the last look has found all there was, another one waits for so long, or as much is spent on
-# looking as on telling. The first look of a slice waits for nothing.
+# After a look that has found all there was, the next one waits for so many seconds: else as much time
+# would be spent on looking as on delivering. The first look of a slice does not wait.
 _BETWEEN_LOOKS_SECONDS: Final = 0.1
 # A lane in which many messages were due at once will have more in a moment: to stay costs less than
 # a workflow that is started anew.

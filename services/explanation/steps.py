@@ -32,7 +32,7 @@ def _as_written(known: Known) -> Iterator[Step]:
     attempts = {attempt.number: attempt for attempt in known.attempts}
     begun: Event | None = None
     decided: Event | None = None
-    told: set[int | None] = {None}
+    reported: set[int | None] = {None}
     for event in known.events:
         if event.kind == "decided":
             decided = event
@@ -42,10 +42,10 @@ def _as_written(known: Known) -> Iterator[Step]:
         if event.status == MessageStatus.SENDING:
             begun = event
             continue
-        is_outcome = event.previous is MessageStatus.SENDING or event.attempt not in told
+        is_outcome = event.previous is MessageStatus.SENDING or event.attempt not in reported
         if is_outcome:
             at = begun.at if begun is not None else _submitted_at(event, decided)
-            told.add(event.attempt)
+            reported.add(event.attempt)
             yield from _attempt_step(at, event, attempts, decided)
             begun = None
         yield from _moved_step(known, event, attempts, is_outcome=is_outcome)

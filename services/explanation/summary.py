@@ -101,7 +101,7 @@ def waiting(known: Known) -> Iterator[str]:
     forecast, message = known.forecast, known.message
     last = known.attempts[-1] if known.attempts else None
     if forecast is None:
-        yield f"It is {message.status}; there is no configuration by which to tell what follows."
+        yield f"It is {message.status}; there is no configuration to predict what follows."
         return
     if forecast.wait is None:
         yield _due(forecast)
@@ -188,7 +188,7 @@ def _then(forecast: Forecast) -> str:
             return f"If no response comes by {at}, its outcome is unknown."
         case ReportMissingReceipt(until=until):
             return (
-                f"If no receipt comes by {at}, its listener is told, and the receipt is waited for "
+                f"If no receipt comes by {at}, its listener is notified, and the receipt is waited for "
                 f"until {at_time(until)}."
             )
         case None:

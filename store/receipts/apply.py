@@ -127,7 +127,7 @@ WITH pairs AS (
                network, received_at, place)
     JOIN messages m ON m.id = p.message_id
     WHERE m.id = ANY(:message_ids)
-), told AS (
+), notified AS (
     INSERT INTO events (message_id, at, kind, actor, status, attempt, provider, network, code,
                         detail)
     SELECT message_id, :at, 'receipt', 'provider', state, attempt, provider, network, code,
@@ -156,8 +156,8 @@ WHERE p.message_id = b.message_id AND p.attempt = b.attempt AND p.number = b.num
   AND p.message_id = ANY(:message_ids)
 """)
 
-# The worst of all parts of an attempt is its error, however their receipts were grouped: first what
-# receipts say has failed, then what the submit told. A receipt's own class counts before that of its
+# The error of an attempt is the worst one of its parts, however their receipts were grouped. Failures
+# that receipts report come before errors of the submit. A receipt's own class counts before that of its
 # state.
 _SET_ERRORS = sql("""
 UPDATE attempts a SET error_class = w.error_class
@@ -288,14 +288,14 @@ async def _deliver(
     connection: Connection, receipts: Sequence[PartReceipt], at: datetime
 ) -> list[Transition]:
     """Move the messages that are delivered by their only receipt, as most are."""
-    told = Counter(receipt.message_id for receipt in receipts)
+    counts = Counter(receipt.message_id for receipt in receipts)
     usual = [
         receipt
         for receipt in receipts
         if receipt.state is ReceiptState.DELIVERED
         and receipt.number == 1
         and receipt.network is None
-        and told[receipt.message_id] == 1
+        and counts[receipt.message_id] == 1
     ]
     if not usual:
         return []

@@ -102,7 +102,7 @@ class PartRow:
 class RecipientPartRow(PartRow):
     """A part that was found by its recipient.
 
-    `crowded` tells that the recipient got so many messages lately that not all their parts are known.
+    `crowded` is whether the recipient got so many messages lately that not all their parts are known.
     """
 
     crowded: bool

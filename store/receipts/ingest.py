@@ -89,11 +89,11 @@ _MOST_ALIKE: Final = 20
 
 _NOT_FINAL = ", ".join(f"'{state.value}'" for state in ReceiptState if not state.is_final)
 
-# Of most receipts the part is known when they come: they are written with it, and never again. That is
-# so where one part has the id, nothing that the receipt tells speaks against it, no receipt has told
-# its end yet, and no part to the recipient waits for its id; `domain.receipt_matching` decides the rest.
-# Subqueries, so that each row is looked for in an index: of joins the planner, who takes the arrays
-# for short, would make something else.
+# Most receipts are matched when they arrive: they are written with their part, and never updated. For
+# this exactly one part has the id, no field of the receipt contradicts it, no earlier receipt reported
+# its end, and no part to the recipient waits for its id. `domain.receipt_matching` decides the rest.
+# Subqueries make Postgres look up each row in an index: for joins the planner, which takes the arrays
+# for short, would choose another plan.
 _STORE = Query.of(
     _Ingested,
     f"""

@@ -1,9 +1,9 @@
 """Matches receipts to their parts, whichever came first, and assigns them.
 
-A receipt and the submit response that tells the provider's id race each other, and neither sees what
-the other has not committed yet. So both match twice: in the transaction that writes, and once more
-when it is committed. Whoever is last sees both; if both find the pair, the receipt's row decides who
-applies it.
+A receipt and the submit response with the provider's id race each other, and neither transaction sees
+what the other has not committed yet. So both match twice: in the transaction that writes, and again
+after its commit. The later one sees both. If both find the pair, the receipt's row decides which of
+them applies it.
 
 `domain.receipt_matching` decides which part a receipt is for. `store.receipts.ingest` stores a receipt
 together with its part where only one part fits; what is left is read, matched here, and assigned.

@@ -90,7 +90,8 @@ WITH t AS (
 ), sent AS (
     SELECT id, bulk_id, 'sent' AS status, reason_before AS reason, mode, account_id, environment,
            network, owner, epoch, traceparent, callback_lane_id, callback_url,
-           callback_lane_id IS NOT NULL AND 'sent' = ANY(:told) AND NOT callback_final_only AS told,
+           callback_lane_id IS NOT NULL AND 'sent' = ANY(:callback_statuses)
+               AND NOT callback_final_only AS notified,
            listener, listener_lane_id, false AS reported, 'sending' AS previous, attempt, provider, '' AS code
     FROM arrived
 ), {emit_events("sent", suffix="_first")}

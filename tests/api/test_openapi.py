@@ -12,7 +12,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from api.problems import KINDS
-from domain.callbacks.events import MOST_EVENTS, TOLD, CallbackEvent, body_of_many
+from domain.callbacks.events import CALLBACK_STATUSES, MOST_EVENTS, CallbackEvent, body_of_many
 from domain.callbacks.signatures import signed_headers
 from domain.ids import IdPrefix, parse_id
 from domain.states import MessageStatus
@@ -106,7 +106,7 @@ def test_the_callback_that_is_described_is_the_one_that_is_sent() -> None:
     operation = document()["webhooks"]["message-moved"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     uuid = UUID(int=7)
-    for status in TOLD:
+    for status in CALLBACK_STATUSES:
         for number in (NUMBER, None):
             event = CallbackEvent(uuid, uuid, number, status, "000", datetime.now(UTC)).as_body()
             assert not mismatches(schema, json.loads(event.alone()))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.callbacks.events import TOLD
+from domain.callbacks.events import CALLBACK_STATUSES
 from domain.callbacks.retries import Trouble
 from domain.callbacks.signatures import secret_of, sign, signed_headers
 
@@ -144,5 +144,5 @@ def first_cells(heading: str) -> set[str]:
 
 
 def test_every_status_and_every_error_is_explained():
-    assert first_cells("# Callbacks") == {status.upper() for status in TOLD}
+    assert first_cells("# Callbacks") == {status.upper() for status in CALLBACK_STATUSES}
     assert first_cells("## Look, and replay") == {trouble.value for trouble in Trouble}

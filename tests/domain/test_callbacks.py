@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from domain.callbacks.events import (
-    TOLD,
+    CALLBACK_STATUSES,
     CallbackEvent,
     CallbackState,
     body_of_many,
@@ -49,7 +49,7 @@ IPV4_WITHIN_IPV6 = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
 
 
 def test_every_end_and_the_handover_are_told_and_the_steps_on_the_way_are_not():
-    assert {status.value for status in set(MessageStatus) - TOLD} == {
+    assert {status.value for status in set(MessageStatus) - CALLBACK_STATUSES} == {
         "scheduled",
         "queued",
         "sending",

@@ -69,7 +69,7 @@ class Plan:
     Attributes:
         chunks: what can be sent now.
         open: how many of its messages are not final; with none the bulk is done.
-        look_at: when something is due that nobody will tell of; None if nothing is known to be.
+        look_at: when the next step is due that no signal announces; None if none is known.
     """
 
     chunks: tuple[ProviderChunk, ...]

@@ -1,4 +1,4 @@
-"""What a workflow is told that listens to messages: the signal `message.report`.
+"""The signal `message.report`, which a workflow that listens to messages receives.
 
     @workflow.signal(name=MESSAGE_REPORT)
     def message_reported(self, report: MessageReport) -> None: ...

@@ -68,7 +68,7 @@ class MessageIdForms(Declared):
     def _canonical(self, written: str, form: MessageIdForm) -> str:
         number = None if form is MessageIdForm.AS_IS else _number(written, form)
         if number is None and form is MessageIdForm.DECIMAL and self._has_hex:
-            number = _number(written, MessageIdForm.HEX)  # letters in it tell that it is one
+            number = _number(written, MessageIdForm.HEX)  # its letters show that it is hexadecimal
         if number is not None:
             written = str(number)
         elif written.isupper() and not self.case_sensitive:

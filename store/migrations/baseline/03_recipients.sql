@@ -20,8 +20,8 @@ CREATE INDEX recipients_number_hash ON recipients USING hash (number_hash);
 -- Concatenation references, which join the parts of a long message on the phone, are counted for each
 -- recipient (docs/decisions/0019). `numbers_taken` only increases, and a message of n parts takes n
 -- numbers. Its reference is the first of them plus an offset of the recipient, cut to 8 or 16 bits.
--- The two times tell when the current block of 128 numbers began, and the block before it: they prove
--- that an 8-bit reference was not used recently.
+-- The two times are the beginnings of the current block of 128 numbers and of the block before it: they
+-- prove that an 8-bit reference was not used recently.
 CREATE TABLE concatenation_references (
     recipient_id          uuid PRIMARY KEY REFERENCES recipients (id) ON DELETE CASCADE,
     numbers_taken         bigint NOT NULL,

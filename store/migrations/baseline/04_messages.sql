@@ -34,7 +34,7 @@ CREATE TABLE messages (
     callback_lane_id    uuid,
     callback_final_only boolean NOT NULL DEFAULT false,
 
-    -- The workflow that is told each final status, and its endpoint. Internal senders give it.
+    -- The workflow that is notified of each final status, and its endpoint. Internal senders set it.
     listener            text,
     listener_lane_id    uuid,
 
