@@ -25,7 +25,7 @@ from api import (
     providers,
     webhooks,
 )
-from api.body_limits import BodyLimit
+from api.body_limiter import BodyLimit
 from api.guards import HeadAsGet, NotStored, Unforeseen
 from services.assembly import Services
 from services.provider_webhooks import PATH as PROVIDER_WEBHOOKS

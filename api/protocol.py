@@ -1,7 +1,7 @@
 """HTTP on the socket: uvicorn's protocol, with limits to what it reads and waits for.
 
 uvicorn gathers the head of a request without a limit, waits for ever for its next octet, and responses
-what is not HTTP with plain text. The limit and the deadline of bodies are in `api.body_limits`, which
+what is not HTTP with plain text. The limit and the deadline of bodies are in `api.body_limiter`, which
 knows the endpoints.
 """
 

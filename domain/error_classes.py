@@ -126,58 +126,6 @@ RETRIES: Mapping[ErrorClass, RetryRule] = MappingProxyType(
     }
 )
 
-# SMPP 3.4, 5.1.3. The question for each status: does it speak of the message, so that every carrier
-# would refuse it, or of this carrier's view of it, so that the next route may take it?
-_SMPP: dict[int, ErrorClass] = {
-    # The recipient's number is the same on every route.
-    0x0000000B: ErrorClass.INVALID_RECIPIENT,  # ESME_RINVDSTADR
-    # The carrier asks to wait.
-    0x00000014: ErrorClass.QUEUE_FULL,  # ESME_RMSGQFUL
-    0x00000058: ErrorClass.THROTTLED,  # ESME_RTHROTTLED
-    # A fault inside the carrier that usually passes.
-    0x00000008: ErrorClass.TEMPORARY,  # ESME_RSYSERR
-    0x00000064: ErrorClass.TEMPORARY,  # ESME_RX_T_APPN
-    # The session is not bound as the SMSC requires; the message was not looked at.
-    0x00000004: ErrorClass.SESSION,  # ESME_RINVBNDSTS
-    0x00000005: ErrorClass.SESSION,  # ESME_RALYBND
-    0x0000000D: ErrorClass.SESSION,  # ESME_RBINDFAIL
-    0x0000000E: ErrorClass.SESSION,  # ESME_RINVPASWD
-    0x0000000F: ErrorClass.SESSION,  # ESME_RINVSYSID
-    # The sender: each carrier registers senders for itself, in its own forms.
-    0x0000000A: ErrorClass.ROUTE,  # ESME_RINVSRCADR
-    0x00000048: ErrorClass.ROUTE,  # ESME_RINVSRCTON
-    0x00000049: ErrorClass.ROUTE,  # ESME_RINVSRCNPI
-    # Fields that we write as this provider is configured, or that this SMSC does not support.
-    # The text was split to the length that every carrier takes, so a length is a local limit, too.
-    0x00000001: ErrorClass.ROUTE,  # ESME_RINVMSGLEN
-    0x00000033: ErrorClass.ROUTE,  # ESME_RINVNUMDESTS
-    0x00000043: ErrorClass.ROUTE,  # ESME_RINVESMCLASS
-    0x00000050: ErrorClass.ROUTE,  # ESME_RINVDSTTON
-    0x00000051: ErrorClass.ROUTE,  # ESME_RINVDSTNPI
-    0x00000061: ErrorClass.ROUTE,  # ESME_RINVSCHED
-    0x00000062: ErrorClass.ROUTE,  # ESME_RINVEXPIRY
-    0x00000063: ErrorClass.ROUTE,  # ESME_RINVDFTMSGID
-    **dict.fromkeys(range(0xC0, 0xC5), ErrorClass.ROUTE),  # ESME_RINVOPTPARSTREAM …
-    # This carrier's own decision, whose reason it does not give in terms of the specification.
-    0x00000045: ErrorClass.ROUTE,  # ESME_RSUBMITFAIL
-    0x00000065: ErrorClass.ROUTE,  # ESME_RX_P_APPN
-    0x00000066: ErrorClass.ROUTE,  # ESME_RX_R_APPN
-    0x000000FE: ErrorClass.ROUTE,  # ESME_RDELIVERYFAILURE
-    0x000000FF: ErrorClass.ROUTE,  # ESME_RUNKNOWNERR
-    **dict.fromkeys(range(0x400, 0x500), ErrorClass.ROUTE),  # reserved for SMSC vendors
-    # What is not listed is ROUTE, too: to ask one more carrier costs little, not to ask loses the
-    # message. A carrier whose codes mean more says so in the `errors` of its configuration.
-}
-SMPP_ERRORS: Mapping[int, ErrorClass] = MappingProxyType(_SMPP)
-
-
-def classify_smpp(status: int, overrides: Mapping[int, ErrorClass] | None = None) -> ErrorClass:
-    """The class of a non-zero SMPP command_status; `overrides` are a provider's own meanings."""
-    if overrides and status in overrides:
-        return overrides[status]
-    return SMPP_ERRORS.get(status, ErrorClass.ROUTE)
-
-
 # What a final, negative receipt means. REJECTED and DELETED are the carrier's doing, so another
 # carrier may do better; EXPIRED and UNDELIVERABLE are the handset's.
 RECEIPT_ERRORS: Mapping[ReceiptState, ErrorClass] = MappingProxyType(

@@ -13,9 +13,10 @@ import structlog
 from domain import deadlines
 from domain.configuration.providers.smpp import ValidityForm
 from domain.encoding import Encoding, NotEncodable
-from domain.error_classes import RETRIES, ErrorClass, classify_smpp
+from domain.error_classes import RETRIES, ErrorClass
 from domain.modes import Priority
 from domain.outcomes import OutcomeKind, PartOutcome
+from domain.provider_codes.smpp import classify_smpp
 from domain.segments import (
     PartMethod,
     UnsendableText,

@@ -16,17 +16,17 @@ from typing import Final, NoReturn
 from domain.configuration import Configuration, ProviderConfiguration
 from domain.configuration.providers.types import BUILT_IN_TYPES
 from domain.secrets import AllowedSecrets
+from settings.configuration_checks import (
+    account_ids,
+    missing_accounts,
+    protocol_mistakes,
+    unreadable_secrets,
+)
 from settings.configuration_file import (
     ConfigurationMistakes,
     Mistake,
     parse_configuration,
     read_configuration,
-)
-from settings.protocol_checks import (
-    account_ids,
-    missing_accounts,
-    protocol_mistakes,
-    unreadable_secrets,
 )
 from store import configurations as store
 from store.accounts import existing_accounts

@@ -231,7 +231,8 @@ class Messages:
             for name, provider in configuration.providers.items()
             if provider.environment is message.environment
         ]
-        known = replace(known, declared=sorted(declared))
+        codes = {name: each.codes() for name, each in configuration.providers.items()}
+        known = replace(known, declared=sorted(declared), codes=codes)
         stored = await messages.stored(connection, message.id)
         if stored is None:
             return known

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from settings.configuration_checks import protocol_mistakes
 from settings.configuration_file import (
     ConfigurationMistakes,
     Mistake,
     ProviderClasses,
     read_configuration,
 )
-from settings.protocol_checks import protocol_mistakes
 from settings.settings import SettingsMistakes, offline_settings
 
 NO_MISTAKES: Final = 0

@@ -20,7 +20,7 @@ from domain.configuration.names import Environment
 from domain.delivery import Reason
 from domain.error_classes import ErrorClass
 from domain.modes import Mode, Priority
-from domain.provider_code_names import SMPP_STATUSES
+from domain.provider_codes.smpp import SMPP_STATUSES
 from domain.states import MessageStatus, Verdict, fold_message
 from services.keys import Scope
 from telemetry import metrics

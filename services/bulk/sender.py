@@ -17,7 +17,7 @@ from domain.outcomes import OutcomeKind, PartOutcome
 from providers.base import NoSlot, Provider
 from providers.submit_queue import PATIENCE
 from services.bulk.claims import PREPARED_AT_ONCE, BulkClaims, Ready
-from services.bulk.limits import InFlightLimit, InFlightLimits
+from services.bulk.in_flight import InFlightLimit, InFlightLimits
 from services.bulk.outcomes import OutcomeRecorder, Outcomes
 from services.bulk.state import id_range_of, uuid_of
 from services.outcomes import as_change

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from domain.provider_code_names import CodeMeaning, receipt_meaning, response_meaning, status_number
+from domain.provider_codes import CodeMeaning
+from domain.provider_codes.smpp import status_number
 from domain.receipts import ReceiptState
 from domain.states import AttemptStatus
+from services.explanation.codes import receipt_code, response_code
+from services.explanation.known import Known
 from store.attempts import StoredAttempt
 from store.events import Event
 
@@ -34,17 +37,19 @@ FAILURES: Final[Mapping[str, str]] = {
 }
 
 
-def failure(attempt: StoredAttempt, events: Sequence[Event], *, brief: bool = False) -> str:
+def failure(attempt: StoredAttempt, known: Known, *, brief: bool = False) -> str:
     """What an attempt failed with; brief without the meaning of its code."""
     text = FAILURES[attempt.status].format(provider=attempt.provider)
     if attempt.status is AttemptStatus.UNDELIVERED:
-        receipt = _receipt_of(attempt, events)
+        receipt = _receipt_of(attempt, known.events)
         if receipt is None:
             return text
         text = RECEIPTS[receipt.status or ""].format(provider=attempt.provider)
-        return text + coded(receipt.code, receipt_meaning(receipt.code or ""), brief=brief)
+        return text + coded(
+            receipt.code, receipt_code(known, attempt.provider, receipt.code or ""), brief=brief
+        )
     code = attempt.code or None
-    return text + coded(code, response_meaning(code or ""), brief=brief)
+    return text + coded(code, response_code(known, attempt.provider, code or ""), brief=brief)
 
 
 def _receipt_of(attempt: StoredAttempt, events: Sequence[Event]) -> Event | None:

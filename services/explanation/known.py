@@ -10,6 +10,7 @@ from domain.delivery import RouteOption
 from domain.forecast import Forecast
 from domain.modes import ModePolicy
 from domain.money import Billed
+from domain.provider_codes import ProviderCode
 from store.attempts import StoredAttempt
 from store.events import Event
 from store.messages import AccountMessage
@@ -76,6 +77,7 @@ class Known:
         policy: that of its mode.
         errors: why providers are not bound, in brief, by their names.
         billed: what providers say that they bill, by the numbers of attempts.
+        codes: the codes of providers that have a table of their own, by the providers' names.
     """
 
     message: AccountMessage
@@ -87,3 +89,4 @@ class Known:
     policy: ModePolicy | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
     billed: Mapping[int, Billed] = field(default_factory=dict)
+    codes: Mapping[str, Mapping[str, ProviderCode]] = field(default_factory=dict)

@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import Final
 
 from domain.delivery import Standing
-from domain.provider_code_names import CodeMeaning, receipt_meaning, response_meaning
+from domain.provider_codes import CodeMeaning
 from domain.receipts import ReceiptState
 from domain.states import AttemptStatus, MessageStatus
+from services.explanation.codes import receipt_code, response_code
 from services.explanation.failures import FAILURES, RECEIPTS, coded
 from services.explanation.known import FINAL_STATUSES, Known, Step, StepKind
 from services.explanation.summary import because, ending, standing
@@ -37,7 +38,7 @@ def _as_written(known: Known) -> Iterator[Step]:
         if event.kind == "decided":
             decided = event
         if event.kind != "moved":
-            yield from _other_step(event)
+            yield from _other_step(known, event)
             continue
         if event.status == MessageStatus.SENDING:
             begun = event
@@ -46,7 +47,7 @@ def _as_written(known: Known) -> Iterator[Step]:
         if is_outcome:
             at = begun.at if begun is not None else _submitted_at(event, decided)
             reported.add(event.attempt)
-            yield from _attempt_step(at, event, attempts, decided)
+            yield from _attempt_step(known, at, event, attempts, decided)
             begun = None
         yield from _moved_step(known, event, attempts, is_outcome=is_outcome)
     if begun is not None:
@@ -73,7 +74,11 @@ _OUTCOMES: Final[Mapping[str, str]] = {
 
 
 def _attempt_step(
-    at: datetime, outcome: Event, attempts: Mapping[int, StoredAttempt], decided: Event | None
+    known: Known,
+    at: datetime,
+    outcome: Event,
+    attempts: Mapping[int, StoredAttempt],
+    decided: Event | None,
 ) -> Iterator[Step]:
     """An attempt and its response."""
     number, provider = outcome.attempt, outcome.provider
@@ -86,7 +91,7 @@ def _attempt_step(
         status = row.status if row is not None else AttemptStatus.REFUSED
         if status not in _NOT_TAKEN:  # it was resumed since
             status = AttemptStatus.PARTIAL
-        meaning = response_meaning(code or "")
+        meaning = response_code(known, provider, code or "")
         text = FAILURES[status] + coded(code, meaning).replace("{", "{{").replace("}", "}}")
     before = _passed_over(decided)
     text = text.format(provider=provider) + (f"; {before}" if before else "")
@@ -179,7 +184,7 @@ _SENTENCES: Final[Mapping[str, tuple[StepKind, str]]] = {
 }
 
 
-def _other_step(event: Event) -> Iterator[Step]:
+def _other_step(known: Known, event: Event) -> Iterator[Step]:
     """What an event means that is no change of the status."""
     provider = event.provider
     match event.kind:
@@ -188,7 +193,7 @@ def _other_step(event: Event) -> Iterator[Step]:
                 text = f"{provider} is asked to cancel it."
                 yield Step(event.at, StepKind.CANCEL, text, provider=provider)
         case "receipt":
-            yield _receipt_step(event)
+            yield _receipt_step(known, event)
         case "cancelled_at_provider":
             did = "cancelled it" if event.reason == "cancelled_at_provider" else "did not cancel it"
             yield Step(event.at, StepKind.CANCEL, f"{provider} {did}.", provider=provider)
@@ -207,8 +212,10 @@ _STATES: Final[Mapping[str, str]] = {
 }
 
 
-def _receipt_step(event: Event) -> Step:
-    meaning = receipt_meaning(event.code or "") if event.status in RECEIPTS else None
+def _receipt_step(known: Known, event: Event) -> Step:
+    meaning = (
+        receipt_code(known, event.provider, event.code or "") if event.status in RECEIPTS else None
+    )
     return Step(
         event.at,
         StepKind.RECEIPT,

@@ -37,7 +37,7 @@ def ending(known: Known) -> str:
             provider = last.provider if last is not None else "The provider"
             return f"Sent: {provider} accepted it, and gives no receipts."
         case MessageStatus.FAILED:
-            why = failure(last, known.events) if last is not None else plain(reason or "")
+            why = failure(last, known) if last is not None else plain(reason or "")
             return f"Failed: {why}." if why else "Failed."
         case MessageStatus.DEAD_LETTER | MessageStatus.EXPIRED:
             title = "Expired" if message.status is MessageStatus.EXPIRED else "Dead letter"
@@ -54,7 +54,7 @@ def _delivered(known: Known) -> str:
     if len(known.attempts) == 1:
         return f"Delivered by {by.provider}."
     failed = [a for a in known.attempts if a.number < by.number]
-    after = f", after {failure(failed[-1], known.events, brief=True)}" if failed else ""
+    after = f", after {failure(failed[-1], known, brief=True)}" if failed else ""
     return f"Delivered by {by.provider} on attempt {by.number}{after}."
 
 
@@ -92,7 +92,7 @@ def _end_reason(known: Known, reason: str | None) -> str:
         text = "its validity was over before it was delivered"
     says_more = {Reason.VALIDITY_OVER, Reason.ATTEMPTS_EXHAUSTED, Reason.NO_PROVIDER_UP}
     if last is not None and reason in says_more and last.status in FAILED:
-        return f"{text}; at last {failure(last, known.events, brief=True)}"
+        return f"{text}; at last {failure(last, known, brief=True)}"
     return text
 
 
@@ -121,7 +121,7 @@ def waiting(known: Known) -> Iterator[str]:
             is_new = isinstance(forecast.then, Submit) and all(
                 attempt.provider != again for attempt in known.attempts
             )
-            why = f", after {failure(last, known.events, brief=True)}" if last is not None else ""
+            why = f", after {failure(last, known, brief=True)}" if last is not None else ""
             yield f"Waiting to try {again}{'' if is_new else ' again'}{why}."
         case WaitFor.RESPONSE:
             yield f"Waiting for the response of {last.provider if last is not None else '?'}."

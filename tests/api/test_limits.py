@@ -9,7 +9,7 @@ import pytest
 
 from api.app import BODY_LIMITS
 from api.batches import PATH as BATCHES
-from api.body_limits import longest_prefix
+from api.body_limiter import longest_prefix
 from api.problems import MOST_ERRORS
 from domain.callbacks.signatures import signed_headers
 from domain.templates import Template

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from domain.delivery import AttemptFacts, Finish, MessageFacts, RouteOption, Submit, decide
-from domain.error_classes import RETRIES, SMPP_ERRORS, ErrorClass, Failover, classify_smpp
+from domain.error_classes import RETRIES, ErrorClass, Failover
 from domain.modes import MODE_POLICIES, Mode
+from domain.provider_codes.smpp import SMPP_ERRORS, classify_smpp
 from domain.states import AttemptStatus, MessageStatus
 from smpp.statuses import Status
 

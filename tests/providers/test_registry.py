@@ -14,8 +14,8 @@ from domain.receipt_tokens import ReceiptTokens
 from domain.secrets import AllowedSecrets
 from providers.base import Outbound, ProviderSinks
 from providers.registry import ProviderTypes
+from settings.configuration_checks import protocol_mistakes
 from settings.configuration_file import ConfigurationMistakes, parse_configuration
-from settings.protocol_checks import protocol_mistakes
 from settings.secrets import SecretAbsent, SecretNotAllowed
 from tests.fakes.line_provider import LineConfiguration, LineProvider
 from tests.fakes.packages import install_entry_points

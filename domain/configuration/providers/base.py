@@ -12,6 +12,7 @@ from domain.configuration.durations import Duration
 from domain.configuration.names import Environment, ProviderName
 from domain.configuration.secret_references import SecretReference
 from domain.error_classes import ErrorClass
+from domain.provider_codes import ProviderCode
 from domain.segments import PartMethod
 
 
@@ -106,6 +107,10 @@ class ProviderConfiguration(Declared):
     def known_parameters(self) -> frozenset[str]:
         """The names of messages' parameters that the provider is given; others are ignored."""
         return frozenset()
+
+    def codes(self) -> Mapping[str, ProviderCode]:
+        """The provider's own table of codes; empty where they are statuses of SMPP."""
+        return {}
 
     def secrets(self) -> Sequence[ProviderSecret]:
         """The secrets that the adapter is built with."""

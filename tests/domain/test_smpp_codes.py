@@ -2,8 +2,7 @@
 
 import pytest
 
-from domain.error_classes import SMPP_ERRORS
-from domain.provider_code_names import SMPP_STATUSES, receipt_meaning, response_meaning
+from domain.provider_codes.smpp import SMPP_ERRORS, SMPP_STATUSES, receipt_meaning, response_meaning
 from smpp.statuses import Status
 
 

@@ -1,26 +1,70 @@
-"""Names and meanings of the codes that providers give, for people.
+"""Statuses of SMPP (3.4, 5.1.3): their error classes, and their names and meanings for people.
 
-The names are those of the specification. What a code is worth is decided by `domain.error_classes` and by the
-`errors` of a provider's configuration, not by these sentences.
+`errors` of a provider's configuration changes the class of a status for that provider.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from domain.error_classes import ErrorClass
+from domain.provider_codes import OWN_CODES, CodeMeaning
 
-@dataclass(frozen=True, slots=True)
-class CodeMeaning:
-    """What a code stands for; `name` is empty where nobody gave it one."""
+# SMPP 3.4, 5.1.3. The question for each status: does it speak of the message, so that every carrier
+# would refuse it, or of this carrier's view of it, so that the next route may take it?
+_CLASSES: dict[int, ErrorClass] = {
+    # The recipient's number is the same on every route.
+    0x0000000B: ErrorClass.INVALID_RECIPIENT,  # ESME_RINVDSTADR
+    # The carrier asks to wait.
+    0x00000014: ErrorClass.QUEUE_FULL,  # ESME_RMSGQFUL
+    0x00000058: ErrorClass.THROTTLED,  # ESME_RTHROTTLED
+    # A fault inside the carrier that usually passes.
+    0x00000008: ErrorClass.TEMPORARY,  # ESME_RSYSERR
+    0x00000064: ErrorClass.TEMPORARY,  # ESME_RX_T_APPN
+    # The session is not bound as the SMSC requires; the message was not looked at.
+    0x00000004: ErrorClass.SESSION,  # ESME_RINVBNDSTS
+    0x00000005: ErrorClass.SESSION,  # ESME_RALYBND
+    0x0000000D: ErrorClass.SESSION,  # ESME_RBINDFAIL
+    0x0000000E: ErrorClass.SESSION,  # ESME_RINVPASWD
+    0x0000000F: ErrorClass.SESSION,  # ESME_RINVSYSID
+    # The sender: each carrier registers senders for itself, in its own forms.
+    0x0000000A: ErrorClass.ROUTE,  # ESME_RINVSRCADR
+    0x00000048: ErrorClass.ROUTE,  # ESME_RINVSRCTON
+    0x00000049: ErrorClass.ROUTE,  # ESME_RINVSRCNPI
+    # Fields that we write as this provider is configured, or that this SMSC does not support.
+    # The text was split to the length that every carrier takes, so a length is a local limit, too.
+    0x00000001: ErrorClass.ROUTE,  # ESME_RINVMSGLEN
+    0x00000033: ErrorClass.ROUTE,  # ESME_RINVNUMDESTS
+    0x00000043: ErrorClass.ROUTE,  # ESME_RINVESMCLASS
+    0x00000050: ErrorClass.ROUTE,  # ESME_RINVDSTTON
+    0x00000051: ErrorClass.ROUTE,  # ESME_RINVDSTNPI
+    0x00000061: ErrorClass.ROUTE,  # ESME_RINVSCHED
+    0x00000062: ErrorClass.ROUTE,  # ESME_RINVEXPIRY
+    0x00000063: ErrorClass.ROUTE,  # ESME_RINVDFTMSGID
+    **dict.fromkeys(range(0xC0, 0xC5), ErrorClass.ROUTE),  # ESME_RINVOPTPARSTREAM …
+    # This carrier's own decision, whose reason it does not give in terms of the specification.
+    0x00000045: ErrorClass.ROUTE,  # ESME_RSUBMITFAIL
+    0x00000065: ErrorClass.ROUTE,  # ESME_RX_P_APPN
+    0x00000066: ErrorClass.ROUTE,  # ESME_RX_R_APPN
+    0x000000FE: ErrorClass.ROUTE,  # ESME_RDELIVERYFAILURE
+    0x000000FF: ErrorClass.ROUTE,  # ESME_RUNKNOWNERR
+    **dict.fromkeys(range(0x400, 0x500), ErrorClass.ROUTE),  # reserved for SMSC vendors
+    # What is not listed is ROUTE, too: to ask one more carrier costs little, not to ask loses the
+    # message. A carrier whose codes mean more says so in the `errors` of its configuration.
+}
+SMPP_ERRORS: Mapping[int, ErrorClass] = MappingProxyType(_CLASSES)
 
-    name: str
-    meaning: str
+
+def classify_smpp(status: int, overrides: Mapping[int, ErrorClass] | None = None) -> ErrorClass:
+    """The class of a non-zero SMPP command_status; `overrides` are a provider's own meanings."""
+    if overrides and status in overrides:
+        return overrides[status]
+    return SMPP_ERRORS.get(status, ErrorClass.ROUTE)
 
 
 # SMPP 3.4, 5.1.3.
-_SMPP: Final[Mapping[int, tuple[str, str]]] = {
+_NAMES: Final[Mapping[int, tuple[str, str]]] = {
     0x01: ("ESME_RINVMSGLEN", "the message is too long for this SMSC"),
     0x02: ("ESME_RINVCMDLEN", "the length of the PDU is wrong"),
     0x03: ("ESME_RINVCMDID", "the SMSC does not know this kind of PDU"),
@@ -69,17 +113,11 @@ _SMPP: Final[Mapping[int, tuple[str, str]]] = {
     0xFE: ("ESME_RDELIVERYFAILURE", "the delivery failed"),
     0xFF: ("ESME_RUNKNOWNERR", "an error that the SMSC does not name"),
 }
-SMPP_STATUSES: Final = MappingProxyType({n: CodeMeaning(*each) for n, each in _SMPP.items()})
+SMPP_STATUSES: Final = MappingProxyType({n: CodeMeaning(*each) for n, each in _NAMES.items()})
 
 _STATUS: Final = re.compile("0x[0-9A-Fa-f]{1,8}")
 _NUMBER: Final = re.compile("[0-9]{1,4}")
 _VENDORS: Final = range(0x400, 0x500)
-
-# Codes of our own, of attempts that ended before a provider answered.
-_OWN: Final[Mapping[str, CodeMeaning]] = {
-    "parts_changed": CodeMeaning("", "the text makes other parts now than those sent before"),
-    "unsendable_text": CodeMeaning("", "the text does not fit this provider's alphabet"),
-}
 
 # 3GPP TS 29.002, 17.6.6 and 17.5: the MAP errors, which many SMSCs put into their receipts as `err`.
 _MAP: Final[Mapping[int, str]] = {
@@ -104,8 +142,8 @@ _MAP: Final[Mapping[int, str]] = {
 
 def response_meaning(code: str) -> CodeMeaning | None:
     """What the code of a response stands for: `0x00000058`, or one of our own; None if not known."""
-    if code in _OWN:
-        return _OWN[code]
+    if code in OWN_CODES:
+        return OWN_CODES[code]
     number = status_number(code)
     if number is None:
         return None

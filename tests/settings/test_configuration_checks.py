@@ -8,8 +8,8 @@ import pytest
 
 from domain.callbacks.signatures import secret_of
 from domain.secrets import AllowedSecrets
+from settings.configuration_checks import protocol_mistakes
 from settings.configuration_file import Mistake, parse_configuration
-from settings.protocol_checks import protocol_mistakes
 
 TEXT = """
 [providers.primary]
