@@ -39,7 +39,7 @@ class _Server(uvicorn.Server):
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> int:
-    """Serve until told to stop, then finish what is under way; the exit code."""
+    """Serve until `stop` is set, then finish the requests in progress; returns the exit code."""
     try:
         listening = _listen(settings)
     except OSError as error:

@@ -196,7 +196,7 @@ class _ReadRequest(Request):
 router = APIRouter(prefix=PATH, tags=["batches"], route_class=BatchEndpoint)
 
 _HELLO = {
-    "from": "ACME",
+    "from": "Acme",
     "body": "Hello {name}, your table is ready.",
     "recipients": [
         {"to": "+447700900123", "variables": {"name": "Ann"}},
@@ -208,7 +208,7 @@ EXAMPLES: dict[str, Any] = {
     "own-texts": {
         "summary": "A text for each; the second number is refused, the first goes on",
         "value": {
-            "from": "ACME",
+            "from": "Acme",
             "mode": "transactional",
             "recipients": [
                 {"to": "+447700900123", "body": "Order 8812 is on its way."},

@@ -1,4 +1,4 @@
-"""Callbacks: what customers were told or are to be told, told again, and how they are signed."""
+"""Callbacks: list them, replay them, and read the secret that signs them."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
@@ -145,7 +145,7 @@ class CallbackSecret(ResponseModel):
 async def listed(
     query: Annotated[CallbacksQuery, Query()], caller: CallbackReader, gateway: Gateway
 ) -> CallbackPage:
-    """What the account's servers were told, or are to be told, the newest first."""
+    """The account's callbacks, delivered or not, the newest first."""
     page = await gateway.callbacks.page(
         caller.account_id,
         caller.environment,
@@ -160,7 +160,7 @@ async def listed(
 @router.post(
     "/replay",
     operation_id="replay_callbacks",
-    summary="Tell again what was given up",
+    summary="Replay failed callbacks",
     responses=raises(
         examples={
             "too-many": refusal("limit", "out_of_range", "It is too large: it is at most 1000.")
@@ -172,7 +172,7 @@ async def replay_many(
     caller: CallbackReplayer,
     gateway: Gateway,
 ) -> ReplayedCallbacks:
-    """Begin the schedule of tries anew for callbacks that were given up."""
+    """Restart the schedule of tries of callbacks that were given up."""
     replayed = await gateway.callbacks.replay_many(
         caller.account_id,
         caller.environment,
@@ -201,13 +201,13 @@ async def secret(caller: KeyKeeper, gateway: Gateway) -> CallbackSecret:
     "/{callback_id}/replay",
     operation_id="replay_callback",
     status_code=202,
-    summary="Tell one thing again",
+    summary="Replay a callback",
     responses=raises(NOT_FOUND),
 )
 async def replay(
     callback_id: CallbackId, caller: CallbackReplayer, gateway: Gateway
 ) -> ReplayedCallbacks:
-    """Deliver a callback once more, whatever became of it."""
+    """Deliver a callback once more, whatever its state."""
     uuid = parse_id(IdPrefix.CALLBACK, callback_id)
     if uuid is None or not await gateway.callbacks.replay(
         uuid, caller.account_id, caller.environment, now=datetime.now(UTC)

@@ -76,7 +76,7 @@ async def listed(
     its time.
 
     A page can have fewer events than `limit`, or none, although others follow: a bounded number of
-    events is read for it. Only `next_cursor` tells whether more follow.
+    events is read for it. Only `next_cursor` shows whether more follow.
     """
     page = await gateway.messages.account_events(
         caller,

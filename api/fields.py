@@ -123,7 +123,7 @@ def position_of(cursor: str) -> UUID:
 
 
 def _check(content: bytes) -> bytes:
-    """Tells an altered cursor from a whole one; no secret, since it opens nothing."""
+    """Detects an altered cursor; it is not secret, since a cursor grants no access."""
     return hashlib.sha256(b"cursor" + content).digest()[:_CHECK_BYTES]
 
 

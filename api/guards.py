@@ -58,7 +58,7 @@ class NotStored:
 
 
 class Unforeseen:
-    """Responses with a problem document where an endpoint failed; only the log tells why."""
+    """Responds with a problem document if an endpoint fails; only the log has the reason."""
 
     def __init__(self, app: App) -> None:
         self._app = app

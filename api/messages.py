@@ -91,7 +91,7 @@ class MessageOptionsModel(RequestModel):
     sender: Line = Field(
         alias="from",
         description="The sender ID: a name of up to 11 characters, a short code, or a number.",
-        examples=["ACME"],
+        examples=["Acme"],
     )
     priority: Priority | None = Field(None, description="By default that of the mode.")
     callback_url: Annotated[str, Field(max_length=LONGEST_URL), STORABLE] | None = Field(
@@ -160,7 +160,7 @@ class SendRequest(MessageOptionsModel):
         return SendCommand(to=self.to, body=self.body, metadata=self.metadata, **self.options())
 
 
-_ORDER = {"to": "+447700900123", "from": "ACME", "body": "Your order 8812 is on its way."}
+_ORDER = {"to": "+447700900123", "from": "Acme", "body": "Your order 8812 is on its way."}
 EXAMPLES: dict[str, Any] = {
     "plain": {"summary": "A plain message", "value": _ORDER},
     "alert": {
@@ -179,7 +179,7 @@ EXAMPLES: dict[str, Any] = {
         "summary": "A long one with emoji, with callbacks to a server of yours",
         "value": {
             "to": "+33639980001",
-            "from": "ACME",
+            "from": "Acme",
             "body": "Bonne nouvelle 🎉 votre colis est en route, il arrivera demain matin entre "
             "9 h et 11 h.",
             "priority": "high",
@@ -239,7 +239,7 @@ class MessagesQuery(PageRequest):
         description="The recipient's number; write its + as %2B.",
         examples=["+447700900123"],
     )
-    sender: Word | None = Field(None, alias="from", description="Sender.", examples=["ACME"])
+    sender: Word | None = Field(None, alias="from", description="Sender.", examples=["Acme"])
     provider: Word | None = Field(
         None, description="Given to this provider at least once.", examples=["primary"]
     )
@@ -385,7 +385,7 @@ class Message(ResponseModel):
     encoding: Encoding
     segments: int
     country: str = Field(description="ISO 3166-1 alpha-2, by the number; ZZ for none.")
-    network: str = Field(description="MCC and MNC as receipts told it, or `unknown`.")
+    network: str = Field(description="MCC and MNC from receipts, or `unknown`.")
     provider: str | None
     attempts: int
     environment: Environment
@@ -444,11 +444,11 @@ class Event(ResponseModel):
         "message). Later versions may add some.",
         examples=["moved"],
     )
-    actor: str = Field(description="`workflow`, `receipt`, `reconciler`, or the key that asked.")
-    previous: MessageStatus | None
-    status: str | None = Field(
-        description="The status from then on, or the state that a receipt told."
+    actor: str = Field(
+        description="`workflow`, `receipt`, `reconciler`, or the key of the request."
     )
+    previous: MessageStatus | None
+    status: str | None = Field(description="The status after the event, or the state in a receipt.")
     attempt: int | None
     provider: str | None
     network: str | None

@@ -48,7 +48,7 @@ TAGS = [
     {"name": "dead letters", "description": "What could not be sent, and its second chance."},
     {"name": "providers", "description": "The carriers, and how they are."},
     {"name": "callbacks", "description": "Callbacks to your server, and their outcomes."},
-    {"name": "receipts", "description": "What carriers tell the gateway over HTTP."},
+    {"name": "receipts", "description": "Receipts that carriers deliver over HTTP."},
     {"name": "keys", "description": "Who may do what."},
     {"name": "accounts", "description": "Who the messages belong to; for operators."},
     {"name": "operator keys", "description": "Who may manage the installation."},

@@ -45,7 +45,7 @@ _log = get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 20
-"""That are told of one request; of the others, only how many they are."""
+"""Most errors that one response lists; of the others it has only the number."""
 _TYPE = "urn:smsgateway:problem:"
 _SOON = {"Retry-After": "2"}
 
@@ -230,8 +230,8 @@ INTERNAL = Kind(
     "internal-error",
     500,
     "The gateway has a fault",
-    "The gateway failed, and not because of your request: send it again, and if that does not help, "
-    "tell the operator the `instance` of this response, which stands in the log.",
+    "The gateway failed, and not because of your request: send it again, and if it fails again, give "
+    "the operator the `instance` of this response, which is the `request_id` of the log line.",
 )
 UNAVAILABLE = Kind(
     "database-unavailable",
@@ -514,7 +514,7 @@ def response(problem: Problem) -> JSONResponse:
 
 
 def unexpected(error: Exception) -> JSONResponse:
-    """The response to a request that met a fault of ours, of which only the log tells more."""
+    """The response to a request that failed by a fault of the gateway; the log has the details."""
     problem = Problem(INTERNAL)
     _log.error("request_failed", request_id=problem.occurrence, exc_info=error)
     return response(problem)
@@ -538,9 +538,11 @@ async def _not_valid(request: Request, error: Exception) -> JSONResponse:
     for found in errors[:1]:
         if found["type"] == "json_invalid":
             return response(not_json(found["loc"][1]))
-    told = errors[:MOST_ERRORS]
-    more = getattr(error, "more", 0) + len(errors) - len(told)
-    return response(_refused(field_errors_of(told, _known_names(request.scope.get("route"))), more))
+    shown = errors[:MOST_ERRORS]
+    more = getattr(error, "more", 0) + len(errors) - len(shown)
+    return response(
+        _refused(field_errors_of(shown, _known_names(request.scope.get("route"))), more)
+    )
 
 
 async def _of_the_framework(request: Request, error: Exception) -> JSONResponse:

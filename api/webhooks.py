@@ -1,4 +1,4 @@
-"""What others tell the gateway: receipts of carriers that deliver them over HTTP.
+"""Receipts of carriers that deliver them over HTTP.
 
 The format is that of our own callbacks, so that one gateway can stand behind another.
 """
@@ -37,7 +37,7 @@ from telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-# --- who tells it ------------------------------------------------------------------------------
+# --- authentication ----------------------------------------------------------------------------
 
 
 class SignedEndpoint(Endpoint):
@@ -221,7 +221,7 @@ EXAMPLES: dict[str, Any] = {
     "/sms-delivery",
     operation_id="receive_receipt",
     status_code=204,
-    summary="Tell what has become of a message",
+    summary="Report the status of a message",
     response_description="The receipt is committed; the same one again does no harm.",
     responses=raises(
         SignatureRefused,

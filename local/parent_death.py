@@ -25,7 +25,7 @@ def become(arguments: list[str]) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != int(parent):  # it died before we could ask to be told
+    if os.getppid() != int(parent):  # the parent died before prctl
         os.kill(os.getpid(), signal.SIGKILL)
     os.execvp(command[0], command)  # noqa: S606  no shell is what we want
 

@@ -34,7 +34,7 @@ SUPERUSER: Final = "smsgateway"
 # PostgreSQL refuses to run as root. Everything it then needs lies in folders of our own below this.
 FOLDERS_WHEN_ROOT: Final = Path("/var/lib")
 USER_WHEN_ROOT: Final = "nobody"
-NOTE: Final = "belongs-to"  # the file in such a folder that tells whose data it holds
+NOTE: Final = "belongs-to"  # the file in such a folder that names the owner of its data
 
 SETTINGS: Final = {
     "unix_socket_directories": "",

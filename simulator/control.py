@@ -78,7 +78,7 @@ def shown_number(number: str) -> str:
 
 
 def state_of(smsc: Smsc) -> dict[str, Any]:
-    """What the simulator is, does and has been told, without what it got."""
+    """The simulator's state and configuration, without the messages that it received."""
     above, next_submits = smsc.throttling
     return {
         "name": smsc.name,

@@ -170,7 +170,7 @@ class Inbox:
         place = part.content.place
         if place is None:
             return self._begun(part, 1)
-        # The header's length tells 8-bit references, 16-bit ones and those of SAR TLVs apart.
+        # The header's length distinguishes 8-bit references, 16-bit references and SAR TLVs.
         method = part.content.header_length
         key = (part.source, part.destination, method, place.reference, place.total)
         message = self._growing.get(key)

@@ -125,7 +125,7 @@ class ReceiptSchedule:
     def _report(
         self, part: Part, state: ReceiptState, error: str, *, hold: bool
     ) -> Delivery | None:
-        """Something has become of a part: note it, and tell the ESME if it asked for that."""
+        """Store a part's state, and send or hold its receipt if the ESME requested one."""
         now = datetime.now(UTC)
         error = error_of(state, error)
         if part.final_at is None:

@@ -264,7 +264,7 @@ class Smsc:
             order: the parts to send, in this order, counted from 1; by default all in their order.
 
         Returns:
-            What was handed over, a delivery for each part sent; its `settled` tells the response.
+            One delivery for each part sent; its `settled` is set when the ESME took or refused it.
 
         Raises:
             ValueError: no such ESME or part, no text, or an address that SMPP has no room for.

@@ -151,7 +151,7 @@ class Gateway:
         await asyncio.gather(*(self.end_worker(each) for each in list(self.workers)))
 
     async def receipts_held(self, count: int, within: float = 120) -> None:
-        """Wait until the primary holds so many receipts, as it was told to."""
+        """Wait until the primary holds so many receipts."""
         end = time.monotonic() + within
         while self.primary.held < count:
             assert time.monotonic() < end, f"{self.primary.held} receipts are held, not {count}"

@@ -1,4 +1,4 @@
-"""An outbox with something in it: accounts, messages with a callback URL, and moves to tell of."""
+"""An outbox for tests: accounts, messages with a callback URL, and their callbacks."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -53,7 +53,7 @@ class Outbox:
         number: str = NUMBER,
         listener: str | None = None,
     ) -> UUID:
-        """A message whose moves are to be told at `url`, and its end to a listener."""
+        """A message whose callbacks go to `url`, and whose final status goes to a listener, if any."""
         now = datetime.now(UTC)
         message_id = uuid7()
         async with self.database.begin() as connection:
@@ -92,7 +92,7 @@ class Outbox:
             )
         return message_id
 
-    async def tell(
+    async def emit(
         self, message_id: UUID, *statuses: MessageStatus, at: datetime | None = None
     ) -> list[UUID]:
         """Add callbacks of a message, as a transition does; their ids."""

@@ -180,7 +180,7 @@ def test_long_lines_make_smaller_requests_than_the_gateway_can_read(
     assert [len(asked["recipients"]) for asked in requests(configured)] == [3, 3, 3]
 
 
-def test_json_tells_of_batches_lines_and_counts(smsctl, configured, guests):
+def test_json_has_batches_lines_and_counts(smsctl, configured, guests):
     guests(listed(2) + f"{NOBODY},Cy\n")
     run = smsctl(*words("--output", "json"))
     assert run.code == 1
@@ -285,7 +285,7 @@ def test_an_answer_that_is_lost_for_good_leads_to_no_second_message(smsctl, conf
     assert len(configured.messages) == 1
 
 
-def test_what_was_accepted_before_a_failure_is_told_to_programs_too(smsctl, configured, guests):
+def test_json_has_what_was_accepted_before_a_failure(smsctl, configured, guests):
     guests(listed(3))
     configured.faults += [None, *[InjectedFault(503)] * 3]
     failed = smsctl(*words("--size", "2", "-o", "json"))
@@ -339,7 +339,9 @@ def test_slices_that_are_alike_have_their_own_keys(smsctl, configured, guests):
     assert len(set(keys(configured))) == 2
 
 
-def test_again_sends_once_more_and_tells_how_to_go_on_with_that(smsctl, configured, guests):
+def test_again_sends_once_more_and_a_failure_prints_the_key_to_go_on_with(
+    smsctl, configured, guests
+):
     guests(listed(2))
     smsctl(*words("--size", "1"))
     configured.faults += [None, *[InjectedFault(503)] * 3]
@@ -358,7 +360,7 @@ def test_an_idempotency_key_that_no_header_can_hold_is_refused(smsctl, configure
     assert "visible ASCII" in run.err
 
 
-def test_an_interrupted_command_tells_what_is_done(smsctl, configured, guests, monkeypatch):
+def test_an_interrupted_command_prints_what_is_done(smsctl, configured, guests, monkeypatch):
     guests(listed(2))
     send_slice = batch_commands.send_slice
 
@@ -395,7 +397,7 @@ def test_a_request_that_is_too_large_for_the_gateway_can_be_made_smaller(
 # Who is refused
 
 
-def test_refused_lines_are_told_without_their_numbers(smsctl, configured, guests):
+def test_refused_lines_are_listed_without_their_numbers(smsctl, configured, guests):
     guests(f'to,name\n+447700900001,"Ann\nand Ben"\n{NOBODY},Cy\n+447700900001,"Ann\nand Ben"\n')
     run = smsctl(*words())
     assert run.code == 1
@@ -412,7 +414,7 @@ def test_refused_lines_are_told_without_their_numbers(smsctl, configured, guests
     assert "Cy" not in run.out + run.err
 
 
-def test_of_many_refused_lines_the_first_are_told_and_all_are_counted(smsctl, configured, guests):
+def test_of_many_refused_lines_the_first_are_listed_and_all_are_counted(smsctl, configured, guests):
     guests(listed(1) + f"{NOBODY},Cy\n" * 25)
     run = smsctl(*words())
     assert "… and 5 lines more." in run.out
@@ -533,7 +535,7 @@ def test_the_file_that_is_sent_is_not_written_over(smsctl, configured, guests):
     assert path.read_text() == listed(1)
 
 
-def test_a_file_for_the_refused_that_cannot_be_written_is_told_before_anything_is_sent(
+def test_an_unwritable_file_for_refused_lines_is_reported_before_anything_is_sent(
     smsctl, configured, guests
 ):
     guests(listed(1))
@@ -588,7 +590,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("content", "sentence"), MISTAKES.values(), ids=MISTAKES)
-def test_a_file_that_is_wrong_is_told_by_its_line_and_nothing_is_sent(
+def test_an_invalid_file_is_reported_by_its_line_and_nothing_is_sent(
     smsctl, configured, guests, content, sentence
 ):
     guests(content)
@@ -600,7 +602,7 @@ def test_a_file_that_is_wrong_is_told_by_its_line_and_nothing_is_sent(
     assert not configured.exchanges
 
 
-def test_a_file_that_is_not_there_is_told(smsctl, configured):
+def test_a_missing_file_is_reported(smsctl, configured):
     run = smsctl(*words())
     assert (run.code, configured.exchanges) == (2, [])
     assert run.err == "smsctl: guests.csv cannot be read: No such file or directory.\n"
@@ -661,7 +663,9 @@ def test_watching_after_sending_shows_how_it_ends(smsctl, configured, guests):
         (NOBODY, 1, "1 of 1 message delivered."),
     ],
 )
-def test_the_exit_code_of_watching_tells_how_it_ended(smsctl, configured, guests, to, code, last):
+def test_the_exit_code_of_watching_depends_on_the_final_statuses(
+    smsctl, configured, guests, to, code, last
+):
     guests(listed(1) + f"{to},Cy\n")
     run = smsctl(*words("--watch", "--timeout", "0.5"))
     assert run.out.splitlines()[-1] == last
@@ -679,7 +683,7 @@ def test_watching_with_json_is_one_document(smsctl, configured, guests):
 
 
 @pytest.mark.parametrize(("more", "shown"), [((), "Accepted 1 of 1"), (("-o", "json"), "bat_")])
-def test_batches_that_cannot_be_watched_are_told_all_the_same(
+def test_batches_that_cannot_be_watched_are_listed_all_the_same(
     smsctl, configured, guests, more, shown
 ):
     guests(listed(1))
@@ -691,7 +695,7 @@ def test_batches_that_cannot_be_watched_are_told_all_the_same(
 
 @pytest.fixture
 def sent(smsctl, configured, guests):
-    """Sends to some, and tells the batch's id."""
+    """Sends a batch to some recipients; its id."""
 
     def send(*to, more=()):
         guests("to,name\n" + "".join(f"{one},Ann\n" for one in to))

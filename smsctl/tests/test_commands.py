@@ -91,7 +91,7 @@ LISTINGS = [
 @pytest.mark.parametrize("words", LISTINGS)
 def test_every_listing_can_be_tab_separated_and_of_chosen_columns(smsctl, sent, configured, words):
     sent(DEAD)
-    configured.tell(sent())
+    configured.add_callback(sent())
     smsctl("profile", "add", "here", "--api", configured.url, "--key", configured.key)
     everything = smsctl(*words, "-o", "tsv")
     assert everything.code == 0
@@ -138,7 +138,7 @@ def test_what_is_no_listing_is_tab_separated_by_its_members(smsctl, sent, config
     assert missing.err.startswith("smsctl: ")
 
 
-def test_how_a_tab_separated_listing_goes_on_is_told_on_stderr(smsctl, sent):
+def test_a_tab_separated_listing_prints_its_next_cursor_on_stderr(smsctl, sent):
     sent()
     sent()
     run = smsctl("message", "list", "--limit", "1", "-o", "tsv")
@@ -183,7 +183,7 @@ def test_text_that_steers_a_terminal_is_spelled_out(smsctl, sent):
 
 def test_an_explanation_prints_all_of_it(smsctl, sent, configured):
     message_id = sent()
-    callback_id = configured.tell(message_id)
+    callback_id = configured.add_callback(message_id)
     run = smsctl("message", "explain", message_id)
     assert run.code == 0
     lines = run.out.splitlines()
@@ -197,7 +197,7 @@ def test_an_explanation_prints_all_of_it(smsctl, sent, configured):
 
 def test_an_explanation_is_at_most_eighty_columns_wide_and_cuts_no_word(smsctl, sent, configured):
     message_id = sent()
-    configured.tell(message_id)
+    configured.add_callback(message_id)
     sentence = "Waiting for a provider of its route: primary and backup are down, and more. " * 4
     configured.summary = [sentence.strip(), sentence.strip()]
     run = smsctl("message", "explain", message_id)
@@ -350,7 +350,7 @@ def file(tmp_path):
     return tmp_path / "gateway.toml"
 
 
-def test_mistakes_in_a_configuration_are_told_with_their_place(smsctl, configured, file):
+def test_mistakes_in_a_configuration_are_reported_with_their_place(smsctl, configured, file):
     file.write_text(WRONG)
     run = smsctl("config", "check", str(file))
     assert run.code == 1
@@ -493,8 +493,8 @@ def test_a_missing_scope_is_an_exit_code_of_its_own_kind(smsctl, configured):
     assert "keys:manage" in run.err
 
 
-def test_callbacks_are_listed_and_told_again(smsctl, configured):
-    first, second, third = (configured.tell("msg_1") for _ in range(3))
+def test_callbacks_are_listed_and_replayed(smsctl, configured):
+    first, second, third = (configured.add_callback("msg_1") for _ in range(3))
     listed = smsctl("callback", "list", "--state", "failed", "--message", "msg_1")
     assert [row[0] for row in shown(listed)[1:]] == [third, second, first]
     assert smsctl("callback", "replay", first).out == "1 callback to be sent again.\n"
@@ -504,7 +504,7 @@ def test_callbacks_are_listed_and_told_again(smsctl, configured):
 
 
 @pytest.mark.parametrize("options", [(), ("cb_1", "--failed")])
-def test_which_callbacks_to_tell_again_has_to_be_said(smsctl, configured, options):
+def test_a_replay_of_callbacks_needs_either_ids_or_failed(smsctl, configured, options):
     run = smsctl("callback", "replay", *options)
     assert run.code == 2
     assert not configured.exchanges
@@ -557,7 +557,7 @@ def test_a_server_that_is_no_gateway_is_a_failure_of_the_address(smsctl, configu
     assert "GET " not in run.err
 
 
-def test_a_problem_of_the_gateway_is_told_by_its_own_sentence(smsctl, configured):
+def test_a_problem_of_the_gateway_is_reported_in_its_own_sentence(smsctl, configured):
     run = smsctl("account", "show", "acc_nope", "--key", configured.operator_key)
     assert (run.code, run.err) == (4, "smsctl: There is no such account.\n")
 
@@ -594,7 +594,7 @@ def test_a_mistake_on_the_command_line_is_json_too_where_that_is_asked_for(smsct
     assert run.code == 2
     error = json.loads(run.err)["error"]
     assert "MESSAGE_ID" in error["detail"]
-    assert error["advice"] == "`smsctl message show --help` tells more."
+    assert error["advice"] == "`smsctl message show --help` has the details."
 
 
 @pytest.mark.parametrize("group", [[], ["message"], ["dlq"], ["profile"]])

@@ -121,13 +121,13 @@ def test_a_key_may_be_a_reference(environment, tmp_path):
 
 
 @pytest.mark.parametrize("reference", ["env:NOT_SET", "file:/not/there", "env:"])
-def test_a_reference_that_leads_nowhere_is_told(environment, tmp_path, reference):
+def test_a_reference_that_cannot_be_resolved_is_reported(environment, tmp_path, reference):
     with pytest.raises(Mistake, match="The key is to be taken from"):
         find_target(Given(api="http://cli", key=reference), environment, tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"api": "http://run"}', "\x00"])
-def test_a_broken_run_file_is_told_with_its_place(environment, folder, run_file, content):
+def test_a_broken_run_file_is_reported_with_its_path(environment, folder, run_file, content):
     run_file.write_text(content)
     with pytest.raises(Mistake, match=r"run\.json does not hold"):
         find_target(Given(), environment, folder)
@@ -160,7 +160,7 @@ def test_no_file_is_no_profiles(config):
     "content",
     ["[", "x = 1", "[profiles.a]\napi = 'secret-host'", "[profiles.a]\napi = 1\nkey = 'sg_1'"],
 )
-def test_a_file_that_holds_something_else_is_told_without_its_secrets(config, content):
+def test_an_invalid_configuration_file_is_reported_without_its_secrets(config, content):
     config.parent.mkdir(parents=True)
     config.write_text(content)
     with pytest.raises(Mistake, match=r"config\.toml is not") as mistaken:
@@ -168,7 +168,7 @@ def test_a_file_that_holds_something_else_is_told_without_its_secrets(config, co
     assert "sg_1" not in str(mistaken.value)
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Mistake, match="cannot be written"):
         save(tmp_path / "file" / "config.toml", Profiles())

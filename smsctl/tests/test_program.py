@@ -43,7 +43,7 @@ def test_the_program_waits_for_a_delivery(configured):
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_nobody_there_is_told_with_where_the_address_came_from(monkeypatch):
+def test_an_unreachable_address_is_reported_with_its_origin(monkeypatch):
     monkeypatch.setenv("SMSCTL_API", "http://127.0.0.1:1")
     monkeypatch.setenv("SMSCTL_KEY", "sg_test_1")
     done = run("message", "list")
@@ -136,7 +136,7 @@ def test_a_terminal_gets_colours_and_a_table(configured):
         (f"message list --limit {'9' * 5000}", "'--limit': it is too large."),
     ],
 )
-def test_a_value_out_of_range_is_told_in_words_for_people(line, sentence, smsctl):
+def test_a_value_out_of_range_is_reported_in_plain_words(line, sentence, smsctl):
     run = smsctl(*line.split())
     assert run.code == 2
     assert f"Invalid value for {sentence} `smsctl" in run.err

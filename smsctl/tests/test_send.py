@@ -23,7 +23,7 @@ def only_message(gateway):
     return message
 
 
-def test_a_message_is_accepted_and_its_id_is_told(smsctl, configured):
+def test_a_message_is_accepted_and_its_id_is_printed(smsctl, configured):
     run = smsctl(*words("--priority", "high"))
     message = only_message(configured)
     assert run.code == 0
@@ -102,7 +102,7 @@ def test_standard_input_that_is_not_text_is_refused(smsctl, configured):
     assert not configured.messages
 
 
-def test_replacements_are_told(smsctl, configured):
+def test_replacements_are_printed(smsctl, configured):
     run = smsctl(*words(body="It\u2019s ready"))
     assert "Replaced \u2019 by ', 1 time." in run.out
 
@@ -128,7 +128,7 @@ def test_the_same_idempotency_key_is_the_same_message(smsctl, configured):
         (("--idempotency-key", "two words"), "visible ASCII"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_told_and_nothing_is_sent(
+def test_a_mistake_on_the_command_line_is_reported_and_nothing_is_sent(
     smsctl, configured, more, sentence
 ):
     run = smsctl(*words(*more))
@@ -145,7 +145,7 @@ def test_a_refused_number_names_the_field_and_is_not_repeated(smsctl, configured
     assert "0123456789" not in run.err
 
 
-def test_a_send_that_may_have_been_lost_tells_how_to_repeat_it_safely(smsctl, configured):
+def test_a_send_that_may_have_been_lost_prints_the_key_to_repeat_it_safely(smsctl, configured):
     configured.faults += [InjectedFault(503)] * 3
     run = smsctl(*words())
     assert run.code == 5
@@ -180,7 +180,7 @@ def test_waiting_shows_each_event_once_and_ends_with_delivery(smsctl, configured
         ("+447700900198", 8, "Not ended in time: it is still sent by primary."),
     ],
 )
-def test_the_exit_code_of_waiting_tells_how_it_ended(smsctl, configured, to, code, last):
+def test_the_exit_code_of_waiting_depends_on_the_final_status(smsctl, configured, to, code, last):
     run = smsctl(*words("--wait", "--timeout", "0.3", to=to))
     assert run.out.splitlines()[-1] == last
     assert run.code == code
@@ -211,7 +211,7 @@ def test_an_outage_while_waiting_is_outwaited(configured, monkeypatch):
     assert not configured.faults
 
 
-def test_an_outage_that_outlasts_the_waiting_is_told(smsctl, configured):
+def test_an_outage_that_outlasts_the_waiting_is_reported(smsctl, configured):
     configured.faults += [InjectedFault(202, {"content-type": "application/json"}, ACCEPTED)]
     configured.faults += [InjectedFault(503)] * 3
     run = smsctl(*words("--wait", "--timeout", "0"))

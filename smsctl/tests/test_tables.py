@@ -67,7 +67,7 @@ EVENTS = [
 ]
 
 
-def test_a_timeline_tells_the_time_since_the_first_event_and_all_details():
+def test_a_timeline_shows_the_time_since_the_first_event_and_all_details():
     _, _, first, second = drawn(timeline(EVENTS), 200)
     assert "0.000 s" in first
     assert "2.000 s" in second

@@ -79,7 +79,7 @@ async def temporal_is_away() -> Client:
 
 
 async def send_receipt(api: "Api", **members: Any) -> httpx.Response:
-    """Tell the gateway what has become of a message, signed as the primary provider signs."""
+    """Send the gateway a receipt over HTTP, signed as the primary provider signs."""
     body = json.dumps(members).encode()
     return await api.ask(
         "POST",

@@ -50,7 +50,7 @@ async def test_every_recipient_gets_a_message_of_their_own(api: Api) -> None:
     ]
 
 
-async def test_the_good_ones_go_on_and_the_others_are_told_why(api: Api) -> None:
+async def test_valid_recipients_go_on_and_the_others_have_a_reason(api: Api) -> None:
     body = batch("+447700900123", "4477", "+447700900123", "+447700900124")
     body["recipients"][3]["variables"] = {"nome": "Ann"}
     body["recipients"].append({"to": "+447700900125", "variables": {"name": "x" * 1000}})
@@ -94,7 +94,7 @@ async def test_a_batch_of_which_nothing_is_left_is_refused_as_a_whole(api: Api) 
         ({"callback_url": "http://10.0.0.7/sms"}, "callback_url", "private"),
     ],
 )
-async def test_what_is_wrong_for_all_is_told_once(
+async def test_an_error_common_to_all_recipients_is_reported_once(
     api: Api, changes: dict[str, Any], field: str, words: str
 ) -> None:
     response = await api.post(PATH, json=batch(NUMBER) | changes)

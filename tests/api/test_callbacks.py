@@ -75,7 +75,7 @@ def cb(callback_id) -> str:
 
 async def test_callbacks_are_listed_page_by_page(http, outbox, key):
     message = await outbox.message(URL)
-    ids = await outbox.tell(message, SENT, FAILED, DELIVERED)
+    ids = await outbox.emit(message, SENT, FAILED, DELIVERED)
     reader = await key(Scope.READ_CALLBACKS)
     first = (await http.get(LIST, params={"limit": 2}, headers=reader)).json()
     assert [item["id"] for item in first["items"]] == [cb(ids[2]), cb(ids[1])]
@@ -91,8 +91,8 @@ async def test_callbacks_are_listed_page_by_page(http, outbox, key):
 
 async def test_callbacks_are_found_by_message_and_state(http, outbox, key):
     message = await outbox.message(URL)
-    (callback,) = await outbox.tell(message, SENT)
-    await outbox.tell(await outbox.message(URL), SENT)
+    (callback,) = await outbox.emit(message, SENT)
+    await outbox.emit(await outbox.message(URL), SENT)
     reader = await key(Scope.READ_CALLBACKS)
     found = await http.get(LIST, params={"message_id": public(message)}, headers=reader)
     assert [item["id"] for item in found.json()["items"]] == [cb(callback)]
@@ -116,7 +116,7 @@ async def test_what_cannot_be_listed_is_refused_by_field(http, key):
 
 
 async def test_a_replayed_callback_waits_for_its_delivery(http, outbox, key):
-    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    (callback,) = await outbox.emit(await outbox.message(URL), SENT)
     replayer = await key(Scope.REPLAY_CALLBACKS)
     response = await http.post(f"{LIST}/{cb(callback)}/replay", headers=replayer)
     assert response.status_code == 202
@@ -125,7 +125,7 @@ async def test_a_replayed_callback_waits_for_its_delivery(http, outbox, key):
 
 
 async def test_all_that_failed_is_replayed_by_one_request(http, outbox, key):
-    given_up, _ = [(await outbox.tell(await outbox.message(URL), SENT))[0] for _ in range(2)]
+    given_up, _ = [(await outbox.emit(await outbox.message(URL), SENT))[0] for _ in range(2)]
     await outbox.give_up(given_up)
     replayer = await key(Scope.REPLAY_CALLBACKS)
     response = await http.post(f"{LIST}/replay", json={}, headers=replayer)
@@ -136,7 +136,7 @@ async def test_all_that_failed_is_replayed_by_one_request(http, outbox, key):
 
 
 async def test_callbacks_of_another_environment_are_neither_seen_nor_replayed(http, outbox, key):
-    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    (callback,) = await outbox.emit(await outbox.message(URL), SENT)
     stranger = await key(Scope.READ_CALLBACKS, Scope.REPLAY_CALLBACKS, environment=Environment.TEST)
     assert (await http.get(LIST, headers=stranger)).json()["items"] == []
     for callback_id in (cb(callback), "cb_nonsense"):

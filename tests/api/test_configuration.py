@@ -17,7 +17,7 @@ CONFIG = "/api/v1/config"
 TOML = {"content-type": "application/toml"}
 
 
-async def test_mistakes_are_told_with_their_place_and_change_nothing(api: Api) -> None:
+async def test_mistakes_are_reported_with_their_place_and_change_nothing(api: Api) -> None:
     good = await api.post(f"{CONFIG}/check", content=EXAMPLE, headers=TOML)
     assert (good.json()["ok"], good.json()["mistakes"]) == (True, [])
     bad = (await api.post(f"{CONFIG}/check", content=MISTAKEN, headers=TOML)).json()

@@ -69,7 +69,7 @@ async def test_a_cursor_that_was_changed_is_refused(api: Api) -> None:
     assert (response.status_code, slug_of(response)) == (422, "invalid-request")
 
 
-async def test_a_plus_that_came_as_a_blank_is_told_with_how_to_write_it(api: Api) -> None:
+async def test_a_plus_that_came_as_a_blank_is_refused_with_how_to_write_it(api: Api) -> None:
     for address in (EVENTS, "/api/v1/sms"):
         response = await api.get(f"{address}?since=2026-11-30T09:30:00+00:00")
         assert response.status_code == 422

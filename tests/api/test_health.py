@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can accept: told apart, and told why."""
+"""Liveness and readiness: separate responses, and the reasons for not being ready."""
 
 import pytest
 from pydantic import SecretStr

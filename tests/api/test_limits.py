@@ -129,7 +129,7 @@ async def test_a_key_with_a_body_too_large_reads_up_to_the_limit(api: Api) -> No
 # What is wrong
 
 
-async def test_of_many_errors_twenty_are_told_and_the_others_counted(api: Api) -> None:
+async def test_of_many_errors_twenty_are_listed_and_the_others_counted(api: Api) -> None:
     unknown = {f"x{number}": 1 for number in range(500)}
     for path, body in (
         (SEND, ORDER | unknown),
@@ -144,7 +144,7 @@ async def test_of_many_errors_twenty_are_told_and_the_others_counted(api: Api) -
         assert len(response.content) < 8000
 
 
-async def test_a_few_errors_are_told_without_a_count(api: Api) -> None:
+async def test_a_few_errors_are_listed_without_a_count(api: Api) -> None:
     response = await api.post(SEND, json=ORDER | {"x": 1})
     assert len(response.json()["errors"]) == 1
     assert "more_errors" not in response.json()

@@ -52,15 +52,15 @@ async def test_a_message_is_accepted_and_can_be_read_at_its_location(api: Api) -
     assert "Idempotency-Replayed" not in response.headers
     message = (await api.get(response.headers["Location"])).json()
     assert message["message_id"] == accepted["message_id"]
-    told = {name: message[name] for name in ("to", "from", "body", "mode", "priority", "status")}
-    assert told == ORDER | {"mode": "transactional", "priority": "normal", "status": "queued"}
+    shown = {name: message[name] for name in ("to", "from", "body", "mode", "priority", "status")}
+    assert shown == ORDER | {"mode": "transactional", "priority": "normal", "status": "queued"}
     assert message["metadata"] == {"order": "8812"}
     assert (message["provider"], message["attempts"]) == (None, 0)
     assert message["cancel_requested"] is False
     assert message["accepted_at"].endswith("Z")
 
 
-async def test_replaced_characters_are_listed_and_told_of(api: Api) -> None:
+async def test_replaced_characters_are_listed_with_a_warning(api: Api) -> None:
     response = (await api.post(SEND, json=ORDER | {"body": "It\u2019s \u2019ere"})).json()
     assert response["encoding"] == "gsm7"
     assert response["replacements"] == [{"character": "\u2019", "replacement": "'", "count": 2}]

@@ -64,8 +64,8 @@ class Process:
         while True:
             response = self.ask(path)
             if response is not None and response.status_code == status:
-                told: dict[str, Any] = response.json()
-                return told
+                document: dict[str, Any] = response.json()
+                return document
             assert time.monotonic() < end, self.log.read_text()[-3000:]
             time.sleep(0.05)
 

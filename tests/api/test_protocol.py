@@ -600,8 +600,8 @@ async def test_head_is_get_without_the_body(api: Api) -> None:
             await connection.write(head(key, path=path))
             got = await connection.response()
             await connection.write(head(key, path=path, method="HEAD"))
-            told = await connection.response(head_only=True)
-            assert told.status == got.status, path
-            assert told.headers["content-type"] == got.headers["content-type"]
-            assert told.headers["content-length"] == got.headers["content-length"]
+            without_body = await connection.response(head_only=True)
+            assert without_body.status == got.status, path
+            assert without_body.headers["content-type"] == got.headers["content-type"]
+            assert without_body.headers["content-length"] == got.headers["content-length"]
         assert await still_serves(server)

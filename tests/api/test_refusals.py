@@ -313,7 +313,7 @@ async def test_no_cache_keeps_what_the_api_answers(api: Api) -> None:
 # Bad luck
 
 
-async def test_an_unexpected_fault_tells_nothing_but_where_to_ask(
+async def test_an_unexpected_fault_responds_with_nothing_but_its_instance(
     api: Api, monkeypatch: pytest.MonkeyPatch, logged: io.StringIO
 ) -> None:
     async def fail(*_: object, **__: object) -> None:
@@ -342,7 +342,7 @@ async def test_while_the_database_is_down_requests_are_to_be_sent_again(api: Api
     await services.close()
 
 
-async def test_an_unprepared_database_is_told_from_one_that_is_down(
+async def test_an_unprepared_database_has_a_problem_of_its_own(
     api: Api, empty_database_url: str
 ) -> None:
     empty = api.services.settings.model_copy(update={"database_url": SecretStr(empty_database_url)})
@@ -400,9 +400,9 @@ async def test_no_refusal_repeats_what_was_sent(api: Api) -> None:
         assert response.status_code == 422, changes
         assert SECRET_MARK not in response.text
         # The occurrence's own id is random, and has any four digits now and then.
-        told = response.text.replace(response.json()["instance"], "")
-        assert "4477" not in told
-        assert "4111" not in told
+        text = response.text.replace(response.json()["instance"], "")
+        assert "4477" not in text
+        assert "4111" not in text
     assert not any((await api.rows()).values())
 
 

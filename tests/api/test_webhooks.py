@@ -112,8 +112,8 @@ async def test_the_callback_of_one_gateway_is_a_receipt_for_another(api: Api) ->
 
 
 async def test_every_status_of_our_callbacks_is_known(api: Api) -> None:
-    told = {"SENT", "DELIVERED", "FAILED", "EXPIRED", "DEAD_LETTER", "CANCELED"}
-    assert told <= set(ReceiptStatus)
+    sent = {"SENT", "DELIVERED", "FAILED", "EXPIRED", "DEAD_LETTER", "CANCELED"}
+    assert sent <= set(ReceiptStatus)
     assert set(STATES) == set(ReceiptStatus)
     message_id = await api.sent()
     await api.submitted(message_id, "7f3a")

@@ -136,7 +136,7 @@ async def test_connections_that_nobody_uses_are_closed_after_a_while(
         (500, Trouble.REFUSED),
     ],
 )
-async def test_a_status_is_told_as_it_came(webhooks, receiver, status, trouble):
+async def test_a_status_is_returned_as_it_came(webhooks, receiver, status, trouble):
     receiver.will_respond(status)
     response = await post(webhooks, receiver.url())
     assert (response.status, response.trouble) == (status, trouble)
@@ -331,7 +331,7 @@ async def test_a_closed_port_is_unreachable(webhooks, receiver):
     assert (await post(webhooks, receiver.url())).delivered
 
 
-async def test_a_name_without_addresses_is_told_apart(webhooks, names):
+async def test_a_name_without_addresses_is_reported_as_name_not_found(webhooks, names):
     names.leads("gone.example.com", [])
     response = await post(webhooks, "http://gone.example.com/")
     assert (response.status, response.trouble) == (None, Trouble.NAME_NOT_FOUND)

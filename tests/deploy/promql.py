@@ -1,6 +1,6 @@
 """What a PromQL expression asks for: its metrics, their matchers, and the labels that it groups by.
 
-It reads just enough to tell names apart; whether the expression is right is for promtool to say.
+It parses just enough to distinguish names; whether the expression is right is for promtool to say.
 """
 
 import re

@@ -195,7 +195,7 @@ def test_every_variable_of_ours_is_a_setting():
     assert ours <= known
 
 
-def test_every_process_of_ours_can_start_with_what_it_is_told(
+def test_every_process_of_ours_can_start_with_its_environment(
     secrets: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for name in set(OURS) - {"simulator"}:
@@ -211,10 +211,10 @@ def test_every_process_of_ours_can_start_with_what_it_is_told(
         assert settings.temporal_address == "temporal:7233", name
 
 
-def test_only_the_preparation_is_told_of_the_configuration_file():
+def test_only_bootstrap_gets_the_path_of_the_configuration_file():
     """A worker that loads it at start would undo what was applied over the API since."""
-    told = [name for name, it in OURS.items() if "SMSGATEWAY_CONFIG" in it.get("environment", {})]
-    assert told == ["bootstrap"]
+    names = [name for name, it in OURS.items() if "SMSGATEWAY_CONFIG" in it.get("environment", {})]
+    assert names == ["bootstrap"]
     place = OURS["bootstrap"]["environment"]["SMSGATEWAY_CONFIG"]
     assert mounts(OURS["bootstrap"])[place] == DEFAULTS["GATEWAY_CONFIG"]
 

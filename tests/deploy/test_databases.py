@@ -1,4 +1,4 @@
-"""What Postgres and Temporal are told: the scripts run on a real Postgres, the settings are read by it."""
+"""Setup of Postgres and Temporal: a real Postgres runs the scripts and reads the settings."""
 
 import os
 import re
@@ -316,7 +316,7 @@ def test_what_was_accepted_survives_a_power_cut():
     }
 
 
-def test_the_log_of_postgres_tells_no_numbers():
+def test_the_log_of_postgres_has_no_numbers():
     settings = postgres_settings()
     for name in ("log_error_verbosity", "log_min_error_statement"):
         assert settings[name] == POSTGRES_OF_THE_TESTS[name]

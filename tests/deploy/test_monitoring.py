@@ -241,7 +241,7 @@ def test_an_alert_names_only_labels_that_its_expression_leaves():
         assert set(named) <= left, rule["alert"]
 
 
-def test_the_page_tells_of_every_alert():
+def test_the_page_lists_every_alert():
     page = (CHECKOUT / "docs/deployment.md").read_text()
     for rule in ALERTS:
         assert f"`{rule['alert']}`" in page, rule["alert"]

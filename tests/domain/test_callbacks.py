@@ -48,7 +48,7 @@ IPV4_WITHIN_IPV6 = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
 # --- which transitions -------------------------------------------------------------------------------
 
 
-def test_every_end_and_the_handover_are_told_and_the_steps_on_the_way_are_not():
+def test_final_statuses_and_sent_have_callbacks_and_intermediate_statuses_have_none():
     assert {status.value for status in set(MessageStatus) - CALLBACK_STATUSES} == {
         "scheduled",
         "queued",
@@ -255,7 +255,7 @@ def test_a_public_address_may_receive(address):
     assert may_receive(ip_address(address), allow_private=False)
 
 
-def test_a_parsed_url_tells_addresses_from_names():
+def test_a_parsed_url_has_an_address_only_for_a_literal_address():
     assert parse_url("https://8.8.8.8/").address == IPv4Address("8.8.8.8")
     assert parse_url("https://[2606:4700::1]/").address == IPv6Address("2606:4700::1")
     assert parse_url("https://example.com/").address is None
@@ -411,7 +411,7 @@ def test_a_text_that_is_no_secret_signs_nothing_and_is_not_repeated(secret):
     assert "AAAA" not in str(refused.value)
 
 
-def test_a_bad_secret_is_told_apart_from_a_bad_signature():
+def test_a_bad_secret_has_another_error_than_a_bad_signature():
     with pytest.raises(InvalidSecret):
         verify([SECRET, "swordfish"], {}, b"{}", NOW)
 

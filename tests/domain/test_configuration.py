@@ -304,7 +304,7 @@ class TestRoutes:
         assert 'use "priority"' in found["routes", 0, "strategy"]
 
     @pytest.mark.parametrize(("slip", "meant"), [("UK", "GB"), ("us", "US"), ("usa", "US")])
-    def test_a_country_written_wrong_is_told_right(self, slip, meant):
+    def test_a_misspelled_country_is_refused_with_a_suggestion(self, slip, meant):
         found = mistakes(routes=[{"providers": ["primary"], "match": {"countries": [slip]}}])
         assert f'did you mean "{meant}"' in found["routes", 0, "match", "countries", 0]
 

@@ -435,7 +435,7 @@ def test_enroute_receipts_never_take_the_chance_of_the_next_route():
     assert alone == Wait(NOW + timedelta(hours=1), WaitFor.RECEIPT)
 
 
-def test_a_submit_tells_how_many_other_providers_are_left():
+def test_a_submit_has_the_number_of_alternative_providers():
     refused = attempt(AttemptStatus.REFUSED, ErrorClass.ROUTE)
     partial = attempt(AttemptStatus.PARTIAL, ErrorClass.THROTTLED, settled_at=NOW - seconds(9))
     once = replace(ALERT, max_attempts=1)
@@ -562,17 +562,17 @@ def test_attempts_before_a_replay_do_not_count():
 # --- the message's own policy for missing receipts ---------------------------------------------
 
 
-def test_a_message_whose_listener_is_to_be_told_is_reported_once_and_then_waited_for():
-    telling = ALERT.for_message(MissingReceiptPolicy.TELL_LISTENER)
+def test_with_tell_listener_a_missing_receipt_is_reported_once_and_then_waited_for():
+    policy = ALERT.for_message(MissingReceiptPolicy.TELL_LISTENER)
     accepted = attempt(AttemptStatus.ACCEPTED, receipt_by=NOW + seconds(60))
     case = message(accepted)
     last = case.valid_until + seconds(60)
-    assert decide(case, BOTH, telling, NOW) == Wait(NOW + seconds(60), WaitFor.RECEIPT)
-    report = decide(case, BOTH, telling, NOW + seconds(60))
+    assert decide(case, BOTH, policy, NOW) == Wait(NOW + seconds(60), WaitFor.RECEIPT)
+    report = decide(case, BOTH, policy, NOW + seconds(60))
     assert report == ReportMissingReceipt(1, until=last)
-    told = message(replace(accepted, receipt_by=last))
-    assert decide(told, BOTH, telling, NOW + seconds(60)) == Wait(last, WaitFor.RECEIPT)
-    assert decide(told, BOTH, telling, last) == MarkAttempt(1, AttemptStatus.EXPIRED)
+    reported = message(replace(accepted, receipt_by=last))
+    assert decide(reported, BOTH, policy, NOW + seconds(60)) == Wait(last, WaitFor.RECEIPT)
+    assert decide(reported, BOTH, policy, last) == MarkAttempt(1, AttemptStatus.EXPIRED)
 
 
 @pytest.mark.parametrize("mode", MODE_POLICIES)

@@ -48,7 +48,7 @@ def test_trunk_prefixes_are_taken_off_however_many(written):
         ("+80012345678", "ZZ", 800),
     ],
 )
-def test_a_number_tells_its_country(written, country, calling_code):
+def test_a_number_has_its_country(written, country, calling_code):
     number = parse_number(written)
     assert (number.country, number.calling_code) == (country, calling_code)
 
@@ -164,7 +164,7 @@ def test_every_problem_has_its_advice():
 
 
 @given(st.data())
-def test_country_and_kind_are_those_that_phonenumbers_tells(data):
+def test_country_and_kind_are_those_of_phonenumbers(data):
     """The plans are made ready by us, from what `phonenumbers` knows; its own answers are slower."""
     region = data.draw(st.sampled_from(sorted(phonenumbers.SUPPORTED_REGIONS)))
     phone_type = data.draw(st.sampled_from(sorted(_KINDS)))

@@ -103,13 +103,13 @@ CASES = {
         [receipt(sender="Bank")],
         {1: (2, 1)},
     ),
-    "two messages, told apart by the reference": (
+    "two messages, distinguished by the reference": (
         [part(1), part(2, reference=8)],
         [receipt(reference=8)],
         {1: (2, 1)},
     ),
-    "two messages that nothing tells apart": ([part(1), part(2)], [receipt()], {}),
-    "two messages that nothing tells apart, and a receipt for each": (
+    "two indistinguishable messages": ([part(1), part(2)], [receipt()], {}),
+    "two indistinguishable messages, and a receipt for each": (
         [part(1), part(2, submitted_at=NOW)],
         [receipt(1), receipt(2)],
         {1: (1, 1), 2: (2, 1)},
@@ -360,7 +360,7 @@ parts = st.builds(
 
 
 @pytest.mark.parametrize(("provider", "attempt"), [("p", 1), ("q", 2)])
-def test_of_two_hosts_that_give_one_id_each_tells_of_its_own_attempt(provider, attempt):
+def test_receipts_of_two_hosts_with_one_id_match_the_attempt_of_their_provider(provider, attempt):
     parts = [part(provider="p"), part(attempt=2, provider="q", submitted_at=NOW)]
     its = receipt(provider=provider, state=ReceiptState.UNDELIVERABLE)
     assert Matcher(parts).match([its])[1].part.attempt == attempt

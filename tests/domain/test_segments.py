@@ -170,7 +170,7 @@ def test_half_a_surrogate_pair_is_refused(text):
         segment(text)
 
 
-def test_smart_encoding_saves_parts_and_tells_what_it_replaced():
+def test_smart_encoding_saves_parts_and_returns_its_replacements():
     text = "It’s " + "a" * 140
     assert segment(text).segments == 3
     message = segment(text, smart=True)

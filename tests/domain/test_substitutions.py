@@ -28,7 +28,7 @@ def test_typography_becomes_what_gsm7_has(written, sent):
     assert replacements
 
 
-def test_each_replacement_is_told_once_with_its_count_in_order_of_appearance():
+def test_each_replacement_is_listed_once_with_its_count_in_order_of_appearance():
     _, replacements = substitute("“Don’t” “can’t” e\u0301")
     assert replacements == (
         Replacement("“", '"', 2),
@@ -60,7 +60,7 @@ def test_the_table_replaces_only_what_gsm7_lacks_and_only_by_what_it_has():
 
 
 @given(st.text(st.sampled_from([*SUBSTITUTIONS, *"abc é€\u0301ł"])))
-def test_it_is_all_or_nothing_and_the_list_tells_all_of_it(text):
+def test_substitution_is_all_or_nothing_and_the_list_has_every_replacement(text):
     smart, replacements = substitute(text)
     if not replacements:
         assert smart == text

@@ -1,4 +1,4 @@
-"""A customer's server: speaks HTTP/1.1 over a real socket, answers as told, remembers everything."""
+"""A customer's server: HTTP/1.1 over a real socket, with set responses; it keeps every request."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ class Received:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What it tells, whether of one event or as a list."""
+        """Its events; a request has one event or a list."""
         return self.content.get("events", [self.content])
 
     @property
@@ -54,7 +54,7 @@ class Received:
 
 
 class CallbackReceiver:
-    """Listens on 127.0.0.1; answers 204 unless told otherwise for a path, reply by reply.
+    """Listens on 127.0.0.1; responds with 204, or with the replies set for the path.
 
     With `host` "0.0.0.0" it stands for as many origins as the loopback network has addresses.
     """
@@ -111,7 +111,7 @@ class CallbackReceiver:
         self._replies[path] += [Reply(r) if isinstance(r, int) else r for r in replies]
 
     def always_responds(self, reply: Reply | int, path: str = "/hook") -> None:
-        """Answer a path so from now on, after what it was told to answer next."""
+        """Respond to a path like this from now on, after the replies of `will_respond`."""
         self._always[path] = Reply(reply) if isinstance(reply, int) else reply
 
     async def received(self, count: int, within: float = 120) -> list[Received]:
@@ -124,9 +124,9 @@ class CallbackReceiver:
         return [request for request in self.requests if request.path == path]
 
     def statuses_of(self, message_id: str) -> list[str]:
-        """What was told about a message, in the order in which it came."""
-        told = [event for request in self.requests for event in request.events]
-        return [event["status"] for event in told if event["message_id"] == message_id]
+        """The statuses received for a message, in the order in which they came."""
+        events = [event for request in self.requests for event in request.events]
+        return [event["status"] for event in events if event["message_id"] == message_id]
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

@@ -2,8 +2,8 @@
 signal handler, no goodbye, nothing written out.
 
 `python -m tests.fakes.mortal worker FILE` is `worker.py --role all`, and with `api` it is
-`python -m api`, until it gets SIGUSR1: then FILE tells at which point it dies, and at the how-manieth
-call from then on, as in `{"point": "before_the_socket", "nth": 3}`.
+`python -m api`, until it gets SIGUSR1. Then FILE names the point at which it dies, and the number of
+the call of that point from then on, as in `{"point": "before_the_socket", "nth": 3}`.
 """
 
 import asyncio
@@ -48,17 +48,17 @@ class Point(StrEnum):
 
 
 class Death:
-    """When it comes; never, until it is told."""
+    """The call at which the process dies; none before `arm`."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._point: Point | None = None
         self._left = 0
 
-    def tell(self, *_: object) -> None:
-        told = json.loads(self._file.read_text())
-        self._left = told["nth"]
-        self._point = Point(told["point"])
+    def arm(self, *_: object) -> None:
+        order = json.loads(self._file.read_text())
+        self._left = order["nth"]
+        self._point = Point(order["point"])
 
     def is_due(self, point: Point) -> bool:
         """Count this call of a point; whether it is the last one."""
@@ -147,6 +147,6 @@ if __name__ == "__main__":
     _, program, file = sys.argv
     death = Death(Path(file))
     make_mortal(death)
-    signal.signal(signal.SIGUSR1, death.tell)
+    signal.signal(signal.SIGUSR1, death.arm)
     sys.argv = [sys.argv[0]]
     {"worker": worker.main, "api": api.__main__.main}[program]()

@@ -119,7 +119,7 @@ class SilentProxy:
 
 @contextmanager
 def silent_proxy(host: str, port: int) -> Iterator[SilentProxy]:
-    """A proxy before a server, which forwards until it is told to be silent."""
+    """A proxy before a server, which forwards until a test silences it."""
     proxy = SilentProxy(host, port)
     proxy.start()
     try:

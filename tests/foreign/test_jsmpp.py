@@ -72,7 +72,7 @@ class Submitted:
 
 
 class Smsc(Jsmpp):
-    """jsmpp's simulator, which tells what it received, and can be stopped and killed."""
+    """jsmpp's simulator: lists what it received, and can be stopped and killed."""
 
     def __init__(self, classpath: str, folder: Path, **what: Any) -> None:
         super().__init__(classpath, folder, properties=TALKS | what.pop("properties", {}), **what)

@@ -109,7 +109,7 @@ def test_a_stale_process_id_that_is_another_programs_by_now_does_not_matter(
         somebody_else.kill()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of the end")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the death of a parent")
 def test_it_ends_with_a_killed_owner_and_the_next_one_takes_over(tmp_path: Path) -> None:
     program = textwrap.dedent(f"""
         import time

@@ -28,7 +28,7 @@ def wait_until_gone(pid: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of the end")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the death of a parent")
 @pytest.mark.parametrize("signal_to_parent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_children_end_when_their_parent_is_killed(
     tmp_path: Path, signal_to_parent: signal.Signals

@@ -68,28 +68,28 @@ def test_one_that_is_too_old_is_passed_over_for_the_one_in_the_cache(machine: Pa
     says = "echo 'temporal version 1.1.0 (Server 1.25.0, UI 2.30.0)'"
     program(machine / "bin" / "temporal", says)
     cached = program(cache_folder() / "temporal-1.5.1" / "temporal", "")
-    told: list[str] = []
-    assert find_or_install_temporal(told.append) == cached
-    assert any("passed over" in line for line in told)
+    output: list[str] = []
+    assert find_or_install_temporal(output.append) == cached
+    assert any("passed over" in line for line in output)
 
 
 def test_without_download_it_is_built_with_go(machine: Path) -> None:
     go_that_builds(machine)
-    told: list[str] = []
-    built = find_or_install_temporal(told.append)
+    output: list[str] = []
+    built = find_or_install_temporal(output.append)
     assert built == machine / "cache" / "smsgateway" / "temporal-1.5.1" / "temporal"
     asked = (machine / "asked").read_text()
     assert asked == "install github.com/temporalio/cli/cmd/temporal@v1.5.1\n"
-    assert "The download did not work: no network." in told
+    assert "The download did not work: no network." in output
     assert [path.name for path in built.parent.iterdir()] == ["temporal"], "nothing half-made"
 
 
 def test_two_set_ups_at_once_build_it_once(machine: Path) -> None:
     go_that_builds(machine)
     found: list[Path] = []
-    told: list[str] = []
+    output: list[str] = []
     set_ups = [
-        threading.Thread(target=lambda: found.append(find_or_install_temporal(told.append)))
+        threading.Thread(target=lambda: found.append(find_or_install_temporal(output.append)))
         for _ in range(2)
     ]
     for set_up in set_ups:
@@ -98,7 +98,7 @@ def test_two_set_ups_at_once_build_it_once(machine: Path) -> None:
         set_up.join()
     assert len(found) == 2
     assert len((machine / "asked").read_text().splitlines()) == 1
-    assert any("another set-up is installing Temporal" in line for line in told)
+    assert any("another set-up is installing Temporal" in line for line in output)
 
 
 def test_where_nothing_helps_one_error_says_what_to_install(machine: Path) -> None:

@@ -119,7 +119,7 @@ async def test_messages_are_accepted_and_their_receipts_found(provider, receipts
     assert all(abs(receipt.done_at - datetime.now(UTC)) < timedelta(days=1) for receipt in receipts)
 
 
-async def test_what_it_does_not_do_is_told_as_such(provider):
+async def test_an_operation_that_the_smsc_does_not_support_returns_nothing(provider):
     assert not await provider.cancel_at_provider("1", sender="ACME", recipient=RECIPIENT)
     assert await provider.query("1", sender="ACME") is None
 

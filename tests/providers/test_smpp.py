@@ -396,7 +396,7 @@ async def test_behind_a_part_that_was_not_taken_none_is_sent(new_carrier, status
     assert after == before + 1
 
 
-async def test_no_answer_in_time_is_unknown_and_the_late_one_is_told(new_carrier):
+async def test_a_response_timeout_is_unknown_and_the_late_response_is_reported(new_carrier):
     carrier = await new_carrier(response_timeout="50ms")
     go_on = asyncio.Event()
 
@@ -695,7 +695,7 @@ async def test_one_receiver_is_enough_for_two_transmitters(new_carrier):
     assert carrier.provider.binds_up == 2
 
 
-async def test_a_lost_bind_is_told_and_bound_again(new_carrier):
+async def test_a_lost_bind_makes_the_provider_down_and_is_bound_again(new_carrier):
     carrier = await new_carrier()
     await carrier.smsc.session.close(reset=True)
     await asyncio.wait_for(carrier.provider.wait_until(up=False), 60)
@@ -945,7 +945,7 @@ async def test_an_id_that_is_longer_than_any_response_had_is_no_other_id(new_car
     assert {len(each) for each in ids} == {65}
 
 
-async def test_a_receipt_tells_all_it_can(new_carrier):
+async def test_a_receipt_has_every_field_that_the_pdu_has(new_carrier):
     carrier = await new_carrier(echoes_reference=True)
     await carrier.deliver(
         short_message=b"id:ab sub:001 dlvrd:000 done date:2611221131 stat:UNDELIV err:027 text:",
@@ -1187,7 +1187,7 @@ async def test_a_carrier_without_cancel_is_not_asked(new_carrier):
     assert not carrier.smsc.received
 
 
-async def test_a_query_tells_the_state_or_nothing(new_carrier):
+async def test_a_query_returns_the_state_or_none(new_carrier):
     carrier = await new_carrier(response_timeout="50ms")
 
     async def expired(session, pdu):

@@ -337,7 +337,7 @@ async def test_closing_waits_for_the_turns_that_are_held_and_their_parts():
     await closing
 
 
-async def test_the_end_is_told_to_those_who_wait():
+async def test_ending_the_queue_raises_in_every_waiter():
     queue = SubmitQueue(0.5, lambda: 10)
     await queue.take(2)
     part = asyncio.ensure_future(queue.take_for_part(2))

@@ -35,7 +35,7 @@ def declared(binds: int, rate: float | None = None) -> SmppConfiguration:
 
 
 class Worker:
-    """A worker of a test: what it holds and serves, and what it is told; its binds are up at once."""
+    """A worker of a test, with its leased binds, demand and rate; its binds are up at once."""
 
     def __init__(
         self, name: str, database: Database, provider: SmppConfiguration, roles=BOTH

@@ -174,15 +174,15 @@ async def drain(database: Database) -> AsyncIterator[Drains]:
 async def test_everything_due_is_delivered_signed_and_in_order_for_each_message(
     outbox, receiver, drain
 ):
-    told = [SENT, FAILED, DELIVERED]
+    statuses = [SENT, FAILED, DELIVERED]
     ids = [await outbox.message(receiver.url()) for _ in range(20)]
     for message in ids:
-        await outbox.tell(message, *told)
+        await outbox.emit(message, *statuses)
     lane = await outbox.lane(receiver.url())
     result = await drain(lane)
     assert (result.next_at, result.delivered, result.failed) == (None, 60, 0)
     for message in ids:
-        assert receiver.statuses_of(public(message)) == [status.upper() for status in told]
+        assert receiver.statuses_of(public(message)) == [status.upper() for status in statuses]
     assert all(is_signed_with(SECRET, request) for request in receiver.requests)
     assert {request.content["to"] for request in receiver.requests} == {NUMBER}
     assert await outbox.states(lane) == {"delivered": 60}
@@ -192,7 +192,7 @@ async def test_everything_due_is_delivered_signed_and_in_order_for_each_message(
 async def test_several_messages_go_at_once_over_kept_connections(outbox, receiver, drain):
     receiver.always_responds(Reply(delay=0.05))
     for _ in range(3 * AT_ONCE):
-        await outbox.tell(await outbox.message(receiver.url()), SENT)
+        await outbox.emit(await outbox.message(receiver.url()), SENT)
     await drain(await outbox.lane(receiver.url()))
     assert len(receiver.requests) == 3 * AT_ONCE
     assert receiver.most_at_once == AT_ONCE
@@ -202,7 +202,7 @@ async def test_several_messages_go_at_once_over_kept_connections(outbox, receive
 async def test_a_failed_try_is_repeated_when_its_time_has_come(outbox, receiver, drain):
     drain.configuration = declared(60.0, 600.0)
     receiver.will_respond(500, 503, 204)
-    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    (callback,) = await outbox.emit(await outbox.message(receiver.url()), SENT)
     lane = await outbox.lane(receiver.url())
     began = datetime.now(UTC)
 
@@ -232,7 +232,7 @@ async def test_a_failed_try_is_repeated_when_its_time_has_come(outbox, receiver,
 
 async def test_a_receiver_that_wants_no_more_is_not_asked_again(outbox, receiver, drain):
     receiver.will_respond(410)
-    first, second = await outbox.tell(await outbox.message(receiver.url()), SENT, DELIVERED)
+    first, second = await outbox.emit(await outbox.message(receiver.url()), SENT, DELIVERED)
     result = await drain(await outbox.lane(receiver.url()))
     assert result.next_at is None
     assert (await outbox.callback(first))["state"] == "failed"
@@ -243,23 +243,23 @@ async def test_a_receiver_that_wants_no_more_is_not_asked_again(outbox, receiver
 async def test_the_last_try_ends_in_failure_and_lets_the_next_callback_go(outbox, receiver, drain):
     drain.configuration = declared()
     receiver.will_respond(404)
-    first, second = await outbox.tell(await outbox.message(receiver.url()), SENT, DELIVERED)
+    first, second = await outbox.emit(await outbox.message(receiver.url()), SENT, DELIVERED)
     await drain(await outbox.lane(receiver.url()))
     assert (await outbox.callback(first))["state"] == "failed"
     assert (await outbox.callback(second))["state"] == "delivered"
 
 
-async def test_a_slow_answer_holds_up_its_message_only_even_what_is_told_meanwhile(
+async def test_a_slow_response_holds_up_its_message_only_and_not_callbacks_added_meanwhile(
     outbox, receiver, drain
 ):
     receiver.always_responds(Reply(delay=10.0), path="/slow")
     slow = await outbox.message(receiver.url("/slow"))
-    await outbox.tell(slow, SENT, DELIVERED)
+    await outbox.emit(slow, SENT, DELIVERED)
     lane = await outbox.lane(receiver.url())
     draining = asyncio.create_task(drain(lane))
     await receiver.received(1)
     quick = await outbox.message(receiver.url("/quick"))
-    await outbox.tell(quick, SENT, DELIVERED)
+    await outbox.emit(quick, SENT, DELIVERED)
     await receiver.received(3, within=9)
     assert receiver.statuses_of(public(quick)) == ["SENT", "DELIVERED"]
     assert receiver.statuses_of(public(slow)) == ["SENT"]
@@ -271,7 +271,7 @@ async def test_a_slow_answer_holds_up_its_message_only_even_what_is_told_meanwhi
 async def test_an_origin_that_is_down_is_left_alone_after_some_tries(outbox, receiver, drain):
     await receiver.stop()
     for _ in range(4 * AT_ONCE):
-        await outbox.tell(await outbox.message(receiver.url()), SENT)
+        await outbox.emit(await outbox.message(receiver.url()), SENT)
     lane = await outbox.lane(receiver.url())
     result = await drain(lane)
     assert result.failing
@@ -288,7 +288,7 @@ async def test_callbacks_that_are_not_wanted_do_not_make_an_origin_look_down(
 ):
     receiver.always_responds(404)
     for _ in range(2 * AT_ONCE):
-        await outbox.tell(await outbox.message(receiver.url()), SENT)
+        await outbox.emit(await outbox.message(receiver.url()), SENT)
     result = await drain(await outbox.lane(receiver.url()))
     assert (result.failed, result.failing) == (2 * AT_ONCE, False)
 
@@ -299,7 +299,7 @@ async def test_a_lane_that_is_unknown_holds_nothing(drain):
 
 async def test_where_private_networks_are_not_allowed_nothing_goes_there(outbox, receiver, drain):
     drain.configuration = declared(60.0, private=False)
-    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    (callback,) = await outbox.emit(await outbox.message(receiver.url()), SENT)
     await drain(await outbox.lane(receiver.url()))
     stored = await outbox.callback(callback)
     assert (stored["state"], stored["last_error"]) == ("pending", "address_refused")
@@ -307,7 +307,7 @@ async def test_where_private_networks_are_not_allowed_nothing_goes_there(outbox,
 
 
 async def test_the_number_is_read_at_delivery_and_gone_once_it_is_erased(outbox, receiver, drain):
-    await outbox.tell(await outbox.message(receiver.url()), SENT)
+    await outbox.emit(await outbox.message(receiver.url()), SENT)
     await outbox.erase_number()
     await drain(await outbox.lane(receiver.url()))
     assert receiver.requests[0].content["to"] is None
@@ -319,7 +319,7 @@ async def test_a_configured_secret_signs_instead_of_the_accounts_own(
     configured = secret_of(b"another key, this one of 32 byte")
     monkeypatch.setenv("SMSGATEWAY_SECRET_ACME", configured)
     drain.configuration = declared(secret="env:SMSGATEWAY_SECRET_ACME")
-    await outbox.tell(await outbox.message(receiver.url()), SENT)
+    await outbox.emit(await outbox.message(receiver.url()), SENT)
     await drain(await outbox.lane(receiver.url()))
     assert is_signed_with(configured, receiver.requests[0])
     assert not is_signed_with(SECRET, receiver.requests[0])
@@ -331,7 +331,7 @@ async def test_callbacks_of_each_environment_are_signed_with_its_own_secret(
 ):
     drain.configuration = declared(events=events)
     for environment in ("live", "test", "live", "test"):
-        await outbox.tell(await outbox.message(receiver.url(), environment=environment), SENT)
+        await outbox.emit(await outbox.message(receiver.url(), environment=environment), SENT)
     await drain(await outbox.lane(receiver.url()))
     async with database.begin() as connection:
         of_test = await store.secret(connection, ACCOUNT, Environment.TEST)
@@ -349,7 +349,7 @@ async def test_nothing_is_signed_with_what_the_server_does_not_allow(
 ):
     monkeypatch.setenv("DATABASE_URL", secret_of(b"another key, this one of 32 byte"))
     drain.configuration = declared(secret=reference)
-    await outbox.tell(await outbox.message(receiver.url()), SENT)
+    await outbox.emit(await outbox.message(receiver.url()), SENT)
     with capture_logs() as logs:
         await drain(await outbox.lane(receiver.url()))
     assert receiver.connections == 0
@@ -365,8 +365,8 @@ async def test_callbacks_whose_secret_cannot_be_used_wait_with_that_error_and_ot
     if secret is not None:
         monkeypatch.setenv("SMSGATEWAY_SECRET_ACME", secret)
     drain.configuration = declared(secret="env:SMSGATEWAY_SECRET_ACME", events=events)
-    waiting = await outbox.tell(await outbox.message(receiver.url()), SENT, DELIVERED)
-    await outbox.tell(await outbox.message(receiver.url(), environment="test"), SENT, DELIVERED)
+    waiting = await outbox.emit(await outbox.message(receiver.url()), SENT, DELIVERED)
+    await outbox.emit(await outbox.message(receiver.url(), environment="test"), SENT, DELIVERED)
     lane = await outbox.lane(receiver.url())
     before = await outbox.states(lane)
     with capture_logs() as logs:
@@ -391,7 +391,7 @@ async def test_callbacks_whose_secret_cannot_be_used_wait_with_that_error_and_ot
 
 async def test_a_process_that_ends_begins_nothing_new(outbox, receiver, drain):
     drain.stopping = True
-    await outbox.tell(await outbox.message(receiver.url()), SENT)
+    await outbox.emit(await outbox.message(receiver.url()), SENT)
     lane = await outbox.lane(receiver.url())
     result = await drain(lane)
     assert result.next_at is not None
@@ -402,7 +402,7 @@ async def test_a_process_that_ends_begins_nothing_new(outbox, receiver, drain):
 
 async def test_a_slice_that_is_cut_off_leaves_its_callback_to_the_next(outbox, receiver, drain):
     receiver.will_respond(Reply(delay=30))
-    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    (callback,) = await outbox.emit(await outbox.message(receiver.url()), SENT)
     lane = await outbox.lane(receiver.url())
     draining = asyncio.create_task(drain(lane))
     await receiver.received(1)
@@ -414,34 +414,34 @@ async def test_a_slice_that_is_cut_off_leaves_its_callback_to_the_next(outbox, r
     assert len({request.webhook_id for request in receiver.requests}) == 1
 
 
-async def test_what_is_told_while_a_lane_is_being_left_is_found_or_wakes_it(
+async def test_a_callback_added_while_a_lane_is_being_left_is_found_or_wakes_it(
     outbox, database, receiver, drain, monkeypatch
 ):
     lane = await outbox.lane(receiver.url())
     leave, next_due = LaneDrain._leave, store.next_due
     woken: list[UUID] = []
 
-    async def tell() -> None:
-        await outbox.tell(await outbox.message(receiver.url()), SENT)
+    async def emit() -> None:
+        await outbox.emit(await outbox.message(receiver.url()), SENT)
         async with database.begin() as connection:
             woken.extend(found.id for found in await store.wake(connection, [lane]))
 
-    async def told_before_the_mark_goes(self, lane_id, now):
+    async def emit_before_the_mark_goes(self, lane_id, now):
         monkeypatch.setattr(LaneDrain, "_leave", leave)
-        await tell()
+        await emit()
         return await leave(self, lane_id, now)
 
-    async def told_after_the_look(connection, lane_id, at):
+    async def emit_after_the_look(connection, lane_id, at):
         monkeypatch.setattr(store, "next_due", next_due)
         found = await next_due(connection, lane_id, at)
-        await tell()
+        await emit()
         return found
 
-    monkeypatch.setattr(LaneDrain, "_leave", told_before_the_mark_goes)
+    monkeypatch.setattr(LaneDrain, "_leave", emit_before_the_mark_goes)
     assert (await drain(lane)).delivered == 1
     assert woken == []
 
-    monkeypatch.setattr(store, "next_due", told_after_the_look)
+    monkeypatch.setattr(store, "next_due", emit_after_the_look)
     assert (await drain(lane)).delivered == 0
     assert woken == [lane]
 
@@ -485,24 +485,24 @@ async def test_a_second_kind_is_delivered_signed_retried_and_in_order_as_message
     message, phone = await outbox.message(receiver.url()), uuid7()
     lane = await outbox.lane(receiver.url())
     await subscribed(database, lane, "message.status", PHONE_CHANGED.name)
-    await outbox.tell(message, SENT)
+    await outbox.emit(message, SENT)
     assert await phone_changed(database, receiver, lane, phone, "on", "off", "on") == [True] * 3
-    await outbox.tell(message, DELIVERED)
+    await outbox.emit(message, DELIVERED)
     failing = 2 if events == 1 else 1
     receiver.will_respond(*[500] * failing)
     assert (await drain(lane)).failed >= 2
     await drain(lane, later=70)
     assert await outbox.states(lane) == {"delivered": 5}
     assert all(is_signed_with(SECRET, request) for request in receiver.requests)
-    told = [
+    events_received = [
         event
         for request in receiver.requests[failing:]
         for event in request.content.get("events", [request.content])
     ]
-    phones = [event for event in told if event.get("phone") == str(phone)]
+    phones = [event for event in events_received if event.get("phone") == str(phone)]
     assert [event["status"] for event in phones] == ["on", "off", "on"]
     assert {(event["type"], event["version"]) for event in phones} == {("phone.changed", 3)}
-    messages = [event for event in told if event.get("message_id") == public(message)]
+    messages = [event for event in events_received if event.get("message_id") == public(message)]
     assert [event["status"] for event in messages] == ["SENT", "DELIVERED"]
     assert not any("type" in event for event in messages)
 
@@ -528,7 +528,7 @@ async def test_an_event_that_this_worker_does_not_know_waits_and_others_go_on(
     event = OutboxEvent(uuid7(), "weather.changed", uuid7(), "rain", "", datetime.now(UTC))
     async with database.begin() as connection:
         assert await store.add(connection, lane, receiver.url(), event, LIVE)
-    await outbox.tell(await outbox.message(receiver.url()), SENT)
+    await outbox.emit(await outbox.message(receiver.url()), SENT)
     with capture_logs() as logs:
         await drain(lane)
     assert await outbox.states(lane) == {"delivered": 1, "pending": 1}
@@ -616,11 +616,11 @@ async def moved(database: Database, message: UUID, verdict: Verdict) -> None:
 # --- many events in a request ------------------------------------------------------------------
 
 
-async def told(outbox: Outbox, url: str, messages: int, *statuses: MessageStatus) -> list[UUID]:
-    """Messages of which so much is to be told; their ids."""
+async def emitted(outbox: Outbox, url: str, messages: int, *statuses: MessageStatus) -> list[UUID]:
+    """New messages, each with callbacks of these statuses; their ids."""
     ids = [await outbox.message(url) for _ in range(messages)]
     for message in ids:
-        await outbox.tell(message, *statuses or (SENT,))
+        await outbox.emit(message, *statuses or (SENT,))
     return ids
 
 
@@ -628,7 +628,7 @@ async def test_where_an_account_prefers_it_many_events_travel_in_one_request(
     outbox, receiver, drain
 ):
     drain.configuration = declared(events=10)
-    messages = await told(outbox, receiver.url(), 25)
+    messages = await emitted(outbox, receiver.url(), 25)
     lane = await outbox.lane(receiver.url())
     result = await drain(lane)
     assert (result.delivered, result.failed) == (25, 0)
@@ -645,7 +645,7 @@ async def test_where_an_account_prefers_it_many_events_travel_in_one_request(
 
 async def test_a_lone_event_comes_at_once_and_as_a_list_too(outbox, receiver, drain):
     drain.configuration = declared(events=100)
-    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    (callback,) = await outbox.emit(await outbox.message(receiver.url()), SENT)
     began = asyncio.get_running_loop().time()
     await drain(await outbox.lane(receiver.url()))
     (request,) = receiver.requests
@@ -657,7 +657,7 @@ async def test_a_lone_event_comes_at_once_and_as_a_list_too(outbox, receiver, dr
 async def test_no_event_overtakes_an_earlier_one_of_its_message(outbox, receiver, drain, events):
     drain.configuration = declared(events=events)
     receiver.always_responds(Reply(delay=0.02))
-    messages = await told(outbox, receiver.url(), 30, SENT, FAILED, DELIVERED)
+    messages = await emitted(outbox, receiver.url(), 30, SENT, FAILED, DELIVERED)
     await drain(await outbox.lane(receiver.url()))
     assert max(len(request.events) for request in receiver.requests) == min(events, 90)
     for message in messages:
@@ -669,7 +669,7 @@ async def test_an_event_waits_while_an_earlier_one_of_its_message_is_on_its_way(
 ):
     drain.configuration = declared(events=2)
     receiver.will_respond(Reply(delay=0.5))
-    (message,) = await told(outbox, receiver.url(), 1, SENT, FAILED, DELIVERED)
+    (message,) = await emitted(outbox, receiver.url(), 1, SENT, FAILED, DELIVERED)
     draining = asyncio.create_task(drain(await outbox.lane(receiver.url())))
     await receiver.received(1)
     await asyncio.sleep(0.3)
@@ -684,7 +684,7 @@ async def test_what_was_read_with_a_failed_event_of_its_message_waits_with_it(
 ):
     drain.configuration = declared(60.0, events=events)
     receiver.will_respond(500)
-    (message,) = await told(outbox, receiver.url(), 1, SENT, FAILED, DELIVERED)
+    (message,) = await emitted(outbox, receiver.url(), 1, SENT, FAILED, DELIVERED)
     lane = await outbox.lane(receiver.url())
     assert (await drain(lane)).delivered == 0
     assert len(receiver.requests) == 1
@@ -696,7 +696,7 @@ async def test_what_was_read_with_a_failed_event_of_its_message_waits_with_it(
 async def test_only_events_for_the_same_url_travel_together(outbox, receiver, drain):
     drain.configuration = declared(events=100)
     for number in range(12):
-        await told(outbox, receiver.url("/even" if number % 2 == 0 else "/odd"), 1)
+        await emitted(outbox, receiver.url("/even" if number % 2 == 0 else "/odd"), 1)
     await drain(await outbox.lane(receiver.url()))
     assert sorted(len(request.events) for request in receiver.requests) == [6, 6]
     assert {request.path for request in receiver.requests} == {"/even", "/odd"}
@@ -707,8 +707,8 @@ async def test_a_batch_that_failed_counts_as_a_try_of_each_and_is_repeated_under
 ):
     drain.configuration = declared(60.0, 600.0, events=100)
     receiver.will_respond(500)
-    (message,) = await told(outbox, receiver.url(), 1, SENT, DELIVERED)
-    await told(outbox, receiver.url(), 4)
+    (message,) = await emitted(outbox, receiver.url(), 1, SENT, DELIVERED)
+    await emitted(outbox, receiver.url(), 4)
     lane = await outbox.lane(receiver.url())
     began = datetime.now(UTC)
     first = await drain(lane)
@@ -728,11 +728,11 @@ async def test_an_event_that_comes_later_waits_behind_the_failed_batch_of_its_me
 ):
     drain.configuration = declared(60.0, events=100)
     receiver.will_respond(500)
-    stuck, _ = await told(outbox, receiver.url(), 2)
+    stuck, _ = await emitted(outbox, receiver.url(), 2)
     lane = await outbox.lane(receiver.url())
     await drain(lane)
-    await outbox.tell(stuck, DELIVERED)
-    await told(outbox, receiver.url(), 1)
+    await outbox.emit(stuck, DELIVERED)
+    await emitted(outbox, receiver.url(), 1)
     assert (await drain(lane)).delivered == 1
     assert (await drain(lane, later=70)).delivered == 3
     assert receiver.statuses_of(public(stuck)) == ["SENT", "SENT", "DELIVERED"]
@@ -743,7 +743,7 @@ async def test_a_receiver_that_wants_no_batch_any_more_gets_none_of_it_again(
 ):
     drain.configuration = declared(60.0, events=100)
     receiver.will_respond(410)
-    await told(outbox, receiver.url(), 3, SENT, DELIVERED)
+    await emitted(outbox, receiver.url(), 3, SENT, DELIVERED)
     lane = await outbox.lane(receiver.url())
     assert (await drain(lane)).next_at is None
     assert await outbox.states(lane) == {"failed": 6}
@@ -755,7 +755,7 @@ async def test_one_event_of_a_batch_is_replayed_alone_under_its_own_id(
 ):
     drain.configuration = declared(events=100)
     message = await outbox.message(receiver.url())
-    _, callback = await outbox.tell(message, SENT, DELIVERED)
+    _, callback = await outbox.emit(message, SENT, DELIVERED)
     lane = await outbox.lane(receiver.url())
     await drain(lane)
     await callbacks.replay(callback, ACCOUNT, LIVE, now=datetime.now(UTC))
@@ -768,18 +768,18 @@ async def test_one_event_of_a_batch_is_replayed_alone_under_its_own_id(
 
 async def test_an_erased_number_is_in_no_batch(outbox, receiver, drain):
     drain.configuration = declared(events=100)
-    await told(outbox, receiver.url(), 3)
+    await emitted(outbox, receiver.url(), 3)
     await outbox.erase_number()
     await drain(await outbox.lane(receiver.url()))
     assert {event["to"] for event in receiver.requests[0].events} == {None}
 
 
-async def test_a_number_that_is_erased_while_the_receiver_is_slow_is_not_told_any_more(
+async def test_a_number_that_is_erased_while_the_receiver_is_slow_is_not_sent_any_more(
     outbox, receiver, drain
 ):
     receiver.will_respond(204)
     receiver.always_responds(Reply(delay=1.1))
-    await told(outbox, receiver.url(), 1 + AT_ONCE + 4)
+    await emitted(outbox, receiver.url(), 1 + AT_ONCE + 4)
     draining = asyncio.create_task(drain(await outbox.lane(receiver.url())))
     await receiver.received(1 + AT_ONCE)
     await outbox.erase_number()
@@ -792,7 +792,7 @@ async def test_a_process_that_dies_between_answer_and_record_sends_the_same_agai
     outbox, receiver, drain, monkeypatch
 ):
     drain.configuration = declared(events=100)
-    messages = await told(outbox, receiver.url(), 5, SENT, DELIVERED)
+    messages = await emitted(outbox, receiver.url(), 5, SENT, DELIVERED)
     lane = await outbox.lane(receiver.url())
 
     def dies(*_: object) -> None:
@@ -813,7 +813,7 @@ async def test_a_process_that_dies_between_answer_and_record_sends_the_same_agai
 async def test_a_preference_holds_from_the_next_request_on(outbox, receiver, drain):
     receiver.will_respond(204)
     receiver.always_responds(Reply(delay=0.3))
-    await told(outbox, receiver.url(), 1 + AT_ONCE + 10)
+    await emitted(outbox, receiver.url(), 1 + AT_ONCE + 10)
     draining = asyncio.create_task(drain(await outbox.lane(receiver.url())))
     await receiver.received(1 + AT_ONCE)
     drain.configuration = declared(events=100)
@@ -824,13 +824,15 @@ async def test_a_preference_holds_from_the_next_request_on(outbox, receiver, dra
     assert ["events" in request.content for request in receiver.requests][-2:] == [False, True]
 
 
-async def test_what_is_told_while_a_busy_lane_is_drained_follows_at_once(outbox, receiver, drain):
+async def test_a_callback_added_while_a_busy_lane_is_drained_follows_at_once(
+    outbox, receiver, drain
+):
     drain.configuration = declared(events=100)
-    await told(outbox, receiver.url(), 30)
+    await emitted(outbox, receiver.url(), 30)
     draining = asyncio.create_task(drain(await outbox.lane(receiver.url())))
     await receiver.received(1)
     await asyncio.sleep(0.3)  # everything is delivered by now
-    await told(outbox, receiver.url(), 1)
+    await emitted(outbox, receiver.url(), 1)
     await receiver.received(2)
     assert (await draining).delivered == 31
 
@@ -838,7 +840,7 @@ async def test_what_is_told_while_a_busy_lane_is_drained_follows_at_once(outbox,
 async def test_an_origin_that_was_down_is_asked_once_before_everything_goes_there(
     outbox, receiver, drain
 ):
-    await told(outbox, receiver.url(), 2 * AT_ONCE)
+    await emitted(outbox, receiver.url(), 2 * AT_ONCE)
     lane = await outbox.lane(receiver.url())
     receiver.will_respond(503)
     first = await drain(lane, was_down=True)
@@ -886,7 +888,7 @@ async def test_neither_temporal_nor_the_database_being_away_disturbs_who_wakes(
 
 async def test_the_sweep_starts_lanes_that_were_never_started(outbox, callbacks, lanes):
     now = datetime.now(UTC)
-    await outbox.tell(await outbox.message(URL), SENT, at=now - timedelta(seconds=20))
+    await outbox.emit(await outbox.message(URL), SENT, at=now - timedelta(seconds=20))
     lane = await outbox.lane(URL)
     lanes.away = True
     await callbacks.wake([lane])
@@ -900,9 +902,9 @@ async def test_the_sweep_rouses_a_slow_lane_once_a_minute_and_leaves_others_alon
     outbox, callbacks, lanes
 ):
     now = datetime.now(UTC)
-    await outbox.tell(await outbox.message(URL), SENT, at=now - timedelta(seconds=20))
+    await outbox.emit(await outbox.message(URL), SENT, at=now - timedelta(seconds=20))
     fresh = "https://fresh.example.com/"
-    await outbox.tell(await outbox.message(fresh), SENT, at=now)
+    await outbox.emit(await outbox.message(fresh), SENT, at=now)
     swept = [await callbacks.sweep(now + timedelta(seconds=s)) for s in (0, 5, 10, 61)]
     assert swept[:3] == [1, 0, 0]
     assert lanes.started.count(await outbox.lane(URL)) == 2
@@ -927,7 +929,7 @@ async def test_temporal_that_is_away_is_not_asked_for_every_lane(outbox, databas
 
 
 async def test_the_list_goes_on_where_a_page_ends(outbox, callbacks):
-    ids = await outbox.tell(await outbox.message(URL), SENT, FAILED, DELIVERED)
+    ids = await outbox.emit(await outbox.message(URL), SENT, FAILED, DELIVERED)
     first = await callbacks.page(ACCOUNT, LIVE, limit=2)
     assert ids_of(first.items) == [ids[2], ids[1]]
     last = await callbacks.page(ACCOUNT, LIVE, limit=2, before=first.next_before)
@@ -938,7 +940,7 @@ async def test_the_list_goes_on_where_a_page_ends(outbox, callbacks):
 async def test_a_replay_delivers_once_more_under_the_same_id(
     outbox, callbacks, lanes, receiver, drain
 ):
-    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    (callback,) = await outbox.emit(await outbox.message(receiver.url()), SENT)
     lane = await outbox.lane(receiver.url())
     await drain(lane)
     replayed = await callbacks.replay(callback, ACCOUNT, LIVE, now=datetime.now(UTC))
@@ -954,7 +956,7 @@ async def test_all_that_failed_is_replayed_at_once(outbox, callbacks, lanes, rec
     drain.configuration = declared()
     receiver.will_respond(500, 500)
     for _ in range(3):
-        await outbox.tell(await outbox.message(receiver.url()), SENT)
+        await outbox.emit(await outbox.message(receiver.url()), SENT)
     lane = await outbox.lane(receiver.url())
     await drain(lane)
     replayed = await callbacks.replay_many(
@@ -999,7 +1001,7 @@ async def test_a_lane_is_not_started_while_temporal_is_away():
 
 async def test_an_origin_that_never_answered_holds_two_connections(outbox, receiver, drain):
     receiver.always_responds(Reply(delay=600))
-    await told(outbox, receiver.url(), 3 * AT_ONCE)
+    await emitted(outbox, receiver.url(), 3 * AT_ONCE)
     lane = await outbox.lane(receiver.url())
     drain.configuration = with_timeout(0.5)
     assert (await drain(lane)).hanging
@@ -1012,7 +1014,7 @@ async def test_a_lane_remembers_that_its_last_request_hung(outbox, receiver, dra
     monkeypatch.setattr("services.callbacks.slice._HANGS_FROM_SECONDS", 0.3)
     drain.configuration = with_timeout(0.4)
     lane = await outbox.lane(receiver.url())
-    await told(outbox, receiver.url(), 1)
+    await emitted(outbox, receiver.url(), 1)
     receiver.will_respond(Reply(delay=600))
     assert (await drain(lane)).hanging
     assert (await drain(lane, was_hanging=True)).hanging, "nothing was due, so nothing was learned"
@@ -1023,7 +1025,7 @@ async def test_a_lane_remembers_that_its_last_request_hung(outbox, receiver, dra
 async def test_a_lane_that_hung_is_tried_by_a_single_request(outbox, receiver, drain):
     receiver.always_responds(Reply(delay=600))
     drain.configuration = with_timeout(0.5)
-    await told(outbox, receiver.url(), 8)
+    await emitted(outbox, receiver.url(), 8)
     result = await drain(await outbox.lane(receiver.url()), was_hanging=True)
     assert (result.failed, result.failing) == (1, True)
     assert len(receiver.requests) == 1
@@ -1043,7 +1045,7 @@ async def test_a_lane_that_hangs_reads_the_database_less_and_less(
     monkeypatch.setattr("services.callbacks.slice._LOOK_AGAIN_SECONDS", 0.1)
     receiver.always_responds(Reply(delay=600))
     drain.configuration = with_timeout(5)
-    await told(outbox, receiver.url(), 1)
+    await emitted(outbox, receiver.url(), 1)
     await drain(await outbox.lane(receiver.url()))
     assert len(looks) <= 12, "50 of them, if each look were as far from the one before"
 

@@ -30,7 +30,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 class Replies:
-    """A database whose connections tell of versions in an order of the test's choice."""
+    """A database whose connections return versions in the order that the test chooses."""
 
     def __init__(self, versions: list[int]) -> None:
         self.versions = iter(versions)

@@ -74,9 +74,7 @@ async def test_a_lane_is_woken_at_once_and_what_follows_soon_is_gathered(publish
     assert lanes.woken[1][0] - lanes.woken[0][0] >= 0.09
 
 
-async def test_lanes_that_are_awake_and_have_much_to_tell_are_looked_after_less_often(
-    publisher, lanes
-):
+async def test_lanes_that_are_awake_and_have_many_callbacks_are_woken_less_often(publisher, lanes):
     lanes.asleep = False
     for count in (20, 19):
         lanes.woken.clear()
@@ -89,7 +87,7 @@ async def test_lanes_that_are_awake_and_have_much_to_tell_are_looked_after_less_
         publisher._ending.clear()
 
 
-async def test_what_is_gathered_at_the_end_is_told_before_it(
+async def test_what_is_gathered_at_the_end_is_published_before_it(
     publisher, lanes, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(services.transitions, "_BETWEEN_WAKES", 60)
@@ -101,7 +99,7 @@ async def test_what_is_gathered_at_the_end_is_told_before_it(
     assert lanes.which == [[LANE], [ANOTHER]]
 
 
-async def test_a_wake_that_failed_keeps_no_later_one_from_being_told(publisher, lanes):
+async def test_a_wake_that_failed_does_not_prevent_a_later_one(publisher, lanes):
     lanes.fails = True
     publisher.publish([transition(LANE)])
     await asyncio.sleep(0.01)

@@ -40,7 +40,7 @@ def test_a_file_without_mistakes_needs_nothing_of_the_environment(tmp_path: Path
     assert done.stdout == f"{file}: there are no errors.\n"
 
 
-def test_all_mistakes_are_told_at_once_with_their_places(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once_with_their_places(tmp_path: Path) -> None:
     file = tmp_path / "my.toml"
     text = GOOD.replace('host = "', 'hots = "').replace('["primary"]', '["primary", "backup"]')
     file.write_text(text.replace("system_id", "rate = 0\nsystem_id"))
@@ -82,7 +82,7 @@ def test_a_secret_that_is_there_and_cannot_be_used_is_a_mistake(tmp_path: Path) 
     assert "too long for SMPP" not in done.stdout
 
 
-def test_a_wrong_reference_is_told_once() -> None:
+def test_a_wrong_reference_is_reported_once() -> None:
     with pytest.raises(ConfigurationMistakes) as wrong:
         parse_configuration(GOOD.replace('["primary"]', '["backup"]'))
     assert len(wrong.value.mistakes) == 1

@@ -87,12 +87,12 @@ def test_a_column_counts_characters_and_not_bytes():
     assert [(m.line, m.column) for m in mistakes_in(text)][-1] == (8, second)
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_the_lines():
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_lines():
     text = GOOD.replace('"smpp"', '"smp"').replace('"alert"', '"alrt"') + "[colour]\n"
     assert [m.line for m in mistakes_in(text)] == [2, 8, 15]
 
 
-def test_what_is_missing_is_told_at_its_table():
+def test_a_missing_key_is_reported_at_its_table():
     mistake = the_mistake_in(GOOD.replace('system_id = "acme"\n', ""))
     assert (mistake.line, mistake.path) == (1, "providers.primary.system_id")
     assert str(mistake) == "line 1: providers.primary.system_id: it is missing"
@@ -215,7 +215,7 @@ def test_any_text_is_a_configuration_or_has_mistakes(text):
         parse_configuration(text)
 
 
-def test_of_many_mistakes_the_first_are_told_and_the_others_counted():
+def test_of_many_mistakes_the_first_are_listed_and_the_others_counted():
     unknown = "".join(f"x{number} = 1\n" for number in range(500))
     with pytest.raises(ConfigurationMistakes) as refused:
         parse_configuration(unknown + GOOD)
@@ -244,7 +244,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         read_configuration(tmp_path / "none.toml")
 
 
-def test_a_file_in_another_encoding_is_told_where(tmp_path):
+def test_a_file_in_another_encoding_is_reported_with_line_and_column(tmp_path):
     file = tmp_path / "latin.toml"
     file.write_bytes(b"# one\n# tw\xf6\n")
     with pytest.raises(ConfigurationMistakes) as refused:

@@ -48,7 +48,7 @@ def test_what_is_given_in_code_stands_above_the_environment(environment):
     assert load_settings(api_port=9001, temporal_address="t:1").api_port == 9001
 
 
-def test_all_that_is_missing_is_told_at_once(environment):
+def test_all_missing_settings_are_reported_at_once(environment):
     environment.delenv("DATABASE_URL")
     environment.delenv("SMSGATEWAY_RECIPIENT_HASH_KEY")
     database, key = sentences()

@@ -153,7 +153,7 @@ async def test_it_gets_messages_from_phones(smsc, foreign):
     await smsc.until(lambda: smsc.counts.mo_acknowledged == 1)
 
 
-async def test_an_smsc_that_refuses_binds_tells_it_so(smsc):
+async def test_an_smsc_that_refuses_binds_responds_with_bind_failed(smsc):
     await smsc.outage(kind="refuses_binds")
     with pytest.raises(smpplib.exceptions.PDUError) as refused:
         await asyncio.to_thread(ForeignEsme, smsc.port, system_id="foreign", password="secret")

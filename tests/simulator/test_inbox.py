@@ -34,7 +34,7 @@ async def test_parts_make_a_whole_in_whatever_order_they_come(smsc, esme):
     assert message.text == "abc"
 
 
-async def test_messages_with_equal_references_are_told_apart(smsc, esme):
+async def test_messages_with_equal_references_are_distinguished_by_their_senders(smsc, esme):
     for sender in ("11111", "22222"):
         for number in (1, 2):
             await esme.submit(

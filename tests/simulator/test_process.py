@@ -59,17 +59,17 @@ async def test_it_prints_its_addresses_works_and_ends_on_sigterm(tmp_path):
 )
 async def test_what_it_cannot_do_it_says_in_a_sentence(arguments, says):
     process = await start(*arguments)
-    _, told = await asyncio.wait_for(process.communicate(), 60)
+    _, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
-    assert says in told.decode()
-    assert "Traceback" not in told.decode()
+    assert says in stderr.decode()
+    assert "Traceback" not in stderr.decode()
 
 
 @pytest.mark.parametrize("option", ["--port", "--control-port"])
 async def test_a_taken_port_ends_it_with_a_sentence(option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = await start("--control-port", "0", option, str(taken.getsockname()[1]))
-        _, told = await asyncio.wait_for(process.communicate(), 60)
+        _, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
-    assert "Choose another port, or 0 for a free one" in told.decode()
-    assert "Traceback" not in told.decode()
+    assert "Choose another port, or 0 for a free one" in stderr.decode()
+    assert "Traceback" not in stderr.decode()

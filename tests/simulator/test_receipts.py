@@ -98,8 +98,8 @@ async def test_ids_can_be_hex_in_the_answer_and_decimal_in_the_receipt(binds):
         esme = await binds(smsc)
         response = await esme.submit(PLAIN)
         [receipt] = await esme.gets(1)
-        told = response.octets("message_id").decode()
-        assert receipt.provider_message_id == str(int(told, 16)) != told
+        response_id = response.octets("message_id").decode()
+        assert receipt.provider_message_id == str(int(response_id, 16)) != response_id
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ async def cancel(esme, message_id=b"", source=b"12345", destination=b""):
     )
 
 
-async def test_query_tells_what_has_become_of_a_message(esme):
+async def test_query_returns_the_state_of_a_message(esme):
     under_way = (await esme.submit("+447700900031")).octets("message_id")
     failed = (await esme.submit("+447700900020")).octets("message_id")
     await esme.gets(1)

@@ -325,7 +325,7 @@ def test_an_id_without_its_nul_is_an_id() -> None:
     assert decode(frame).octets("message_id") == b"1B59"
 
 
-def test_an_unknown_command_is_told_from_a_damaged_one() -> None:
+def test_an_unknown_command_has_an_error_status_of_its_own() -> None:
     with pytest.raises(MalformedPdu) as malformed:
         decode(struct.pack(">4I", 16, 0x0000_0F00, 0, 8))
     assert malformed.value.status is Status.ESME_RINVCMDID

@@ -49,7 +49,7 @@ def gate():
 
 
 @pytest.mark.parametrize("bind_type", BindType)
-async def test_a_bind_tells_who_it_is(smsc, bind_type):
+async def test_a_bind_has_the_credentials_type_and_address_range(smsc, bind_type):
     session = await smsc.connect(bind_type=bind_type, system_type="sms", address_range="^44")
     (bind,) = smsc.binds
     assert (bind.system_id, bind.password, bind.system_type) == ("acme", "secret", "sms")
@@ -69,7 +69,7 @@ async def test_a_refused_bind_says_why_and_leaves_no_connection(smsc):
     assert not smsc.closed
 
 
-async def test_nobody_there_is_told_as_such(smsc):
+async def test_a_server_that_does_not_listen_is_raised_as_connect_failed(smsc):
     await smsc.server.stop()
     with pytest.raises(ConnectFailed):
         await smsc.connect()
@@ -255,7 +255,7 @@ async def test_a_submit_cancelled_after_it_left_keeps_its_slot_until_the_answer(
     await until(lambda: session.in_flight == 0)
 
 
-async def test_no_answer_in_time_is_told_and_the_late_answer_too(smsc):
+async def test_a_response_timeout_is_raised_and_the_late_response_is_reported(smsc):
     waiting, smsc.response = gate()
     session = await smsc.connect(window=1)
     began = time.monotonic()
@@ -310,7 +310,7 @@ async def test_a_nack_is_the_answer_to_its_request(smsc):
     assert (response.command, response.status) == (Command.GENERIC_NACK, Status.ESME_RINVCMDLEN)
 
 
-async def test_an_answer_that_cannot_be_read_is_told_and_the_session_goes_on(smsc):
+async def test_a_malformed_response_is_raised_and_the_session_goes_on(smsc):
     async def cut_off(session, pdu):
         body = b"abc-1\0\0\x02"
         session._queue(struct.pack(">4I", 24, Command.QUERY_SM_RESP, 0, pdu.sequence) + body)
@@ -432,7 +432,7 @@ async def test_a_handler_may_answer_later_or_ask_something_itself(smsc):
     assert delivered == [Command.DELIVER_SM]
 
 
-async def test_responses_are_told_before_requests_that_came_with_them(smsc):
+async def test_responses_are_handled_before_requests_that_came_with_them(smsc):
     """A receipt is to find that its message was accepted, however busy the handlers are."""
 
     async def responds_and_reports(session, pdu):
@@ -785,7 +785,7 @@ async def test_the_peer_may_unbind_and_still_answers_what_it_took(smsc):
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_a_cut_connection_tells_what_is_unknown_from_what_never_left(smsc, reset):
+async def test_a_cut_connection_distinguishes_unknown_requests_from_unsent_ones(smsc, reset):
     waiting, smsc.response = gate()
     session = await smsc.connect(window=1)
     sent, queued = (asyncio.ensure_future(submit(session)) for _ in range(2))

@@ -151,7 +151,7 @@ class Load:
 
 
 class MortalStack(Stack):
-    """The stack, whose worker and API can be told when to die."""
+    """The stack with a worker and an API that die at a point that a test chooses."""
 
     @property
     def orders(self) -> Path:
@@ -289,9 +289,9 @@ class Gateway:
             if late is None:
                 return stories
             if time.monotonic() > end:
-                told = "\n".join(self.patient_client.explain(late.message_id).summary)
+                summary = "\n".join(self.patient_client.explain(late.message_id).summary)
                 found = dict(Counter(story.status for story in stories))
-                pytest.fail(f"{found} after {within:g} s, of which one is:\n{told}")
+                pytest.fail(f"{found} after {within:g} s, of which one is:\n{summary}")
             time.sleep(0.1)
 
     def eventually(
@@ -302,7 +302,7 @@ class Gateway:
         within: float = _WITHIN,
         more: Callable[[], str] = str,
     ) -> None:
-        """Wait until something is so; if it never is, `more` is told besides."""
+        """Wait until `so()` is true; the failure's text ends with `more()`."""
         end = time.monotonic() + within
         while not so():
             if time.monotonic() > end:
@@ -343,7 +343,7 @@ class Gateway:
         return counts
 
     def steer(self, path: str, carrier: str = "primary", /, **what: Any) -> Any:
-        """Tell a carrier what to do: `steer("/reset", after_pdus=3)`."""
+        """Send a command to a carrier: `steer("/reset", after_pdus=3)`."""
         return self.ask(carrier, "POST", path, what)
 
     def behave(self, carrier: str = "primary", /, **behaviour: Any) -> None:
@@ -351,7 +351,7 @@ class Gateway:
         self.ask(carrier, "PUT", "/behaviour", behaviour)
 
     def release_receipts(self, held: int) -> None:
-        """Let the primary send the receipts that it was told to hold, once it has so many."""
+        """Let the primary send the receipts that it holds, once it holds so many."""
         self.eventually(
             lambda: self.ask("primary", "GET", "/state")["receipts_held"] >= held,
             f"{held} receipts are held",

@@ -16,7 +16,7 @@ COUNT = 600
 
 
 class Batch:
-    """A batch that is on its way, as the API and as the carriers tell of it."""
+    """A batch in progress, as the API and the carriers show it."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway

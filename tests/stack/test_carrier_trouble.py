@@ -130,7 +130,7 @@ def test_of_replays_and_late_receipts_that_come_together_none_loses_or_doubles_a
 
     before = replay(ids[:8])
     assert before == set(ids[:8])
-    gateway.until(messages[:8], "delivered")  # their receipts are still to come, and tell of copies
+    gateway.until(messages[:8], "delivered")  # their receipts are still to come, and show copies
     with ThreadPoolExecutor() as threads:
         replays = [threads.submit(replay, ids) for _ in range(2)]
         threads.submit(gateway.release_receipts, len(messages)).result()

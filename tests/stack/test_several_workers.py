@@ -56,7 +56,7 @@ def test_when_one_of_two_workers_is_killed_the_other_takes_its_binds(gateway_of_
     assert max(seen) <= BINDS
 
 
-def test_a_worker_that_is_told_to_stop_gives_its_binds_to_the_other(gateway_of_two: Gateway):
+def test_a_worker_that_shuts_down_hands_its_binds_to_the_other(gateway_of_two: Gateway):
     gateway = gateway_of_two
     with gateway.sending(60, MIXED) as load:
         gateway.eventually(lambda: load.accepted >= 15, "messages flow")

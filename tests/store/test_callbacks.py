@@ -107,7 +107,7 @@ async def test_only_a_lane_that_nobody_looks_at_is_woken(outbox, database):
         assert [again.id for again in await callbacks.wake(connection, [lane])] == [lane]
 
 
-async def test_taking_a_lane_tells_whose_it_is(outbox, database):
+async def test_taking_a_lane_returns_its_account_and_transport(outbox, database):
     lane = await outbox.lane(URL)
     async with database.begin() as connection:
         assert await callbacks.take(connection, lane) == TakenLane(ACCOUNT, Transport.WEBHOOK)
@@ -131,7 +131,9 @@ async def test_each_environment_of_an_account_has_a_secret_of_its_own(outbox, da
 # --- what is due -------------------------------------------------------------------------------
 
 
-async def test_a_move_that_is_told_is_due_with_all_that_its_delivery_needs(outbox, database):
+async def test_the_callback_of_a_transition_is_due_with_all_that_its_delivery_needs(
+    outbox, database
+):
     message = await outbox.message(URL)
     async with database.begin() as connection:
         messages.set_verdict(connection, message, 1, Verdict.FAILED, "no_route")
@@ -149,8 +151,8 @@ async def test_a_move_that_is_told_is_due_with_all_that_its_delivery_needs(outbo
 
 async def test_callbacks_of_a_message_are_due_together_in_the_order_of_its_moves(outbox, database):
     message, other = await outbox.message(URL), await outbox.message(URL)
-    first, second, third = await outbox.tell(message, SENT, FAILED, DELIVERED)
-    (alone,) = await outbox.tell(other, SENT)
+    first, second, third = await outbox.emit(message, SENT, FAILED, DELIVERED)
+    (alone,) = await outbox.emit(other, SENT)
     lane = await outbox.lane(URL)
     assert await due_in(database, lane) == [[first, second, third], [alone]]
     await record(database, tried(first))
@@ -160,7 +162,7 @@ async def test_callbacks_of_a_message_are_due_together_in_the_order_of_its_moves
 async def test_a_later_callback_that_waits_for_its_time_is_not_due_with_its_message(
     outbox, database
 ):
-    first, second, third = await outbox.tell(await outbox.message(URL), SENT, FAILED, DELIVERED)
+    first, second, third = await outbox.emit(await outbox.message(URL), SENT, FAILED, DELIVERED)
     lane = await outbox.lane(URL)
     await record(database, tried(second, CallbackState.PENDING, next_at=LATER))
     assert await due_in(database, lane) == [[first]]
@@ -170,7 +172,7 @@ async def test_a_later_callback_that_waits_for_its_time_is_not_due_with_its_mess
 
 
 async def test_what_follows_a_callback_that_is_under_way_is_not_due(outbox, database):
-    first, second, third = await outbox.tell(await outbox.message(URL), SENT, FAILED, DELIVERED)
+    first, second, third = await outbox.emit(await outbox.message(URL), SENT, FAILED, DELIVERED)
     lane = await outbox.lane(URL)
     assert await due_in(database, lane, under_way=[first]) == []
     # One that was delivered long ago, and is replayed while its successor is under way.
@@ -181,7 +183,7 @@ async def test_a_look_goes_on_where_the_one_before_has_ended(outbox, database):
     ids = []
     for minutes in (3, 2, 1):
         at = NOW - timedelta(minutes=minutes)
-        ids += await outbox.tell(await outbox.message(URL), SENT, at=at)
+        ids += await outbox.emit(await outbox.message(URL), SENT, at=at)
     lane = await outbox.lane(URL)
     since = NOW - timedelta(minutes=2)
     assert await due_in(database, lane, since=since) == [[ids[1]], [ids[2]]]
@@ -193,8 +195,8 @@ async def test_a_callback_that_waits_for_a_retry_holds_back_its_message_and_no_o
     outbox, database
 ):
     stuck, free = await outbox.message(URL), await outbox.message(URL)
-    first, second = await outbox.tell(stuck, SENT, DELIVERED)
-    (other,) = await outbox.tell(free, SENT)
+    first, second = await outbox.emit(stuck, SENT, DELIVERED)
+    (other,) = await outbox.emit(free, SENT)
     lane = await outbox.lane(URL)
     await record(
         database, tried(first, CallbackState.PENDING, next_at=LATER, trouble=Trouble.TIMEOUT)
@@ -209,7 +211,7 @@ async def test_a_callback_that_waits_for_a_retry_holds_back_its_message_and_no_o
 
 
 async def test_what_was_never_tried_is_due_whatever_the_clocks_say(outbox, database):
-    (callback,) = await outbox.tell(await outbox.message(URL), SENT, at=LATER)
+    (callback,) = await outbox.emit(await outbox.message(URL), SENT, at=LATER)
     lane = await outbox.lane(URL)
     assert await due_in(database, lane) == [[callback]]
     assert await next_in(database, lane) == NOW
@@ -219,7 +221,7 @@ async def test_what_is_due_longest_comes_first_and_what_is_under_way_is_left_out
     ids = []
     for minutes in (3, 1, 2):
         message = await outbox.message(URL)
-        ids += await outbox.tell(message, SENT, at=NOW - timedelta(minutes=minutes))
+        ids += await outbox.emit(message, SENT, at=NOW - timedelta(minutes=minutes))
     lane = await outbox.lane(URL)
     assert await due_in(database, lane) == [[ids[0]], [ids[2]], [ids[1]]]
     assert await due_in(database, lane, limit=1, under_way=[ids[0]]) == [[ids[2]]]
@@ -228,10 +230,10 @@ async def test_what_is_due_longest_comes_first_and_what_is_under_way_is_left_out
 async def test_what_waits_behind_another_waits_for_its_time_and_goes_with_it(outbox, database):
     message = await outbox.message(URL)
     lane = await outbox.lane(URL)
-    (first,) = await outbox.tell(message, SENT, at=NOW)
+    (first,) = await outbox.emit(message, SENT, at=NOW)
     await record(database, tried(first, CallbackState.PENDING, next_at=LATER))
-    (second,) = await outbox.tell(message, DELIVERED, at=NOW)
-    (other,) = await outbox.tell(await outbox.message(URL), SENT, at=NOW)
+    (second,) = await outbox.emit(message, DELIVERED, at=NOW)
+    (other,) = await outbox.emit(await outbox.message(URL), SENT, at=NOW)
     async with database.begin() as connection:
         callbacks.put_back(connection, lane, NOW)
     assert (await outbox.callback(second))["next_at"] == LATER
@@ -247,7 +249,7 @@ async def test_what_waits_behind_another_waits_for_its_time_and_goes_with_it(out
 
 
 async def test_a_lane_knows_nothing_of_others(outbox, database):
-    await outbox.tell(await outbox.message(URL), SENT)
+    await outbox.emit(await outbox.message(URL), SENT)
     other = await outbox.lane("https://other.example.com/")
     assert await due_in(database, other) == []
     assert await next_in(database, other) is None
@@ -255,7 +257,7 @@ async def test_a_lane_knows_nothing_of_others(outbox, database):
 
 async def test_an_event_is_not_behind_those_of_its_message_in_another_lane(outbox, database):
     message = await outbox.message(URL, listener="escalation/7")
-    await outbox.tell(message, SENT)
+    await outbox.emit(message, SENT)
     async with database.begin() as connection:
         messages.set_verdict(connection, message, 1, Verdict.FAILED, "no_route")
         await refresh_status(connection, [message], actor="test", at=NOW)
@@ -276,7 +278,7 @@ async def test_the_number_of_a_message_is_not_found_once_it_is_erased(outbox, da
 
 
 async def test_what_came_of_a_try_is_stored(outbox, database):
-    first, second = [(await outbox.tell(await outbox.message(URL), SENT))[0] for _ in range(2)]
+    first, second = [(await outbox.emit(await outbox.message(URL), SENT))[0] for _ in range(2)]
     await record(
         database,
         tried(first),
@@ -297,7 +299,7 @@ async def test_what_came_of_a_try_is_stored(outbox, database):
 
 
 async def test_a_worker_that_comes_back_from_the_dead_overwrites_nothing(outbox, database):
-    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    (callback,) = await outbox.emit(await outbox.message(URL), SENT)
     once = tried(callback, CallbackState.PENDING, next_at=LATER, trouble=Trouble.TIMEOUT)
     await record(database, once)
     await record(database, tried(callback, CallbackState.FAILED))
@@ -314,7 +316,7 @@ async def test_a_worker_that_comes_back_from_the_dead_overwrites_nothing(outbox,
 async def test_lanes_with_callbacks_long_due_are_overdue_active_or_not(outbox, database):
     for host in ("a", "b", "c"):
         message = await outbox.message(f"https://{host}.example.com/")
-        await outbox.tell(message, SENT, at=NOW - timedelta(seconds=10 if host == "c" else 20))
+        await outbox.emit(message, SENT, at=NOW - timedelta(seconds=10 if host == "c" else 20))
     lane_a = await outbox.lane("https://a.example.com/")
     lane_b = await outbox.lane("https://b.example.com/")
     async with database.begin() as connection:
@@ -325,7 +327,7 @@ async def test_lanes_with_callbacks_long_due_are_overdue_active_or_not(outbox, d
 
 
 async def test_a_callback_that_waits_behind_another_is_not_overdue(outbox, database):
-    first, _ = await outbox.tell(
+    first, _ = await outbox.emit(
         await outbox.message(URL), SENT, DELIVERED, at=NOW - timedelta(seconds=20)
     )
     waiting = tried(first, CallbackState.PENDING, next_at=LATER, trouble=Trouble.TIMEOUT)
@@ -352,7 +354,7 @@ async def page(database: Database, **options):
 
 
 async def test_callbacks_are_listed_newest_first_page_by_page(outbox, database):
-    ids = await outbox.tell(await outbox.message(URL), SENT, FAILED, DELIVERED)
+    ids = await outbox.emit(await outbox.message(URL), SENT, FAILED, DELIVERED)
     first = ids_of(await page(database, limit=2))
     assert first == [ids[2], ids[1]]
     assert ids_of(await page(database, limit=2, before=first[-1])) == [ids[0]]
@@ -360,8 +362,8 @@ async def test_callbacks_are_listed_newest_first_page_by_page(outbox, database):
 
 async def test_callbacks_are_listed_by_state_and_message(outbox, database):
     message = await outbox.message(URL)
-    sent, delivered = await outbox.tell(message, SENT, DELIVERED)
-    await outbox.tell(await outbox.message(URL), SENT)
+    sent, delivered = await outbox.emit(message, SENT, DELIVERED)
+    await outbox.emit(await outbox.message(URL), SENT)
     await record(database, tried(sent))
     assert ids_of(await page(database, message_id=message)) == [delivered, sent]
     assert ids_of(await page(database, state=CallbackState.DELIVERED)) == [sent]
@@ -370,7 +372,7 @@ async def test_callbacks_are_listed_by_state_and_message(outbox, database):
 
 
 async def test_nothing_is_seen_or_replayed_across_accounts_and_environments(outbox, database):
-    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    (callback,) = await outbox.emit(await outbox.message(URL), SENT)
     for account, environment in ((ACCOUNT, "test"), ("other", "live")):
         assert await page(database, account_id=account, environment=environment) == []
         key = {"account_id": account, "environment": environment, "at": NOW}
@@ -391,7 +393,7 @@ async def replay(database: Database, callback_id: UUID, at: datetime = LATER):
 
 @pytest.mark.parametrize("state", [CallbackState.DELIVERED, CallbackState.FAILED])
 async def test_a_callback_that_ended_begins_its_schedule_anew(outbox, database, state):
-    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    (callback,) = await outbox.emit(await outbox.message(URL), SENT)
     await record(database, tried(callback, state))
     lane = await outbox.lane(URL)
     replayed = await replay(database, callback)
@@ -401,7 +403,7 @@ async def test_a_callback_that_ended_begins_its_schedule_anew(outbox, database, 
 
 
 async def test_a_callback_that_waits_is_tried_at_once_and_keeps_its_count(outbox, database):
-    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    (callback,) = await outbox.emit(await outbox.message(URL), SENT)
     waiting = tried(callback, CallbackState.PENDING, next_at=LATER, trouble=Trouble.TIMEOUT)
     await record(database, waiting)
     lane = await outbox.lane(URL)
@@ -412,7 +414,7 @@ async def test_a_callback_that_waits_is_tried_at_once_and_keeps_its_count(outbox
 
 
 async def test_a_callback_that_is_replayed_while_it_is_tried_is_still_recorded(outbox, database):
-    (callback,) = await outbox.tell(await outbox.message(URL), SENT)
+    (callback,) = await outbox.emit(await outbox.message(URL), SENT)
     await replay(database, callback)
     await record(database, tried(callback))
     assert (await outbox.callback(callback))["state"] == "delivered"
@@ -421,7 +423,7 @@ async def test_a_callback_that_is_replayed_while_it_is_tried_is_still_recorded(o
 async def test_many_are_replayed_the_oldest_first(outbox, database):
     ids = []
     for _ in range(3):
-        ids += await outbox.tell(await outbox.message(URL), SENT)
+        ids += await outbox.emit(await outbox.message(URL), SENT)
     await record(database, *(tried(callback, CallbackState.FAILED) for callback in ids))
     async with database.begin() as connection:
         lanes = await callbacks.replay_many(

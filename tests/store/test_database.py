@@ -97,7 +97,7 @@ async def test_an_exception_in_the_block_undoes_what_was_sent_and_what_was_not(d
     assert await names(database) == []
 
 
-async def test_a_connection_that_was_ended_is_told_as_a_database_that_is_away_and_replaced(
+async def test_a_connection_that_was_ended_is_raised_as_database_away_and_replaced(
     database, database_url
 ):
     async def ended_in_the_middle():
@@ -135,13 +135,13 @@ async def test_connections_that_were_ended_while_nobody_used_them_are_met_by_nob
         await killer.close()
 
 
-async def test_a_database_that_is_not_there_is_told_in_the_same_words():
+async def test_an_unreachable_database_is_raised_as_database_away():
     database = Database.connect("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(DatabaseAway, match="does not answer"):
         await rows_of(database, NAMES)
 
 
-async def test_a_pool_without_a_free_connection_is_told_in_the_same_words(database_url):
+async def test_a_pool_without_a_free_connection_is_raised_as_database_away(database_url):
     database = Database.connect(database_url, pool_size=1)
     database.engine.pool._timeout = 0.1
     try:

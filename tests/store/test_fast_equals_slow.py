@@ -394,13 +394,13 @@ def test_fast_statements_leave_the_rows_of_the_step_by_step_path(database_url, h
             assert fast[place][table] == slow[place][table], f"{table} of {message}"
             if table not in {"events", "callbacks"}:  # a group may move a message less often
                 assert slow[place][table] == alone[place][table], f"{table} of {message}, alone"
-        told = [
+        receipts = [
             sorted(
                 (e["status"], e["code"]) for e in rows[place]["events"] if e["kind"] == "receipt"
             )
             for rows in (slow, alone)
         ]
-        assert told[0] == told[1]
+        assert receipts[0] == receipts[1]
 
 
 # --- one fragment writes what a change of status is followed by ----------------------------------

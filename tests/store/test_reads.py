@@ -251,7 +251,7 @@ async def test_a_receipt_with_an_id_finds_its_message_behind_thousands_of_newer_
 
 
 @pytest.mark.parametrize(("reference", "matched"), [(None, 0), (70, 1)])
-async def test_of_parts_without_an_id_not_all_of_which_are_read_only_a_reference_tells_which(
+async def test_of_parts_without_an_id_not_all_of_which_are_read_only_a_reference_identifies_one(
     database, bulk, reference, matched
 ):
     await send_all_to_one(database, in_flight=0)

@@ -137,7 +137,7 @@ async def receipts_of(database: Database, message):
 
 
 @pytest.mark.parametrize("inside", [True, False])
-@pytest.mark.parametrize("recipient", ["the same", "another", "not told"])
+@pytest.mark.parametrize("recipient", ["the same", "another", "not given"])
 async def test_an_id_that_comes_again_the_same_day_delivers_each_of_its_messages(
     database, inside, recipient
 ):
@@ -145,7 +145,7 @@ async def test_an_id_that_comes_again_the_same_day_delivers_each_of_its_messages
     for again in range(4):
         like = delivered[0] if delivered and recipient == "the same" else None
         message = await sent(database, "1", inside=inside, at=NOW + again * 60 * SECOND, like=like)
-        number_hash = None if recipient == "not told" else await hash_of(database, message)
+        number_hash = None if recipient == "not given" else await hash_of(database, message)
         its = came("1", after=60 * again + 30, number_hash=number_hash, sender="T", done_at=NOW)
         assert len((await receive(database, its)).met) == 1
         delivered.append(message)
@@ -154,7 +154,7 @@ async def test_an_id_that_comes_again_the_same_day_delivers_each_of_its_messages
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_two_messages_in_flight_with_one_id_are_told_apart_by_their_recipients(
+async def test_two_messages_in_flight_with_one_id_are_distinguished_by_their_recipients(
     database, together
 ):
     first, second = await sent(database, "1"), await sent(database, "1")
@@ -170,7 +170,9 @@ async def test_two_messages_in_flight_with_one_id_are_told_apart_by_their_recipi
     assert await status_of(database, first, second) == ["retried", "delivered"]
 
 
-async def test_a_receipt_for_one_of_two_that_nothing_tells_apart_waits_for_the_other(database):
+async def test_a_receipt_for_one_of_two_indistinguishable_messages_waits_for_the_other_receipt(
+    database,
+):
     first = await sent(database, "1")
     second = await sent(database, "1", like=first)
     its = came("1", number_hash=await hash_of(database, first), sender="T", done_at=NOW)

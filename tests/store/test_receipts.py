@@ -108,8 +108,8 @@ async def test_a_receipt_and_an_answer_that_miss_each_other_meet_once_at_the_sec
     both = await asyncio.gather(rematch(), rematch())
     assert sum(len(each.met) for each in both) == count
     assert await statuses(database) == {"delivered": count}
-    told = await rows_of(database, sql("SELECT kind FROM events WHERE kind = 'receipt'"))
-    assert len(told) == count
+    events = await rows_of(database, sql("SELECT kind FROM events WHERE kind = 'receipt'"))
+    assert len(events) == count
     assigned = await rows_of(database, sql("SELECT 1 FROM receipts WHERE message_id IS NOT NULL"))
     assert len(assigned) == count
 
@@ -141,8 +141,8 @@ async def test_a_copy_that_comes_later_is_counted_and_moves_nothing(database):
             found.append(await ingest(connection, ["p"], [receipt("id 0")], **HOW))
     assert [len(each.met) for each in found] == [1, 0]
     assert found[1].alone == ()
-    told = await rows_of(database, sql("SELECT 1 FROM events WHERE kind = 'receipt'"))
-    assert len(told) == 1
+    events = await rows_of(database, sql("SELECT 1 FROM events WHERE kind = 'receipt'"))
+    assert len(events) == 1
 
 
 async def test_a_receipt_that_meets_nobody_says_so(database):
@@ -324,8 +324,8 @@ async def test_an_answer_and_its_receipt_together_leave_what_they_leave_one_by_o
     one, other = await written(database, apart), await written(database, together)
     assert one == other
     assert len(one["receipts"]) == count, "each has its receipt"
-    told = [row["status"] for row in other["outbox"]]
-    assert told == ["delivered"] * count if final_only else ["sent", "delivered"] * count
+    emitted = [row["status"] for row in other["outbox"]]
+    assert emitted == ["delivered"] * count if final_only else ["sent", "delivered"] * count
 
 
 @pytest.mark.parametrize(

@@ -293,7 +293,7 @@ async def test_a_value_that_postgres_refuses_for_good_is_no_database_that_is_awa
     assert await pids(database, 1)
 
 
-async def test_a_deadlock_is_told_as_a_transaction_that_may_be_tried_again(database_url):
+async def test_a_deadlock_is_raised_as_a_transaction_that_may_be_retried(database_url):
     database = Database.connect(database_url, pool_size=2)
     async with database.begin() as connection:
         connection.send(sql("CREATE TABLE pair (id integer PRIMARY KEY)"))

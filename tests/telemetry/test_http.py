@@ -90,7 +90,7 @@ async def test_an_unheard_of_method_is_other(client, logged):
     assert "900123" not in logged.text
 
 
-async def test_a_failure_is_told_with_its_place_and_without_its_text(client, logged):
+async def test_a_failure_is_logged_with_its_place_and_without_its_text(client, logged):
     response = await client.get(f"/api/v1/sms/{NUMBER}/broken")
     assert response.status_code == 500
     assert counted("/api/v1/sms/{number}/broken", 500) >= 1
@@ -129,7 +129,7 @@ async def test_what_one_request_bound_does_not_show_on_the_next(client, logged):
     assert "message_id" not in logged.records[-1]
 
 
-async def test_a_client_that_left_before_the_answer_is_told_apart(logged):
+async def test_a_client_that_left_before_the_response_is_counted_with_status_499(logged):
     async def left(scope, receive, send):
         return
 

@@ -245,7 +245,7 @@ def test_texts_that_were_put_together_by_libraries_do_not_pass(logged, log_it):
     assert logged.record["place"].split(":")[0] == "telemetry/test_logs.py"
 
 
-def test_an_exception_of_a_library_is_told_like_ours(logged):
+def test_an_exception_of_a_library_is_logged_like_ours(logged):
     try:
         raise_with_data()
     except ValueError:
@@ -309,7 +309,7 @@ def hooks(monkeypatch):
     log_what_nobody_caught()
 
 
-def test_uncaught_exceptions_of_threads_are_told_without_their_texts(logged, hooks, capsys):
+def test_uncaught_exceptions_of_threads_are_logged_without_their_texts(logged, hooks, capsys):
     thread = threading.Thread(target=raise_with_data)
     thread.start()
     thread.join()
@@ -317,7 +317,7 @@ def test_uncaught_exceptions_of_threads_are_told_without_their_texts(logged, hoo
     assert logged.record["event"] == "uncaught_exception_in_thread"
 
 
-def test_uncaught_exceptions_are_told_without_their_texts(logged, hooks, capsys):
+def test_uncaught_exceptions_are_logged_without_their_texts(logged, hooks, capsys):
     try:
         raise_with_data()
     except ValueError as error:
@@ -326,7 +326,7 @@ def test_uncaught_exceptions_are_told_without_their_texts(logged, hooks, capsys)
     assert logged.record["event"] == "uncaught_exception"
 
 
-def test_warnings_are_told_by_kind_and_place(logged, hooks, capsys):
+def test_warnings_are_logged_by_kind_and_place(logged, hooks, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = sys.modules["warnings"].showwarning
@@ -336,7 +336,7 @@ def test_warnings_are_told_by_kind_and_place(logged, hooks, capsys):
     assert logged.record["error_type"] == "UserWarning"
 
 
-async def test_tasks_that_nobody_awaited_are_told_without_their_contents(logged, capsys):
+async def test_tasks_that_nobody_awaited_are_logged_without_their_contents(logged, capsys):
     async def fails(number: str) -> None:
         raise ValueError(f"{number}: {BODY}")
 

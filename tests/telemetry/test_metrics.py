@@ -1,4 +1,4 @@
-"""Metrics count what happened, under labels that cannot grow without bound or tell of people."""
+"""Metrics count what happened, under labels that are bounded and hold no personal data."""
 
 import urllib.request
 
@@ -77,7 +77,7 @@ def test_a_clock_that_went_back_breaks_no_histogram():
     assert metric_value("smsgateway_receipt_delay_seconds_sum", {"provider": "m4"}) == 0
 
 
-def test_gauges_tell_the_present_and_forget_a_provider_that_is_gone():
+def test_gauges_have_the_current_values_and_drop_a_removed_provider():
     metrics.binds_counted("m5", {"up": 1, "down": 1})
     metrics.binds_counted("m5", {"up": 2, "down": 0})
     metrics.window_watched("m5", lambda: 17)

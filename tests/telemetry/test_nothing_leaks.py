@@ -64,7 +64,7 @@ WORDS = (
 )
 
 SHORTEST = 7
-"""So many digits of a number in a row tell whose it is."""
+"""So many consecutive digits of a number identify it."""
 SHORTEST_AMONG_LETTERS = 9
 """Among letters it takes more, since ids in hexadecimal hold seven digits of any kind by chance."""
 
@@ -211,12 +211,12 @@ RECEIPT_SECRET = "whsec_c2lnbnMgcmVjZWlwdHMgb2YgcHJpbWFyeSE="
 _QUOTES_WHAT_IS_ACCEPTED = """
 CREATE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    told text;
+    quoted text;
 BEGIN
-    SELECT NEW.body || ' to ' || number INTO told FROM recipients
+    SELECT NEW.body || ' to ' || number INTO quoted FROM recipients
     WHERE id = NEW.recipient_id AND NEW.metadata->>'trouble' = TG_OP;
-    IF told IS NOT NULL AND (TG_OP = 'INSERT' OR nextval('troubles') <= 2) THEN
-        RAISE EXCEPTION 'no room for %', told USING DETAIL = told, ERRCODE = 'data_exception';
+    IF quoted IS NOT NULL AND (TG_OP = 'INSERT' OR nextval('troubles') <= 2) THEN
+        RAISE EXCEPTION 'no room for %', quoted USING DETAIL = quoted, ERRCODE = 'data_exception';
     END IF;
     RETURN NEW;
 END $$
@@ -224,13 +224,13 @@ END $$
 _QUOTES_WHAT_IS_SENT = """
 CREATE FUNCTION quote_sent() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    told text;
+    quoted text;
 BEGIN
-    SELECT m.body || ' to ' || r.number INTO told
+    SELECT m.body || ' to ' || r.number INTO quoted
     FROM messages m JOIN recipients r ON r.id = m.recipient_id
     WHERE m.id = NEW.message_id AND m.metadata->>'trouble' = 'attempt';
-    IF told IS NOT NULL AND nextval('troubles_of_attempts') <= 1 THEN
-        RAISE EXCEPTION 'no room for %', told USING DETAIL = told, ERRCODE = 'data_exception';
+    IF quoted IS NOT NULL AND nextval('troubles_of_attempts') <= 1 THEN
+        RAISE EXCEPTION 'no room for %', quoted USING DETAIL = quoted, ERRCODE = 'data_exception';
     END IF;
     RETURN NEW;
 END $$
@@ -338,8 +338,8 @@ class Evening:
         end = time.monotonic() + 120
         while (row := await self.row(message_id))["status"] != status:
             if time.monotonic() > end:
-                told = (await self.ask("GET", f"/api/v1/sms/{message_id}/explain")).json()
-                pytest.fail(f"still {row['status']}, not {status}: {told['summary']}")
+                explained = (await self.ask("GET", f"/api/v1/sms/{message_id}/explain")).json()
+                pytest.fail(f"still {row['status']}, not {status}: {explained['summary']}")
             await asyncio.sleep(0.1)
 
     async def row(self, message_id: str) -> Any:
@@ -448,10 +448,10 @@ class Evening:
             response = await self.ask("POST", SEND, **_send(body=body), **keyed)
             assert response.status_code == status
         path = f"/hooks/wilhelmina?to={BRITISH[1:]}"
-        told = f"Who is {BRITISH}? Marmalade!".encode()
+        body = f"Who is {BRITISH}? Marmalade!".encode()
         elsewhere = {"Location": f"http://127.0.0.1:1/gooseberry/{BRITISH}"}
         self.customer.will_respond(
-            Reply(500, body=told), Reply(302, headers=elsewhere), Reply(raw=told), path=path
+            Reply(500, body=body), Reply(302, headers=elsewhere), Reply(raw=body), path=path
         )
         message = await self.send(BRITISH, "Ottoman?", callback_url=self.customer.url(path))
         nobody = f"http://127.0.0.1:1/periwinkle/{BRITISH}"
@@ -567,9 +567,9 @@ def _spans(exporter: InMemorySpanExporter) -> str:
     """Names, attributes, events, links and statuses; the times are figures."""
     lines = []
     for span in exporter.get_finished_spans():
-        told = json.loads(span.to_json())
+        members = json.loads(span.to_json())
         lines.append(span.name)
-        lines += [json.dumps(told[key]) for key in ("attributes", "events", "links", "status")]
+        lines += [json.dumps(members[key]) for key in ("attributes", "events", "links", "status")]
     return "\n".join(lines)
 
 

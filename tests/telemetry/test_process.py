@@ -98,7 +98,7 @@ def test_a_process_ends_with_the_code_that_it_names(name, code):
     assert ran(name).returncode == code
 
 
-def test_a_process_that_failed_ends_with_one_and_tells_no_data():
+def test_a_process_that_failed_exits_with_one_and_logs_no_data():
     process = ran("fail")
     assert process.returncode == 1
     assert "process_failed" in events(process.stderr)

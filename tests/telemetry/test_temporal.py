@@ -35,13 +35,13 @@ def raised(exception: Exception, cause: Exception | None = None) -> Exception:
         (ApplicationError("no route is left", type="NoRoute"), "no route is left"),
     ],
 )
-def test_a_failure_in_a_history_tells_type_and_code(exception, text):
+def test_a_failure_in_a_history_has_its_type_and_code_and_no_number(exception, text):
     failure = failure_of(raised(exception))
     assert failure.message == text
     assert "900123" not in str(failure)
 
 
-def test_causes_tell_no_more_than_what_they_caused():
+def test_causes_in_a_history_have_no_number_either():
     failure = failure_of(
         raised(ApplicationError("store is away", type="Store"), ValueError(f"row of {NUMBER}"))
     )

@@ -82,7 +82,7 @@ async def until(condition: Callable[[], bool], what: str, *workers: Worker) -> N
 
 @asynccontextmanager
 async def worker(database_url: str, smsc: Smsc, role: str, name: str = "") -> AsyncIterator[Worker]:
-    """A worker; its name does not tell others whether its process is gone."""
+    """A worker; its name does not show other workers whether its process is gone."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.fakes.submitting_worker"),
         *(role, str(smsc.port), str(RATE), name or f"elsewhere/{role}"),

@@ -152,14 +152,14 @@ async def test_one_of_many_is_explained_as_a_single_message_is(gateway: Gateway)
     one = await gateway.services.messages.explain(gateway.caller, batch.messages[7])
     other = await gateway.services.messages.explain(gateway.caller, single.message_id)
 
-    def told(explained: Any) -> list[Any]:
+    def events_of(explained: Any) -> list[Any]:
         names = ("kind", "previous", "status", "attempt", "provider", "reason")
         return [
             [*(getattr(event, name) for name in names), sorted(event.detail)]
             for event in explained.events
         ]
 
-    assert told(one) == told(other)
+    assert events_of(one) == events_of(other)
     assert [receipt.provider for receipt in one.receipts] == [
         receipt.provider for receipt in other.receipts
     ]
@@ -580,7 +580,7 @@ async def test_a_batch_by_a_carrier_that_gives_no_receipts_ends_as_sent(
 @pytest.mark.parametrize(
     ("receipts", "end"), [("echoes_reference = true", "delivered"), ("receipts = false", "sent")]
 )
-async def test_of_an_account_that_asks_for_it_only_the_end_is_told(
+async def test_an_account_with_callback_final_only_gets_final_statuses_only(
     database_url, temporal_client, receipts, end
 ):
     async with running_gateway(
@@ -596,14 +596,14 @@ async def test_of_an_account_that_asks_for_it_only_the_end_is_told(
         await batch.ended()
         await gateway.until(single, end)
         # What ends as sent has moved before it has ended.
-        told: list[object] = []
+        events: list[object] = []
         for _ in range(1200):
-            told = await gateway.fetch("SELECT subject_id AS message_id, status FROM outbox")
-            if len(told) >= 31:
+            events = await gateway.fetch("SELECT subject_id AS message_id, status FROM outbox")
+            if len(events) >= 31:
                 break
             await asyncio.sleep(0.1)
-        assert len({row["message_id"] for row in told}) == len(told) == 31
-        assert {row["status"] for row in told} == {end}
+        assert len({row["message_id"] for row in events}) == len(events) == 31
+        assert {row["status"] for row in events} == {end}
 
 
 async def test_a_part_that_was_throttled_is_sent_again_by_a_runner_of_its_own(gateway: Gateway):
@@ -741,7 +741,7 @@ async def test_what_a_workflow_remembers_names_nobody(gateway: Gateway):
     assert len(history.events) < 100
 
 
-async def test_the_runner_of_a_batch_has_an_id_that_tells_the_batch(gateway: Gateway):
+async def test_the_workflow_id_of_a_batch_contains_the_id_of_the_batch(gateway: Gateway):
     batch = await Batch(gateway, 3).send()
     handle = gateway.client.get_workflow_handle(bulk_workflow_id(batch.id))
     assert (await handle.describe()).workflow_type == "BulkSendWorkflow"

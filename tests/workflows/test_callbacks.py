@@ -120,12 +120,12 @@ def delivery(temporal_client: Client, database: Database) -> Delivery:
     return Delivery(temporal_client, database)
 
 
-async def test_what_is_told_is_delivered_in_order_and_then_the_workflow_ends(
+async def test_callbacks_are_delivered_in_order_and_then_the_workflow_ends(
     outbox, receiver, delivery
 ):
     messages = [await outbox.message(receiver.url()) for _ in range(3)]
     for message in messages:
-        await outbox.tell(message, SENT, FAILED, DELIVERED)
+        await outbox.emit(message, SENT, FAILED, DELIVERED)
     lane = await outbox.lane(receiver.url())
     async with delivery.worker():
         await delivery.callbacks.wake([lane])
@@ -141,29 +141,29 @@ async def test_a_lane_whose_workflow_has_ended_is_started_again(outbox, receiver
     lane = await outbox.lane(receiver.url())
     async with delivery.worker():
         for status in (SENT, DELIVERED):
-            await outbox.tell(message, status)
+            await outbox.emit(message, status)
             await delivery.callbacks.wake([lane])
             await delivery.ended(lane)
     assert receiver.statuses_of(public(message)) == ["SENT", "DELIVERED"]
 
 
-async def test_what_is_told_at_the_last_moment_keeps_the_workflow_going(
+async def test_a_callback_added_at_the_last_moment_keeps_the_workflow_going(
     outbox, receiver, delivery, monkeypatch
 ):
     message = await outbox.message(receiver.url())
     lane = await outbox.lane(receiver.url())
     look = store.next_due
 
-    async def tell_after_the_look(connection, lane_id, at):
+    async def emit_after_the_look(connection, lane_id, at):
         monkeypatch.setattr(store, "next_due", look)
         found = await look(connection, lane_id, at)
-        await outbox.tell(message, DELIVERED)
+        await outbox.emit(message, DELIVERED)
         await delivery.callbacks.wake([lane])
         return found
 
-    monkeypatch.setattr(store, "next_due", tell_after_the_look)
+    monkeypatch.setattr(store, "next_due", emit_after_the_look)
     async with delivery.worker():
-        await outbox.tell(message, SENT)
+        await outbox.emit(message, SENT)
         await delivery.callbacks.wake([lane])
         await delivery.ended(lane)
     assert receiver.statuses_of(public(message)) == ["SENT", "DELIVERED"]
@@ -178,11 +178,11 @@ async def test_a_new_callback_does_not_wait_for_the_retry_of_another(outbox, rec
     )
     lane = await outbox.lane(receiver.url())
     async with delivery.worker():
-        (callback,) = await outbox.tell(broken, SENT)
+        (callback,) = await outbox.emit(broken, SENT)
         await delivery.callbacks.wake([lane])
         await until_tried(outbox, callback, 1)
         await until_left(outbox, lane)
-        await outbox.tell(fine, SENT)
+        await outbox.emit(fine, SENT)
         await delivery.callbacks.wake([lane])
         await receiver.received(2, within=5)
         assert await delivery.status(lane) is WorkflowExecutionStatus.RUNNING
@@ -192,7 +192,7 @@ async def test_a_new_callback_does_not_wait_for_the_retry_of_another(outbox, rec
 async def test_a_replay_goes_out_while_the_lane_waits_for_a_retry(outbox, receiver, delivery):
     delivery.retries_after(3600)
     receiver.will_respond(500, 204)
-    (callback,) = await outbox.tell(await outbox.message(receiver.url()), SENT)
+    (callback,) = await outbox.emit(await outbox.message(receiver.url()), SENT)
     lane = await outbox.lane(receiver.url())
     async with delivery.worker():
         await delivery.callbacks.wake([lane])
@@ -225,13 +225,13 @@ async def test_an_origin_that_hangs_and_one_that_fails_delay_nobody_else(
         failing.always_responds(503)
         for trouble in (hanging, failing):
             for _ in range(2 * AT_ONCE):
-                await outbox.tell(await outbox.message(trouble.url()), SENT, DELIVERED)
+                await outbox.emit(await outbox.message(trouble.url()), SENT, DELIVERED)
             await delivery.callbacks.wake([await outbox.lane(trouble.url())])
         await hanging.received(2, within=60)
         await failing.received(AT_ONCE, within=60)
         messages = [await outbox.message(receiver.url()) for _ in range(3 * AT_ONCE)]
         for message in messages:
-            await outbox.tell(message, SENT, DELIVERED)
+            await outbox.emit(message, SENT, DELIVERED)
         quick = await outbox.lane(receiver.url())
         await delivery.callbacks.wake([quick])
         await receiver.received(2 * len(messages), within=30)
@@ -245,7 +245,7 @@ async def test_an_origin_that_stays_down_is_asked_by_one_request_at_a_time(
 ):
     receiver.always_responds(503)
     for _ in range(4 * AT_ONCE):
-        await outbox.tell(await outbox.message(receiver.url()), SENT)
+        await outbox.emit(await outbox.message(receiver.url()), SENT)
     async with delivery.worker():
         await delivery.callbacks.wake([await outbox.lane(receiver.url())])
         await receiver.received(AT_ONCE)
@@ -260,7 +260,7 @@ async def test_an_origin_that_was_down_gets_everything_once_it_is_back(outbox, r
     delivery.retries_after(*[0.2] * 30)
     await receiver.stop()
     for _ in range(3 * AT_ONCE):
-        await outbox.tell(await outbox.message(receiver.url()), SENT)
+        await outbox.emit(await outbox.message(receiver.url()), SENT)
     lane = await outbox.lane(receiver.url())
     async with delivery.worker():
         await delivery.callbacks.wake([lane])
@@ -274,7 +274,7 @@ async def test_an_origin_that_was_down_gets_everything_once_it_is_back(outbox, r
 async def test_another_worker_takes_up_what_one_left_in_the_middle(outbox, receiver, delivery):
     receiver.will_respond(Reply(delay=30))
     message = await outbox.message(receiver.url())
-    await outbox.tell(message, SENT, DELIVERED)
+    await outbox.emit(message, SENT, DELIVERED)
     lane = await outbox.lane(receiver.url())
     async with delivery.worker():
         await delivery.callbacks.wake([lane])
@@ -288,7 +288,7 @@ async def test_another_worker_takes_up_what_one_left_in_the_middle(outbox, recei
 
 async def test_the_sweep_starts_a_lane_that_temporal_has_forgotten(outbox, receiver, delivery):
     message = await outbox.message(receiver.url())
-    (callback,) = await outbox.tell(message, SENT)
+    (callback,) = await outbox.emit(message, SENT)
     lane = await outbox.lane(receiver.url())
     async with outbox.database.begin() as connection:
         await store.take(connection, lane)
@@ -303,7 +303,7 @@ async def test_the_sweep_starts_a_lane_that_temporal_has_forgotten(outbox, recei
 async def test_histories_hold_no_address_no_number_and_no_answer(outbox, receiver, delivery):
     delivery.retries_after(0.1)
     receiver.will_respond(Reply(500, body=b"who is Bob?"))
-    await outbox.tell(await outbox.message(receiver.url("/bobs-hook")), SENT)
+    await outbox.emit(await outbox.message(receiver.url("/bobs-hook")), SENT)
     lane = await outbox.lane(receiver.url())
     async with delivery.worker():
         await delivery.callbacks.wake([lane])
@@ -318,7 +318,7 @@ async def test_a_long_run_goes_on_in_a_new_one(outbox, receiver, delivery, monke
     delivery.retries_after(0.1, 0.1)
     receiver.will_respond(500, 500)
     message = await outbox.message(receiver.url())
-    await outbox.tell(message, SENT, DELIVERED)
+    await outbox.emit(message, SENT, DELIVERED)
     lane = await outbox.lane(receiver.url())
     async with delivery.worker():
         await delivery.callbacks.wake([lane])
@@ -337,7 +337,7 @@ async def test_the_schedule_of_retries_runs_to_its_end_over_days(
 ):
     delivery = Delivery(time_skipping.client, database)
     receiver.always_responds(500)
-    first, second = await outbox.tell(await outbox.message(receiver.url()), FAILED, DELIVERED)
+    first, second = await outbox.emit(await outbox.message(receiver.url()), FAILED, DELIVERED)
     lane = await outbox.lane(receiver.url())
     async with delivery.worker():
         # Time is skipped while somebody waits for a result.
@@ -380,7 +380,7 @@ async def test_receivers_that_hang_do_not_delay_the_callbacks_of_others(outbox, 
         for number in range(HANGING):  # each address is an origin of its own
             url = hanging.url("/hang", host=f"127.1.{number // 250}.{number % 250 + 1}")
             for _ in range(2):
-                await outbox.tell(await outbox.message(url), SENT)
+                await outbox.emit(await outbox.message(url), SENT)
             lanes.append(await outbox.lane(url))
         async with delivery.worker():
             await delivery.callbacks.wake(set(lanes))
@@ -390,7 +390,7 @@ async def test_receivers_that_hang_do_not_delay_the_callbacks_of_others(outbox, 
             for _ in range(GOOD):
                 heard = len(receiver.requests) + 2
                 began = time.monotonic()
-                await outbox.tell(await outbox.message(receiver.url()), SENT, DELIVERED)
+                await outbox.emit(await outbox.message(receiver.url()), SENT, DELIVERED)
                 await delivery.callbacks.wake([await outbox.lane(receiver.url())])
                 await receiver.received(heard, within=300)
                 assert time.monotonic() - began < IN_GOOD_TIME
@@ -404,7 +404,7 @@ async def test_a_lane_whose_receiver_hangs_is_drained_apart_until_it_answers_aga
     delivery.policy = delivery.policy.model_copy(update={"timeout": timedelta(seconds=0.4)})
     delivery.retries_after(1.0, 1.0, 1.0, 1.0)
     receiver.will_respond(Reply(delay=600), Reply(delay=600))
-    await outbox.tell(await outbox.message(receiver.url()), SENT)
+    await outbox.emit(await outbox.message(receiver.url()), SENT)
     lane = await outbox.lane(receiver.url())
     async with delivery.worker():
         await delivery.callbacks.wake([lane])

@@ -39,7 +39,7 @@ A_MOMENT = timedelta(seconds=30)
 
 
 class Days:
-    """A gateway whose days pass when they are told to."""
+    """A gateway whose time passes when a test says so."""
 
     def __init__(self, gateway: Gateway, environment: WorkflowEnvironment) -> None:
         self.gateway = gateway

@@ -312,7 +312,9 @@ async def test_a_decision_comes_before_the_transition_that_follows_from_it(gatew
     assert decided.seq < moved.seq
 
 
-async def test_a_replayed_dead_letter_tells_both_of_its_lives(database_url, temporal_client):
+async def test_the_explanation_of_a_replayed_dead_letter_has_both_runs(
+    database_url, temporal_client
+):
     async with running_gateway(
         database_url, temporal_client, more=IMPATIENT, with_worker=False
     ) as gateway:

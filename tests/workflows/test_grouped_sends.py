@@ -125,7 +125,7 @@ async def test_one_that_the_database_refuses_is_alone_with_its_error(gateway):
     assert await gateway.until(also_good, "delivered")
 
 
-async def test_nobody_is_told_yes_when_the_commit_failed(gateway, monkeypatch):
+async def test_no_send_is_accepted_when_the_commit_failed(gateway, monkeypatch):
     def away(*_: Any, **__: Any) -> None:
         raise DatabaseAway
 
@@ -155,7 +155,7 @@ async def test_accounts_in_one_group_see_only_their_own(gateway):
 
 async def test_what_differs_between_messages_of_a_group_is_kept_apart(gateway):
     soon = datetime.now(UTC) + timedelta(hours=1)
-    plain, scheduled, short, told = await asyncio.gather(
+    plain, scheduled, short, with_url = await asyncio.gather(
         gateway.send(),
         gateway.send(scheduled_at=soon),
         gateway.send(sender="72404", validity=timedelta(minutes=5)),
@@ -167,7 +167,7 @@ async def test_what_differs_between_messages_of_a_group_is_kept_apart(gateway):
     row = await gateway.row(short)
     assert row.sender == "72404"
     assert row.valid_until - row.accepted_at == timedelta(minutes=5)
-    for message in (plain, short, told):
+    for message in (plain, short, with_url):
         await gateway.until(message, "delivered")
     events = await gateway.fetch("SELECT target AS url, status FROM outbox ORDER BY position")
     assert [event["status"] for event in events] == ["sent", "delivered"]

@@ -1,4 +1,4 @@
-"""A workflow that listens to messages is told how each of them ended, whatever fails on the way."""
+"""A listening workflow receives each message's final status, whatever fails on the way."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -66,7 +66,7 @@ async def result(listener: WorkflowHandle[Listener, list[tuple[str, str]]]) -> d
         return dict([tuple(each) for each in await listener.result()])
 
 
-async def test_a_listener_is_told_how_the_messages_that_it_sent_have_ended(gateway: Gateway):
+async def test_a_listener_receives_the_final_status_of_each_of_its_messages(gateway: Gateway):
     gateway.primary.set_default(Behaviour(receipts=(ReceiptStep(after=0.2),)))
     async with listening(gateway.client, 2) as listener:
         delivered = await gateway.send(listener=listener.id)
@@ -91,7 +91,7 @@ async def test_a_message_with_a_listener_has_a_runner_of_its_own(database_url, t
         assert (await gateway.row(message)).owner == send_workflow_id(message.message_id)
 
 
-async def test_a_listener_is_told_once_of_a_missing_receipt_and_then_of_the_end(
+async def test_a_listener_receives_one_report_of_a_missing_receipt_and_then_the_final_status(
     database_url, temporal_client
 ):
     async with running_gateway(database_url, temporal_client) as gateway:
@@ -164,7 +164,7 @@ async def test_a_listener_that_has_ended_is_no_error_and_leaves_nothing_to_do(ga
     assert listed.items == []
 
 
-async def test_a_message_without_a_listener_cannot_tell_it(gateway: Gateway):
+async def test_tell_listener_needs_a_listener(gateway: Gateway):
     with pytest.raises(Refused) as refused:
         await gateway.send(missing_receipt=TELLS)
     (error,) = refused.value.errors

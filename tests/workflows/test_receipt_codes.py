@@ -27,8 +27,8 @@ async def test_transitions_and_callbacks_carry_the_code_of_the_receipt(gateway: 
             batch = await Batch(gateway, 1, callback_url=url).send()
             uuid = parse_id(IdPrefix.MESSAGE, batch.messages[0])
             await batch.until(lambda counts: set(counts) <= {"delivered", "failed"})
-        told = await gateway.fetch(
+        rows = await gateway.fetch(
             "SELECT status, code AS provider_code FROM outbox WHERE subject_id = :id", id=uuid
         )
-        codes |= {row["status"]: row["provider_code"] for row in told}
+        codes |= {row["status"]: row["provider_code"] for row in rows}
     assert codes == {"sent": "", "delivered": "000", "failed": "027"}

@@ -38,7 +38,7 @@ class Carrier(ScriptedSmsc):
     def submits(self) -> list[Pdu]:
         return [pdu for pdu in self.received if pdu.command is Command.SUBMIT_SM]
 
-    async def tell(self, submit: Pdu, text: str = DELIVERED) -> int:
+    async def send_receipt(self, submit: Pdu, text: str = DELIVERED) -> int:
         """Send the receipt of a submit; the status of its response."""
         session = next(iter(self.server.sessions))
         (reference,) = [tlv for tlv in submit.tlvs if tlv.tag == Tag.USER_MESSAGE_REFERENCE]
@@ -88,7 +88,7 @@ async def test_alerts_that_got_one_id_on_one_day_are_all_delivered_and_none_is_s
             alert = await gateway.send(mode=Mode.ALERT, body=f"Disk full on db-{again}")
             submit = (await submitted(gateway, carrier, again + 1))[-1]
             await gateway.until(alert, "sent", within=120)
-            assert await carrier.tell(submit) == Status.ESME_ROK
+            assert await carrier.send_receipt(submit) == Status.ESME_ROK
             await gateway.until(alert, "delivered", within=120)
             explained = await gateway.services.messages.explain(gateway.caller, alert.message_id)
             assert [receipt.state for receipt in explained.receipts] == ["delivered"]
@@ -107,10 +107,10 @@ async def test_two_alerts_in_flight_with_one_id_have_their_own_receipts(
         for alert in alerts:
             await gateway.until(alert, "sent", within=120)
         to_second = next(s for s in submits if s.octets("destination_addr").endswith(b"1"))
-        await carrier.tell(to_second)
+        await carrier.send_receipt(to_second)
         await gateway.until(alerts[1], "delivered", within=120)
         assert await gateway.status(alerts[0]) == "sent"
-        await carrier.tell(next(s for s in submits if s is not to_second))
+        await carrier.send_receipt(next(s for s in submits if s is not to_second))
         await gateway.until(alerts[0], "delivered", within=120)
 
 
@@ -123,7 +123,7 @@ async def test_two_messages_to_one_recipient_with_one_id_and_equal_receipts_are_
         for message in messages:
             await gateway.until(message, "sent", within=120)
         for _ in range(2):
-            await carrier.tell(submits[0])
+            await carrier.send_receipt(submits[0])
         for message in messages:
             await gateway.until(message, "delivered", within=120)
 
@@ -136,7 +136,7 @@ async def test_both_parts_of_a_long_message_that_share_an_id_are_delivered(
         submits = await submitted(gateway, carrier, 2)
         await gateway.until(message, "sent", within=120)
         for submit in submits:
-            await carrier.tell(submit)
+            await carrier.send_receipt(submit)
         await gateway.until(message, "delivered", within=120)
 
 
@@ -151,7 +151,7 @@ async def test_a_message_that_was_answered_without_an_id_is_delivered(
         for message in messages:
             await gateway.until(message, "sent", within=120)
         for submit in submits:
-            await carrier.tell(submit)
+            await carrier.send_receipt(submit)
         for message in messages:
             await gateway.until(message, "delivered", within=120)
 
@@ -165,7 +165,7 @@ async def test_a_receipt_with_a_nul_is_stored_and_so_are_all_that_come_with_it(
         for message in messages:
             await gateway.until(message, "sent", within=120)
         texts = [DELIVERED + ("\0" if n == 4 else "") for n in range(10)]
-        statuses = await asyncio.gather(*map(carrier.tell, submits, texts))
+        statuses = await asyncio.gather(*map(carrier.send_receipt, submits, texts))
         assert statuses == [Status.ESME_ROK] * 10
         for message in messages:
             await gateway.until(message, "delivered", within=120)
@@ -188,6 +188,6 @@ async def test_a_receipt_that_the_database_refuses_is_refused_for_good_and_keeps
         await gateway.until(message, "sent", within=120)
         poison = DELIVERED.replace("err:000", "err:666")
         texts = [poison, DELIVERED, poison, DELIVERED]
-        statuses = await asyncio.gather(*[carrier.tell(submit, text) for text in texts])
+        statuses = await asyncio.gather(*[carrier.send_receipt(submit, text) for text in texts])
         assert statuses == [Status.ESME_RX_P_APPN, Status.ESME_ROK] * 2
         await gateway.until(message, "delivered", within=120)

@@ -110,7 +110,7 @@ async def test_a_lost_signal_costs_a_wait_and_no_message(gateway: Gateway, monke
     assert len(gateway.backup.messages) == 1
 
 
-async def test_of_a_replay_and_a_late_receipt_one_wins_and_both_are_told(gateway: Gateway):
+async def test_of_a_replay_and_a_late_receipt_one_wins_and_both_are_recorded(gateway: Gateway):
     gateway.primary.set_default(Behaviour(hold=True))
     messages = [await gateway.send(body=f"Number {n}") for n in range(8)]
     for message in messages:

@@ -91,7 +91,7 @@ MUTATIONS = {
             "step = start.first or await self._decide(message)\n",
             "await workflow.sleep(1); step = start.first or await self._decide(message)\n",
         ),
-        "decides anew though it is told what comes first": ("start.first or ", ""),
+        "decides anew though its input has the first step": ("start.first or ", ""),
         "decides before it submits, and not after": (
             "await self._ask_provider(message, step)",
             "await self._decide(message)",

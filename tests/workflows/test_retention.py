@@ -51,7 +51,7 @@ async def test_what_is_over_and_older_than_it_is_kept_is_deleted_and_nothing_els
     assert await gateway.status(scheduled) == "scheduled"
     left = {table: await rows(table) for table in (*OF_MESSAGES, *OF_BATCHES)}
     pending = await gateway.fetch("SELECT FROM outbox WHERE state = 'pending'")
-    assert left.pop("outbox") == len(pending), "who was not told yet is still told"
+    assert left.pop("outbox") == len(pending), "callbacks that are pending are kept"
     assert left.pop("messages") == 1, "the one that is scheduled"
     for table in partitions.TABLES:
         assert left.pop(table), "they go with their month"

@@ -338,7 +338,7 @@ async def last_heartbeat(gateway: Gateway, worker: str, role: str, *, after: str
     )
 
 
-async def test_a_provider_that_is_polled_for_another_role_only_is_never_ranked_and_that_is_told(
+async def test_a_provider_that_is_polled_for_another_role_only_is_never_ranked_and_explain_says_so(
     database_url, temporal_client
 ):
     only_primary = CONFIGURATION.replace('["primary", "backup"]', '["primary"]')

@@ -60,7 +60,7 @@ def test_a_message_that_ended_without_a_receipt_is_not_waited_for(client):
     assert (message.status, message.has_ended) == (MessageStatus.SENT, True)
 
 
-def test_a_message_that_does_not_end_in_time_is_told_with_where_it_is(client):
+def test_a_wait_that_times_out_raises_with_the_current_status(client):
     message_id = send(client, "+447700900198").message_id
     with pytest.raises(NotEnded, match=r"still sent\.") as not_ended:
         client.wait(message_id, timeout=0.3)
@@ -73,7 +73,7 @@ def test_waiting_for_a_message_that_is_not_there_ends_at_once(client):
         client.wait("msg_none")
 
 
-def test_a_gateway_that_is_away_all_the_time_is_told_when_the_waiting_is_over(client, gateway):
+def test_waiting_for_an_unavailable_gateway_raises_at_the_timeout(client, gateway):
     gateway.faults += [InjectedFault(503)] * 50
     with pytest.raises(Unavailable):
         client.wait("msg_none", timeout=0.2)
@@ -161,7 +161,7 @@ def test_everything_that_a_send_can_say_reaches_the_gateway(client, gateway):
     assert gateway.exchanges[-1].headers["idempotency-key"] == "order-17"
 
 
-def test_a_send_makes_its_own_idempotency_key_unless_told_otherwise(client, gateway):
+def test_a_send_generates_its_idempotency_key_unless_the_caller_passes_none(client, gateway):
     send(client)
     send(client)
     send(client, idempotency_key=None)
@@ -200,7 +200,7 @@ def test_a_listing_is_followed_over_all_its_pages(client, gateway):
     assert len(listings) == 3
 
 
-def test_a_page_tells_where_the_next_one_begins(client):
+def test_a_page_has_the_cursor_of_the_next_one(client):
     sent = [send(client).message_id for _ in range(3)]
     first = client.messages(limit=2)
     rest = client.messages(limit=2, cursor=first.next_cursor)
@@ -226,7 +226,7 @@ def test_every_filter_of_a_listing_is_applied(client):
     assert client.messages(provider="nobody").items == ()
 
 
-def test_events_tell_the_story_in_order(client):
+def test_events_are_listed_in_order(client):
     message_id = send(client).message_id
     while not client.message(message_id).has_ended:
         pass
@@ -238,7 +238,7 @@ def test_events_tell_the_story_in_order(client):
 
 def test_an_explanation_holds_attempts_parts_receipts_callbacks_and_sentences(client, gateway):
     message_id = send(client).message_id
-    gateway.tell(message_id)
+    gateway.add_callback(message_id)
     while not client.message(message_id).has_ended:
         pass
     explained = client.explain(message_id)
@@ -337,7 +337,7 @@ def test_a_repeated_idempotency_key_is_one_batch(client, gateway):
     assert len(gateway.messages) == 1
 
 
-def test_a_batch_makes_its_own_idempotency_key_unless_told_otherwise(client, gateway):
+def test_a_batch_generates_its_idempotency_key_unless_the_caller_passes_none(client, gateway):
     send_batch(client, ANN)
     send_batch(client, ANN, idempotency_key=None)
     first, second = (e.headers.get("idempotency-key") for e in gateway.exchanges)
@@ -464,13 +464,13 @@ def test_an_operators_key_is_made_listed_and_revoked(operator):
     assert operator.operator_keys()[-1].revoked_at is not None
 
 
-def test_callbacks_are_listed_and_told_again(client, gateway):
+def test_callbacks_are_listed_and_replayed(client, gateway):
     message_id = send(client).message_id
-    told = [gateway.tell(message_id) for _ in range(3)]
-    assert [c.id for c in client.each_callback(state=CallbackState.FAILED, limit=2)] == told[::-1]
-    client.replay_callback(told[0])
+    ids = [gateway.add_callback(message_id) for _ in range(3)]
+    assert [c.id for c in client.each_callback(state=CallbackState.FAILED, limit=2)] == ids[::-1]
+    client.replay_callback(ids[0])
     listed = client.callbacks(state="failed", message_id=message_id)
-    assert [c.id for c in listed.items] == told[:0:-1]
+    assert [c.id for c in listed.items] == ids[:0:-1]
     assert client.replay_callbacks(state="failed", limit=1).replayed == 1
 
 

@@ -38,7 +38,7 @@ def use_everything(client, operator, gateway):
     dead = client.send(to=DEAD, sender="Acme", body="Hello").message_id
     while not client.message(dead).has_ended:
         pass
-    told = gateway.tell(message_id)
+    callback_id = gateway.add_callback(message_id)
     first = client.messages(
         status="dead_letter",
         mode="transactional",
@@ -66,7 +66,7 @@ def use_everything(client, operator, gateway):
     client.keys()
     client.revoke_key(key.id)
     client.callbacks(state="failed", message_id=message_id, limit=5)
-    client.replay_callback(told)
+    client.replay_callback(callback_id)
     client.replay_callbacks(state="failed", limit=5)
     client.callback_secret()
     client.readiness()

@@ -36,7 +36,7 @@ def send(client, **more):
 
 
 def carried_through(call, outcomes, retries=Retries()):  # noqa: B008  # frozen
-    """The pauses made, and how it ended, when the tries come out as told."""
+    """The pauses made and the result, when the tries have these outcomes."""
     conversation = converse(call, "http://h", retries, chance=lambda: 0.0)
     pauses, given_ = [], None
     outcomes = iter(outcomes)
@@ -75,7 +75,7 @@ def test_a_lost_answer_to_a_batch_with_a_key_leads_to_one_batch(relay, gateway):
     assert list(gateway.batches) == [accepted.batch_id]
 
 
-def test_a_lost_answer_to_a_send_without_a_key_is_told_as_doubt(relay, gateway):
+def test_a_lost_response_to_a_send_without_a_key_is_raised_as_perhaps_carried_out(relay, gateway):
     with Client(relay.url, gateway.key, retries=IMPATIENT) as client:
         relay.lose_responses(1)
         with pytest.raises(ConnectionFailed, match="may have been carried out") as failed:
@@ -106,7 +106,7 @@ async def test_the_awaiting_client_sends_again_too(relay, gateway):
     assert len(gateway.messages) == 1
 
 
-def test_nobody_listening_is_told_with_the_address_and_without_doubt():
+def test_a_refused_connection_is_raised_with_the_address_and_as_not_carried_out():
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     with (
@@ -159,7 +159,7 @@ def test_a_send_that_is_still_in_flight_is_asked_for_again(client, gateway):
     assert [e.status for e in gateway.exchanges] == [409, 202]
 
 
-def test_an_outage_that_lasts_is_told(client, gateway):
+def test_a_lasting_outage_is_raised(client, gateway):
     gateway.faults += [InjectedFault(503, {"retry-after": "0"})] * 4
     with pytest.raises(Unavailable) as refused:
         client.messages()

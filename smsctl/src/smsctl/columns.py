@@ -496,7 +496,7 @@ ACCEPTED_PART_COLUMNS: Sequence[Column[AttemptPart]] = (
 CALLBACK_COLUMNS: Sequence[Column[Callback]] = (
     Column("callback", lambda c: c.id),
     Column("message", lambda c: c.message_id),
-    Column("tells", lambda c: c.status, is_status=True),
+    Column("status", lambda c: c.status, is_status=True),
     Column("code", lambda c: c.provider_code),
     Column("state", lambda c: c.state, is_status=True),
     Column("tries", lambda c: c.tries),
@@ -628,7 +628,7 @@ OPERATOR_KEY_COLUMNS: Sequence[Column[OperatorKey]] = (
 
 @dataclass(frozen=True, slots=True)
 class NamedProfile:
-    """A profile as it is shown: its key only so far that it can be told from others."""
+    """A profile as it is shown: of its key only enough to distinguish it from others."""
 
     name: str
     api: str

@@ -97,10 +97,10 @@ _OPTIONS = {
 
 
 class Session:
-    """One run of a command: what it was told in general, the screen, and the gateway.
+    """One run of a command: its general options, the screen, and the gateway.
 
-    `columns` are the names of those that were chosen for its table; `operator` says whether the
-    command is one for operators, and takes their key.
+    `columns` are the names of the columns chosen for its table. `operator` is true for a command
+    that uses the operator's key.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ def command(
     columns: Sequence[Column[Any]] = (),
     operator: bool = False,
 ) -> Callable[[Callable[Concatenate[Session, P], None]], Callable[..., None]]:
-    """Makes a function the command `name`: gives it its session, and tells how it failed.
+    """Makes a function the command `name`: passes it its session, and reports its failure.
 
     The general options are added to those that the function's own parameters declare, and --columns
     where its table has `columns`. A command for an `operator` takes the operator's key, if there is
@@ -238,5 +238,5 @@ def _options_of(ctx: typer.Context) -> dict[str, object]:
 
 
 def ended(code: ExitCode) -> typer.Exit:
-    """What to raise to end a command that has told all there is to tell."""
+    """The exception that ends a command without further output."""
     return typer.Exit(code)

@@ -1,4 +1,4 @@
-"""What went wrong, told to a person and to a script: a sentence, what to do, and an exit code."""
+"""Failures: a sentence, what to do, and an exit code, for people and for scripts."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from smsgateway import (
 
 
 class ExitCode(IntEnum):
-    """What `smsctl` tells the shell; these numbers never change their meaning."""
+    """The exit codes of `smsctl`; these numbers never change their meaning."""
 
     OK = 0
     FAILED = 1
@@ -86,7 +86,7 @@ _TABLE: tuple[tuple[type[Exception], ExitCode, str], ...] = (
     (Conflict, ExitCode.CONFLICT, ""),
     (ValidationFailed, ExitCode.REFUSED, ""),
     (Unavailable, ExitCode.UNREACHABLE, "Try again{later}."),
-    (ProblemError, ExitCode.FAILED, "The gateway's log tells more."),
+    (ProblemError, ExitCode.FAILED, "The gateway's log has the details."),
     (
         ConnectionFailed,
         ExitCode.UNREACHABLE,
@@ -123,7 +123,7 @@ _OPTIONS: Mapping[str, str] = {
 def failure_of(
     error: GatewayError | Mistake, *, origin: str, options: Mapping[str, object] | None = None
 ) -> Failure:
-    """How to tell an error.
+    """The sentence, the advice and the exit code for an error.
 
     Args:
         error: what went wrong.

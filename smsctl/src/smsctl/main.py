@@ -39,7 +39,7 @@ _WORDS = (
 
 
 class Commands(TyperGroup):
-    """The commands; mistakes on the command line are told as all other failures are."""
+    """The commands; mistakes on the command line are reported like all other failures."""
 
     def main(
         self,
@@ -67,7 +67,7 @@ def _reported(mistake: typer.TyperException, given: Sequence[str]) -> ExitCode:
     if sentence:
         context = getattr(mistake, "ctx", None)
         name = context.command_path if context is not None else "smsctl"
-        failure = Failure(ExitCode.REFUSED, sentence, f"`{name} --help` tells more.")
+        failure = Failure(ExitCode.REFUSED, sentence, f"`{name} --help` has the details.")
         Screen(_format_in(given)).fail(failure)
     # Without a sentence, the help that it asks for has been shown.
     return ExitCode.REFUSED

@@ -207,7 +207,7 @@ class RecipientFile:
         return _Layout(count, to, None, variables)
 
     def _place_of(self, column: str, header: Row, why: str) -> int:
-        """Where a column stands; `why` tells what it is needed for, and what to do without it."""
+        """Index of a column; `why` says what it is needed for, and what to do without it."""
         columns = header.cells
         if columns.count(column) > 1:
             raise self._mistake(

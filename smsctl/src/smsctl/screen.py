@@ -86,11 +86,11 @@ class Screen:
         if self.format is OutputFormat.JSON:
             sys.stderr.write(_json(failure.as_json(), sys.stderr.encoding) + "\n")
             return
-        told = Text("smsctl: ", style="bold red")
-        told.append(visible(failure.sentence), style="default not bold")
+        line = Text("smsctl: ", style="bold red")
+        line.append(visible(failure.sentence), style="default not bold")
         if failure.advice:
-            told.append(f" {visible(failure.advice)}", style="default not bold")
-        self.err.print(told)
+            line.append(f" {visible(failure.advice)}", style="default not bold")
+        self.err.print(line)
 
 
 def visible(text: str) -> str:

@@ -26,8 +26,8 @@ from smsctl.recipients import Row, Slice
 
 MOST_RECIPIENTS = 10_000
 """In one request."""
-MOST_TOLD = 20
-"""Refused lines that are told of; a file takes all of them."""
+MOST_LISTED = 20
+"""Refused lines that the output lists; the file of --refused has all of them."""
 
 _WHY = ("refused_line", "refused_field", "refused_reason", "refused_detail")
 _OF_A_RECIPIENT = re.compile(r"recipients\.(\d+)\.(.+)")
@@ -199,7 +199,7 @@ class Tally:
         """Count a slice."""
         self.recipients += len(sent.part.rows)
         self.refused += len(sent.refused)
-        self.first_refused += sent.refused[: MOST_TOLD - len(self.first_refused)]
+        self.first_refused += sent.refused[: MOST_LISTED - len(self.first_refused)]
         self.last_line = sent.part.last_line
         batch = sent.batch
         if batch is None:

@@ -146,7 +146,7 @@ def send(
         body: the text.
         mode: what the message is for; `transactional` if not given.
         priority: by default the mode's.
-        callback_url: told of what becomes of the message.
+        callback_url: receives the message's status callbacks.
         validity_period: seconds after which it is not to be delivered any more.
         receipt_deadline: seconds after which a provider that sent no receipt is given up. By
             default the mode's.
@@ -337,7 +337,7 @@ def send_batch(
             `}}` stand for braces. Not needed where each recipient has a text of its own.
         mode: what the messages are for; `transactional` if not given.
         priority: by default the mode's.
-        callback_url: told of what becomes of each message.
+        callback_url: receives the status callbacks of each message.
         validity_period: seconds after which they are not to be delivered any more.
         receipt_deadline: seconds after which a provider that sent no receipt is given up. By
             default the mode's.
@@ -552,20 +552,20 @@ def callbacks(
     limit: int | None = None,
     cursor: str | None = None,
 ) -> Call[Page[Callback]]:
-    """What your servers were told, or are to be told; the newest first."""
+    """The account's callbacks, delivered or not; the newest first."""
     query = _given(state=state, message_id=message_id, limit=limit, cursor=cursor)
     return _get(_CALLBACKS, _model(Page[Callback]), query)
 
 
 def replay_callback(callback_id: str) -> Call[None]:
-    """Tell one thing again."""
+    """Replay a callback: deliver it once more, whatever its state."""
     return _post(f"{_CALLBACKS}/{_segment(callback_id)}/replay", _nothing)
 
 
 def replay_callbacks(
     *, state: CallbackState | str | None = None, limit: int | None = None
 ) -> Call[ReplayedCallbacks]:
-    """Tell again all that failed, at most `limit`."""
+    """Replay the failed callbacks, the oldest first, at most `limit`."""
     return _post(
         f"{_CALLBACKS}/replay", _model(ReplayedCallbacks), _given(state=state, limit=limit)
     )

@@ -122,7 +122,7 @@ class Replacement(Answered):
 class Accepted(Answered):
     """A message that the gateway has taken on; from here on it is not lost.
 
-    `replayed` tells that an earlier request with the same idempotency key had already done it.
+    `replayed` is true if an earlier request with the same idempotency key had created it.
     """
 
     message_id: str
@@ -280,7 +280,7 @@ class RecipientResult(Answered):
 class AcceptedBatch(Batch):
     """A batch that the gateway has taken on, with a result for each recipient, in order.
 
-    `replayed` tells that an earlier request with the same idempotency key had already done it.
+    `replayed` is true if an earlier request with the same idempotency key had created it.
     """
 
     results: tuple[RecipientResult, ...]
@@ -425,7 +425,7 @@ class Replayed(Answered):
 
 
 class ReplayedCallbacks(Answered):
-    """How many callbacks are told again."""
+    """How many callbacks are replayed."""
 
     replayed: int
 
@@ -484,8 +484,8 @@ class Provider(Answered):
     `state` is `up` while messages of every kind can be sent over it. `up_for` names the roles of
     workers for which that is so: `providers` sends single messages, `chunks` those of batches.
     `rate` is in messages a second over all processes; `rate_ratio` is how much of it is used just now:
-    1, or less while the provider throttles. `rate_shares` tells how it is divided by demand among
-    workers. `receipts` tells whether it gives any.
+    1, or less while the provider throttles. `rate_shares` has each worker's share of it, divided by
+    demand. `receipts` is true if the provider sends receipts.
     `unparsed_receipts` counts those that are stored and could not be parsed, at most 10,000;
     `unmatched_receipts` those of the last three days that match no message.
     `detail` says why it is not up, and what to do; `bind_errors` has what each living worker reports.

@@ -95,7 +95,7 @@ def _verified(
     signed = b".".join([callback_id.encode(), timestamp.encode(), raw])
     expected = [hmac.digest(key, signed, hashlib.sha256) for key in keys]
     given = _signatures(signature)
-    # Every pair is compared, so that the time taken tells nothing.
+    # Every pair is compared, so that the time taken reveals nothing.
     matches = [hmac.compare_digest(ours, theirs) for ours in expected for theirs in given]
     if not any(matches):
         raise CallbackRefused(

@@ -378,7 +378,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class InjectedFault:
-    """A response given in place of the right one; `carried_out` tells whether it was done first."""
+    """A response in place of the right one; with `carried_out`, the request is carried out first."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -440,8 +440,8 @@ class FakeGateway:
         self.keys.append(StoredKey(name, text, name, environment, tuple(scopes), datetime.now(UTC)))
         return text
 
-    def tell(self, message_id: str, state: str = "failed") -> str:
-        """Puts a callback on the list."""
+    def add_callback(self, message_id: str, state: str = "failed") -> str:
+        """Add a callback to the list; its id."""
         callback_id = f"cb_{len(self.callbacks) + 1:032x}"
         self.callbacks.append(
             {
@@ -975,7 +975,7 @@ async def explain(gateway: FakeGateway, request: Request) -> Response:
                     "done_at": began,
                 }
             )
-    told = [callback for callback in gateway.callbacks if callback["message_id"] == message.id]
+    of_message = [each for each in gateway.callbacks if each["message_id"] == message.id]
     return JSONResponse(
         {
             "message": shown,
@@ -996,7 +996,7 @@ async def explain(gateway: FakeGateway, request: Request) -> Response:
             ],
             "receipts": receipts,
             "events": message.events(),
-            "callbacks": told,
+            "callbacks": of_message,
             "summary": gateway.summary
             or [f"The message is {shown['status']}.", "Attempt 1 went to primary."],
         }
@@ -1358,24 +1358,24 @@ async def callbacks(gateway: FakeGateway, request: Request) -> Response:
     shown = list(reversed(gateway.callbacks))
     for name in ("state", "message_id"):
         if name in request.query_params:
-            shown = [told for told in shown if told[name] == request.query_params[name]]
+            shown = [each for each in shown if each[name] == request.query_params[name]]
     return page_of(request, shown)
 
 
 @route("POST", "/api/v1/callbacks/replay", "callbacks:replay")
 async def replay_callbacks(gateway: FakeGateway, request: Request) -> Response:
     asked = await read(CallbackReplayBody, request)
-    again = [told for told in gateway.callbacks if told["state"] == asked.state][: asked.limit]
-    for told in again:
-        told["state"] = "pending"
+    again = [each for each in gateway.callbacks if each["state"] == asked.state][: asked.limit]
+    for callback in again:
+        callback["state"] = "pending"
     return JSONResponse({"replayed": len(again)})
 
 
 @route("POST", "/api/v1/callbacks/{callback_id}/replay", "callbacks:replay")
 async def replay_callback(gateway: FakeGateway, request: Request) -> Response:
-    for told in gateway.callbacks:
-        if told["id"] == request.state.values["callback_id"]:
-            told["state"] = "pending"
+    for callback in gateway.callbacks:
+        if callback["id"] == request.state.values["callback_id"]:
+            callback["state"] = "pending"
             return JSONResponse({"replayed": 1}, 202)
     raise Refusal(404, "There is no such callback.")
 

@@ -10,7 +10,7 @@ _LONGEST = 1 << 20
 
 
 class Relay:
-    """Carries bytes between a client and the server at `target`, until told to do worse."""
+    """Carries bytes between a client and the server at `target`, and loses what a test chooses."""
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)

@@ -113,9 +113,9 @@ def file_text(path: Path) -> str:
 
 @contextmanager
 def rereadable(path: Path) -> Iterator[TextIO]:
-    """A file's text, which can be gone back to the beginning of; `-` is standard input.
+    """A file's text, which can be read again from the beginning; `-` is standard input.
 
-    Bytes that are not UTF-8 are in it as lone surrogates, so that whoever reads can tell the line.
+    Bytes that are not UTF-8 become lone surrogates, so that the reader can report their line.
     """
     with ExitStack() as opened:
         try:

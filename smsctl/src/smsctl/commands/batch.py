@@ -271,7 +271,7 @@ def _steer(
 
 @dataclass(frozen=True, slots=True)
 class _Sending:
-    """Sends slices, and tells of each as soon as it is accepted."""
+    """Sends slices, and prints each as soon as it is accepted."""
 
     session: Session
     terms: Terms

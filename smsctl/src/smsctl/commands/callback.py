@@ -12,7 +12,7 @@ from smsctl.commands.arguments import CursorOption, LimitOption, gathered, not_e
 from smsctl.failures import Mistake
 from smsctl.screen import visible
 
-app = typer.Typer(no_args_is_help=True, help="Look at callbacks and tell them again.")
+app = typer.Typer(no_args_is_help=True, help="List callbacks and replay them.")
 
 
 @command(app, "list", columns=CALLBACK_COLUMNS)

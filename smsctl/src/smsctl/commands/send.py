@@ -91,8 +91,8 @@ def send(
 ) -> None:
     """Send a message.
 
-    With --wait the exit code tells how it ended: 0 delivered, 1 otherwise, 8 not yet. With --dry-run
-    it tells whether a route takes the message: 0 yes, 1 no.
+    With --wait the exit code is 0 if the message was delivered, 1 if it ended otherwise, and 8 if it
+    has not ended yet. With --dry-run it is 0 if a route takes the message, and 1 if none does.
     """
     if dry_run and wait:
         raise Mistake(
@@ -145,7 +145,7 @@ def send(
     code = _exit_code(seen)
     if code is ExitCode.STILL_GOING:
         session.screen.remark(
-            f"It goes on; `smsctl message show {accepted.message_id}` tells how it ended."
+            f"It has not ended yet; `smsctl message show {accepted.message_id}` shows its status."
         )
     if code is not ExitCode.OK:
         raise ended(code)
