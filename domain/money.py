@@ -86,12 +86,13 @@ class Billed:
 def total(parts: Sequence[Billed]) -> Billed:
     """What several parts are billed together.
 
-    The price is None where parts have prices in different currencies.
+    The price is None where parts have prices in different currencies, or where it is too large for one.
     """
     segments = [part.segments for part in parts if part.segments is not None]
     prices = [part.price for part in parts if part.price is not None]
     currencies = {price.currency for price in prices}
     price = None
-    if len(currencies) == 1:
-        price = Price(sum((each.amount for each in prices), Decimal()), currencies.pop())
+    amount = sum((each.amount for each in prices), Decimal())
+    if len(currencies) == 1 and amount < _LARGEST:
+        price = Price(amount, currencies.pop())
     return Billed(sum(segments) if segments else None, price)
