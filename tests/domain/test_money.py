@@ -1,5 +1,7 @@
 """Prices are exact, and no bad value of an adapter becomes one."""
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
