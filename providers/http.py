@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 from abc import abstractmethod
+from base64 import b64encode
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
@@ -19,7 +21,8 @@ from domain import deadlines
 from domain.binds import CONNECTION, BindError, BindFailure
 from domain.configuration.providers.http import HttpConfiguration
 from domain.error_classes import RETRIES, ErrorClass
-from domain.outcomes import OutcomeKind, PartOutcome
+from domain.money import Price
+from domain.outcomes import MOST_SEGMENTS, OutcomeKind, PartOutcome
 from domain.values import value
 from providers.base import Exchange, Outbound, PartSender, ProviderSinks, not_sent
 from providers.connections import connect_failure
@@ -87,6 +90,11 @@ class HttpResponse:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
+
+    def json_object(self) -> Mapping[str, Any]:
+        """The body as an object of JSON; empty if it is something else."""
+        body = self.json()
+        return body if isinstance(body, dict) else {}
 
     def retry_after(self, now: datetime) -> timedelta | None:
         """`Retry-After` (RFC 9110, 10.2.3), as seconds or as a date; None if there is none."""
@@ -326,37 +334,52 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
 
     # What adapters share
 
+    def _build_request(self, method: str, path: str, **content: Any) -> httpx.Request:
+        """A request of the account; `content` is as httpx takes it (`json`, `data`, `params`)."""
+        request = self._client.build_request(method, path, **content)
+        request.headers.update(self._authorization())
+        return request
+
+    @abstractmethod
+    def _authorization(self) -> Mapping[str, str]:
+        """The headers with which a request is made in the account's name."""
+
     def _refused(
         self,
         number: int,
         code: str,
-        error_class: ErrorClass | None,
         response: HttpResponse,
+        *,
+        otherwise: ErrorClass | None = None,
     ) -> PartOutcome:
-        """The outcome of a message that was not accepted.
+        """The outcome of a message that was not accepted, or whose outcome `code` leaves unknown.
 
-        `error_class` is what the adapter's table says of `code`; None where it has none, so that the
-        HTTP status decides. The class of the configuration's `errors` goes before both.
+        The class is that of the configuration's `errors`, else of the provider's table, else
+        `otherwise`, else of the HTTP status.
         """
-        found = self._configuration.errors.get(code) or error_class
-        if found is None:
-            found = class_of_status(response.status)
+        declared = self._configuration
+        known = declared.codes().get(code)
+        found = (
+            declared.errors.get(code)
+            or (None if known is None else known.error_class)
+            or otherwise
+            or class_of_status(response.status)
+        )
         kind = OutcomeKind.REFUSED
         if found is ErrorClass.UNKNOWN:
             kind = OutcomeKind.UNKNOWN
         elif RETRIES[found].waits:
             kind = OutcomeKind.THROTTLED
+        is_throttled = kind is OutcomeKind.THROTTLED
         return PartOutcome(
             number,
             kind,
             code=code or f"http_{response.status}",
             error_class=found,
-            after=response.retry_after(datetime.now(UTC))
-            if kind is OutcomeKind.THROTTLED
-            else None,
+            after=response.retry_after(datetime.now(UTC)) if is_throttled else None,
         )
 
-    async def _get(self, path: str) -> HttpResponse | None:
+    async def _ask(self, request: httpx.Request) -> HttpResponse | None:
         """The response to a question about a message; None if there is none in time.
 
         It takes a slot of the window, as all requests do.
@@ -366,7 +389,7 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
             if not has_slot:
                 return None
             try:
-                return await self._response(self._client.build_request("GET", path), seconds)
+                return await self._response(request, seconds)
             except (_NotSent, httpx.HTTPError, TimeoutError, ResponseTooLong):
                 return None
 
@@ -387,6 +410,42 @@ class ResponseTooLong(Exception):
 
 class _NotSent(Exception):
     """Nothing of a request has left; the cause is why."""
+
+
+def basic(user: str, password: str) -> Mapping[str, str]:
+    """The header of basic authentication (RFC 7617)."""
+    token = b64encode(f"{user}:{password}".encode()).decode()
+    return {"authorization": f"Basic {token}"}
+
+
+def as_text(written: object) -> str:
+    """A text or a number of a body as text; empty for anything else."""
+    is_scalar = isinstance(written, int | str) and not isinstance(written, bool)
+    return str(written) if is_scalar else ""
+
+
+def as_segments(written: object) -> int | None:
+    """A number of segments, as a number or as text; None for 0 and for anything else."""
+    text = as_text(written)
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    count = int(text) if is_number else 0
+    return count if 0 < count <= MOST_SEGMENTS else None
+
+
+_MOST_DIGITS: Final = 9
+
+
+def as_price(amount: object, currency: object, *, times: int = 1) -> Price | None:
+    """A price from an amount, as text or as a number, and a currency; None where that is no price.
+
+    A sign is dropped: some providers write what they charge as a negative amount.
+    """
+    if not isinstance(currency, str) or not isinstance(amount, str | int | float):
+        return None
+    try:
+        return Price(abs(Decimal(str(amount))) * times, currency.upper())
+    except (InvalidOperation, ValueError):
+        return None
 
 
 async def _read(response: httpx.Response) -> bytes:

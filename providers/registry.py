@@ -15,14 +15,18 @@ import structlog
 
 from domain.configuration import ProviderConfiguration
 from domain.configuration.providers.smpp import SmppConfiguration
+from domain.configuration.providers.twilio import TwilioConfiguration
 from providers import smpp
+from providers.base import UnparsedReason
+from providers.twilio import TwilioProvider, TwilioWebhooks
+from providers.webhooks import UnreadableWebhook, stored_request
 from settings.secrets import check_key_file, resolve_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from domain.secrets import AllowedSecrets
-    from providers.base import Provider, ProviderSinks, ReceivedReceipt, UnparsedReason
+    from providers.base import Provider, ProviderSinks, ReceivedReceipt
     from providers.webhooks import ProviderWebhooks
 
 _log = structlog.get_logger(logger_name=__name__)
@@ -42,7 +46,7 @@ class ProviderType(Generic[_Configuration]):
         adapter: the adapter's class. It is called with the provider's name, its section, the secrets
             by their keys, and where its receipts and late responses go.
         parse_again: parses the octets of a stored `UnparsedReceipt`; only for an adapter that stores
-            any.
+            any itself. Those of requests are read by `webhooks`.
         webhooks: reads what the provider reports over HTTP, if it does. It is called with the provider's
             name, its section and the secrets by their keys.
     """
@@ -58,7 +62,11 @@ class ProviderType(Generic[_Configuration]):
 
 
 _SMPP: Final = ProviderType(SmppConfiguration, smpp.SmppProvider.build, smpp.parse_again)
-_BUILT_IN: Final[Mapping[str, ProviderType[Any]]] = {"smpp": _SMPP, "simulator": _SMPP}
+_BUILT_IN: Final[Mapping[str, ProviderType[Any]]] = {
+    "smpp": _SMPP,
+    "simulator": _SMPP,
+    "twilio": ProviderType(TwilioConfiguration, TwilioProvider, webhooks=TwilioWebhooks),
+}
 
 
 class ProviderTypes:
@@ -84,6 +92,14 @@ class ProviderTypes:
     def configurations(self) -> Mapping[str, type[ProviderConfiguration]]:
         """The class of a provider's section, by type."""
         return MappingProxyType({name: each.configuration for name, each in self._types.items()})
+
+    def of(self, name: str) -> ProviderType[Any]:
+        """The type with this name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._types[name]
 
     def build(
         self,
@@ -123,8 +139,15 @@ class ProviderTypes:
 
         Empty where it is something else, or where the adapter stores no such octets.
         """
-        parse = self._types[configuration.type].parse_again
-        return () if parse is None else parse(name, configuration, frame)
+        known = self._types[configuration.type]
+        if known.parse_again is not None:
+            return known.parse_again(name, configuration, frame)
+        if known.webhooks is None:
+            return ()
+        try:
+            return known.webhooks(name, configuration, {}).receipts(stored_request(frame), None)
+        except UnreadableWebhook:
+            return UnparsedReason.MALFORMED_REQUEST
 
 
 def _secrets(configuration: ProviderConfiguration, allowed: AllowedSecrets) -> dict[str, str]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hmac
 import json
 from abc import ABC, abstractmethod
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from domain.configuration.providers.http import HttpConfiguration
 from domain.values import value
+from providers.base import ReceivedReceipt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
-    from domain.receipts import PartIdentity
-    from providers.base import ReceivedReceipt
+    from domain.receipts import PartIdentity, ReceiptState
 
 _Configuration = TypeVar("_Configuration", bound=HttpConfiguration)
 
@@ -82,6 +82,11 @@ class WebhookResponse:
     body: bytes = b""
 
 
+def stored_request(body: bytes) -> WebhookRequest:
+    """A request that was verified when it came, and of which the body was kept."""
+    return WebhookRequest("POST", "", {}, body, datetime.now(UTC))
+
+
 class ForgedReason(StrEnum):
     """Why a request is not one of the carrier's."""
 
@@ -142,6 +147,43 @@ class ProviderWebhooks(ABC, Generic[_Configuration]):
         """
 
 
-def same_secret(given: str, expected: str) -> bool:
-    """Whether two secrets are equal, compared in constant time; an empty one equals nothing."""
-    return bool(expected) and hmac.compare_digest(given.encode(), expected.encode())
+def same_secret(given: str, *expected: str) -> bool:
+    """Whether a secret equals one of those expected; an empty one equals nothing.
+
+    All are compared, in constant time: the time taken does not show how much of which one fits.
+    """
+    matches = [hmac.compare_digest(given.encode(), each.encode()) for each in expected if each]
+    return any(matches)
+
+
+def receipt_of(
+    provider: str,
+    configuration: HttpConfiguration,
+    *,
+    provider_message_id: str,
+    state: ReceiptState,
+    code: str = "",
+    part: PartIdentity | None = None,
+    sender: str | None = None,
+    recipient: str | None = None,
+    network: str | None = None,
+    done_at: datetime | None = None,
+) -> ReceivedReceipt:
+    """A receipt, with what the provider's table of codes says of `code`: an error class, or another state."""
+    known = configuration.codes().get(code)
+    if known is not None and known.state is not None:
+        state = known.state
+    found = configuration.errors.get(code) or (None if known is None else known.error_class)
+    return ReceivedReceipt(
+        provider=provider,
+        provider_message_id=provider_message_id,
+        state=state,
+        code=code,
+        network=network,
+        reference=None,
+        sender=sender,
+        recipient=recipient,
+        done_at=done_at,
+        part=part,
+        error_class=found if state.is_final else None,
+    )

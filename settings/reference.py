@@ -5,7 +5,7 @@ python -m settings.reference docs/configuration.md
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from domain.configuration import Configuration, ProviderConfiguration, format_duration
 from domain.configuration.names import AccountId
+from domain.configuration.providers.http import HttpConfiguration
 from domain.configuration.providers.types import BUILT_IN_TYPES
 from settings.configuration_file import members_of
 from settings.settings import Settings, is_secret, variable_of
@@ -48,22 +49,48 @@ def variables_table() -> str:
 def keys_table() -> str:
     """The keys of the configuration file, as a table in Markdown."""
     rows = [
-        (f"`{path}`", _kind(field.annotation), _default(field), field.description or "")
-        for path, field in _keys("", Configuration)
+        (f"`{path}`", _kind(field.annotation), _default(field), f"{only}{field.description or ''}")
+        for path, only, field in _keys("", Configuration)
     ]
     return _table(("Key", "Value", "Default", "Meaning"), rows)
 
 
-def _keys(prefix: str, model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+def _keys(
+    prefix: str, model: type[BaseModel], names: Collection[str] | None = None, only: str = ""
+) -> Iterator[tuple[str, str, FieldInfo]]:
+    """The keys of a model, or those of these names; `only` names the types of providers that have them."""
     for name, field in model.model_fields.items():
+        if names is not None and name not in names:
+            continue
         inner, mark = _model_below(field.annotation)
+        path = f"{prefix}{field.alias or name}"
         if inner is None or field.description:
-            yield f"{prefix}{name}", field
+            yield path, only, field
         if inner is ProviderConfiguration:
-            for each in dict.fromkeys(BUILT_IN_TYPES.values()):
-                yield from _keys(f"{prefix}{name}{mark}.", each)
+            yield from _keys_of_providers(f"{path}{mark}.")
         elif inner is not None:
-            yield from _keys(f"{prefix}{name}{mark}.", inner)
+            yield from _keys(f"{path}{mark}.", inner, only=only)
+
+
+def _keys_of_providers(prefix: str) -> Iterator[tuple[str, str, FieldInfo]]:
+    """The keys that all providers have, then those of all HTTP providers, then those of each type."""
+    types: dict[type[ProviderConfiguration], list[str]] = {}
+    for name, model in BUILT_IN_TYPES.items():
+        types.setdefault(model, []).append(name)
+    http = [
+        name
+        for model, names in types.items()
+        if issubclass(model, HttpConfiguration)
+        for name in names
+    ]
+    yield from _keys(prefix, ProviderConfiguration)
+    yield from _keys(prefix, HttpConfiguration, HttpConfiguration.__annotations__, _only(http))
+    for model, names in types.items():
+        yield from _keys(prefix, model, model.__annotations__, _only(names))
+
+
+def _only(names: Sequence[str]) -> str:
+    return f"{', '.join(f'`{name}`' for name in names)}: "
 
 
 def _model_below(annotation: Any) -> tuple[type[BaseModel] | None, str]:
@@ -98,7 +125,7 @@ def _kind(annotation: Any) -> str:
             kinds.append(", ".join(f"`{value}`" for value in arguments))
         elif get_origin(member) is tuple:
             kinds.append(f"list of {_kind(arguments[0])}")
-        elif get_origin(member) is dict:
+        elif get_origin(member) in {dict, Mapping}:
             kinds.append(f"table of {_kind(arguments[1])}")
         elif issubclass(member, BaseModel):
             kinds.append("table")

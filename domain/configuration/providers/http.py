@@ -104,3 +104,15 @@ def _not_public(url: str) -> str | None:
     if address is not None and not may_receive(address, allow_private=False):
         return "its address is not public: set private_network if the API is in your own network"
     return None
+
+
+def checked_token(token: str) -> str:
+    """A secret that can be a part of a header.
+
+    Raises:
+        ValueError: it is empty, or has blanks or other characters than ASCII; the sentence does not
+            repeat it.
+    """
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("the secret is empty, or has blanks or characters that no key has")
+    return token
