@@ -21,6 +21,7 @@ from domain import deadlines
 from domain.binds import CONNECTION, BindError, BindFailure
 from domain.configuration.providers.http import HttpConfiguration
 from domain.error_classes import RETRIES, ErrorClass
+from domain.http_statuses import class_of_status
 from domain.money import Price
 from domain.outcomes import MOST_SEGMENTS, OutcomeKind, PartOutcome
 from domain.values import value
@@ -47,28 +48,6 @@ _PROBE_LAST: Final = 30.0
 
 _LONGEST_WAIT: Final = timedelta(hours=1)
 """That a `Retry-After` is obeyed for; after that the provider is tried again."""
-
-# What a status means where the body has no code that the adapter knows. A 408 or 5xx may come after
-# the message was accepted: its outcome is unknown.
-_BY_STATUS: Final[Mapping[int, ErrorClass]] = {
-    HTTPStatus.UNAUTHORIZED: ErrorClass.ACCOUNT,
-    HTTPStatus.PAYMENT_REQUIRED: ErrorClass.ACCOUNT,
-    HTTPStatus.FORBIDDEN: ErrorClass.ACCOUNT,
-    HTTPStatus.NOT_FOUND: ErrorClass.ACCOUNT,
-    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: ErrorClass.ACCOUNT,
-    HTTPStatus.REQUEST_TIMEOUT: ErrorClass.UNKNOWN,
-    HTTPStatus.TOO_MANY_REQUESTS: ErrorClass.THROTTLED,
-}
-
-
-def class_of_status(status: int) -> ErrorClass:
-    """What an HTTP status means that is no success; a redirect is a wrong `url`."""
-    known = _BY_STATUS.get(status)
-    if known is not None:
-        return known
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return ErrorClass.UNKNOWN
-    return ErrorClass.ACCOUNT if status < HTTPStatus.BAD_REQUEST else ErrorClass.ROUTE
 
 
 @value

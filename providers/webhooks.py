@@ -117,7 +117,7 @@ class ProviderWebhooks(ABC, Generic[_Configuration]):
     """
 
     stored: ClassVar[WebhookResponse] = WebhookResponse()
-    """Answered once all of a request is committed, and to duplicates as well."""
+    """Answered by default."""
 
     def __init__(
         self, name: str, configuration: _Configuration, secrets: Mapping[str, str]
@@ -125,6 +125,14 @@ class ProviderWebhooks(ABC, Generic[_Configuration]):
         self.name = name
         self._configuration = configuration
         self._secrets = secrets
+
+    def response(self) -> WebhookResponse:
+        """What a request is answered with, once all of it is committed, and duplicates as well."""
+        return self.stored
+
+    def kept(self, request: WebhookRequest) -> bytes:
+        """What is kept of a request that cannot be read; `receipts` reads it again as a body."""
+        return request.body
 
     @abstractmethod
     def verify(self, request: WebhookRequest) -> None:

@@ -158,18 +158,18 @@ class ProviderReports:
             _log.warning("webhook_forged", provider=provider, reason=error.reason)
             raise
         except UnreadableWebhook:
-            await self._keep(provider, request)
+            await self._keep(provider, address.webhooks.kept(request))
             outcome = "unparsed"
         else:
             await self._store(provider, receipts)
             outcome = "stored" if receipts else "ignored"
         metrics.webhook_came(provider=provider, outcome=outcome)
-        return address.webhooks.stored
+        return address.webhooks.response()
 
-    async def _keep(self, provider: str, request: WebhookRequest) -> None:
+    async def _keep(self, provider: str, frame: bytes) -> None:
         reason = UnparsedReason.MALFORMED_REQUEST
         try:
-            await self._unparsed.store(UnparsedReceipt(provider, reason, request.body))
+            await self._unparsed.store(UnparsedReceipt(provider, reason, frame))
         except Exception as error:
             self._log_not_stored(provider, error)
             raise ReportNotStored from error

@@ -30,6 +30,11 @@ def protocol_mistakes(
         *_unusable_secrets(configuration, allowed),
         *_unusable_senders(configuration),
         *_hidden_routes(configuration),
+        *(
+            (("providers", name, *path), sentence)
+            for name, provider in configuration.providers.items()
+            for path, sentence in provider.mistakes()
+        ),
     ]
     return [mistake_at(text, path, sentence) for path, sentence in found]
 
@@ -125,7 +130,7 @@ def _secrets(
     for name, provider in configuration.providers.items():
         for secret in provider.secrets():
             if not secret.is_literal:  # else checked when it was parsed
-                yield ("providers", name, secret.key), secret.reference, secret.check
+                yield ("providers", name, *secret.path), secret.reference, secret.check
         if provider.receipt_secret is not None:
             yield ("providers", name, "receipt_secret"), provider.receipt_secret, check_secret
     for name, account in configuration.accounts.items():

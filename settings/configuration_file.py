@@ -249,10 +249,10 @@ def _keys_at(path: Path, values: Mapping[str, Any], types: ProviderClasses) -> l
     for step in path:
         annotation = _below(annotation, step)
     return [
-        name
+        field.alias or name
         for model in members_of(annotation)
         if isinstance(model, type) and issubclass(model, BaseModel)
-        for name in model.model_fields
+        for name, field in model.model_fields.items()
     ]
 
 
@@ -265,9 +265,9 @@ def _below(annotation: Any, step: str | int) -> Any:
         elif get_origin(member) is dict:
             return arguments[1]
         elif isinstance(member, type) and issubclass(member, BaseModel):
-            known = member.model_fields.get(step)
-            if known is not None:
-                return known.annotation
+            for name, field in member.model_fields.items():
+                if step == (field.alias or name):
+                    return field.annotation
     return None
 
 

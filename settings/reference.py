@@ -23,8 +23,9 @@ from domain.configuration.providers.types import BUILT_IN_TYPES
 from settings.configuration_file import members_of
 from settings.settings import Settings, is_secret, variable_of
 
-_WORDS: Mapping[type, str] = MappingProxyType(
+_WORDS: Mapping[Any, str] = MappingProxyType(
     {
+        Any: "any value",
         str: "text",
         int: "whole number",
         float: "number",

@@ -1,6 +1,6 @@
 """What the gateway needs to know of any provider, whatever its type."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ class ProviderSecret:
     """A secret that the adapter of a provider needs.
 
     Attributes:
-        key: of the provider's section, where the secret is declared.
+        key: of the provider's section, where the secret is declared, or of its table `table`.
         reference: where the secret is found.
         is_literal: whether `reference` is the secret itself.
         check: raises ValueError, with a sentence that does not repeat it, for an unusable secret.
@@ -31,6 +31,12 @@ class ProviderSecret:
     reference: str = field(repr=False)
     is_literal: bool
     check: Callable[[str], object]
+    table: str = ""
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Where the secret is declared in the section."""
+        return (self.table, self.key) if self.table else (self.key,)
 
 
 class ProviderConfiguration(Declared):
@@ -118,4 +124,11 @@ class ProviderConfiguration(Declared):
 
     def key_files(self) -> Sequence[str]:
         """Paths of the private keys that the adapter reads."""
+        return ()
+
+    def mistakes(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        """What is wrong beyond the shape of the values, such as samples: where, and a sentence.
+
+        It is looked at when a configuration is checked or applied, not when a stored one is read.
+        """
         return ()
