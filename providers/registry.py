@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 import structlog
 
 from domain.configuration import ProviderConfiguration
+from domain.configuration.providers.declared.section import DeclaredProviderConfiguration
 from domain.configuration.providers.smpp import SmppConfiguration
 from domain.configuration.providers.twilio import TwilioConfiguration
 from providers import smpp
 from providers.base import UnparsedReason
+from providers.declared import DeclaredProvider, DeclaredWebhooks
 from providers.twilio import TwilioProvider, TwilioWebhooks
 from providers.webhooks import UnreadableWebhook, stored_request
 from settings.secrets import check_key_file, resolve_secret
@@ -66,6 +68,9 @@ _BUILT_IN: Final[Mapping[str, ProviderType[Any]]] = {
     "smpp": _SMPP,
     "simulator": _SMPP,
     "twilio": ProviderType(TwilioConfiguration, TwilioProvider, webhooks=TwilioWebhooks),
+    "http": ProviderType(
+        DeclaredProviderConfiguration, DeclaredProvider.build, webhooks=DeclaredWebhooks
+    ),
 }
 
 

@@ -26,9 +26,10 @@ from tests.fakes.carrier import (
     Throttle,
     as_came,
 )
+from tests.fakes.declared_carrier import DeclaredCarrier
 from tests.fakes.twilio_carrier import TwilioCarrier
 
-CARRIERS: list[type[Carrier]] = [TwilioCarrier]
+CARRIERS: list[type[Carrier]] = [TwilioCarrier, DeclaredCarrier]
 HTTP_CARRIERS = [each for each in CARRIERS if issubclass(each, HttpCarrier)]
 
 RECIPIENT = "+447700900123"

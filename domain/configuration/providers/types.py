@@ -8,6 +8,7 @@ from pydantic import PlainValidator, SerializeAsAny, ValidationError, Validation
 from pydantic_core import InitErrorDetails
 
 from domain.configuration.providers.base import ProviderConfiguration
+from domain.configuration.providers.declared.section import DeclaredProviderConfiguration
 from domain.configuration.providers.smpp import SmppConfiguration
 from domain.configuration.providers.twilio import TwilioConfiguration
 
@@ -15,7 +16,12 @@ DEFAULT_TYPE: Final = "smpp"
 """Of a section that names no type."""
 
 BUILT_IN_TYPES: Final[Mapping[str, type[ProviderConfiguration]]] = MappingProxyType(
-    {"smpp": SmppConfiguration, "simulator": SmppConfiguration, "twilio": TwilioConfiguration}
+    {
+        "smpp": SmppConfiguration,
+        "simulator": SmppConfiguration,
+        "twilio": TwilioConfiguration,
+        "http": DeclaredProviderConfiguration,
+    }
 )
 
 PROVIDER_TYPES: Final = "provider_types"
