@@ -29,3 +29,8 @@ def class_of_status(status: int) -> ErrorClass:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ErrorClass.UNKNOWN
     return ErrorClass.ACCOUNT if status < HTTPStatus.BAD_REQUEST else ErrorClass.ROUTE
+
+
+def is_success(status: int) -> bool:
+    """Whether an HTTP status is one of 200 to 299 (RFC 9110, 15.3)."""
+    return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from domain.configuration.providers.declared.credentials import (
@@ -17,6 +16,7 @@ from providers.webhooks import ForgedReason, WebhookForged, same_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from providers.webhooks import WebhookRequest
 
@@ -78,8 +78,7 @@ class SignatureVerifier:
         is_number = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _LONGEST_TIME
         number = int(timestamp) if is_number else 0
         seconds = number / 1000 if number >= _MILLISECONDS_FROM else number
-        signed_at = datetime.fromtimestamp(0, UTC) + timedelta(seconds=seconds)
-        if abs(at - signed_at) > self._declared.tolerance:
+        if abs(at.timestamp() - seconds) > self._declared.tolerance.total_seconds():
             raise WebhookForged(ForgedReason.TOO_OLD)
 
     def _filled(self, template: str | None) -> str:

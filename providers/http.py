@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import httpx
@@ -21,7 +20,7 @@ from domain import deadlines
 from domain.binds import CONNECTION, BindError, BindFailure
 from domain.configuration.providers.http import HttpConfiguration
 from domain.error_classes import RETRIES, ErrorClass
-from domain.http_statuses import class_of_status
+from domain.http_statuses import class_of_status, is_success
 from domain.money import Price
 from domain.outcomes import MOST_SEGMENTS, OutcomeKind, PartOutcome
 from domain.values import value
@@ -61,7 +60,7 @@ class HttpResponse:
     @property
     def is_success(self) -> bool:
         """Whether the status is 2xx."""
-        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
+        return is_success(self.status)
 
     def json(self) -> Any:
         """The body as JSON; None if it is something else."""

@@ -17,8 +17,8 @@ class Declared(BaseModel):
 
 def mistake_at(*location: str | int, sentence: str) -> InitErrorDetails:
     """A mistake that stands in another place than the value being validated."""
-    escaped = sentence.replace("{", "{{").replace("}", "}}")
-    return InitErrorDetails(type=PydanticCustomError("mistake", escaped), loc=location, input=None)
+    # Without a context, pydantic takes braces in it as they are.
+    return InitErrorDetails(type=PydanticCustomError("mistake", sentence), loc=location, input=None)
 
 
 def refuse(title: str, mistakes: Sequence[InitErrorDetails]) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from domain.configuration.declared import Declared
 from domain.configuration.providers.declared.response import ResponseReading
 from domain.error_classes import RECEIPT_ERRORS, ErrorClass
-from domain.http_statuses import class_of_status
+from domain.http_statuses import class_of_status, is_success
 from domain.provider_codes import ProviderCode
 from domain.receipts import ReceiptState
 
@@ -71,7 +71,7 @@ class Codes:
         return (
             self._declared(code)
             or reading.statuses.get(status)
-            or (reading.default if reading.accepts(status) else class_of_status(status))
+            or (reading.default if is_success(status) else class_of_status(status))
         )
 
     def state_of_receipt(self, code: str, state: ReceiptState) -> ReceiptState:

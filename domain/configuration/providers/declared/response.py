@@ -20,6 +20,7 @@ from domain.configuration.declared import mistake_at, refuse
 from domain.configuration.providers.declared.documents import Format, Unreadable, read_document
 from domain.configuration.providers.declared.reading import Reading, Test, Where
 from domain.error_classes import ErrorClass
+from domain.http_statuses import is_success
 from domain.money import CURRENCIES, Price
 from domain.outcomes import MOST_SEGMENTS
 from domain.values import value
@@ -126,7 +127,7 @@ class ResponseReading(Reading):
     )
     default: ErrorClass = Field(
         ErrorClass.ROUTE,
-        description="error class of a refusal with an accepted HTTP status and no known code",
+        description="error class of a refusal with an HTTP status from 200 to 299 and no known code",
     )
 
     @model_validator(mode="after")
@@ -154,9 +155,7 @@ class ResponseReading(Reading):
 
     def accepts(self, status: int) -> bool:
         """Whether the message may have been accepted, by the HTTP status."""
-        if self.accepted is not None:
-            return status in self.accepted
-        return 200 <= status <= 299  # noqa: PLR2004 - RFC 9110, 15.3
+        return is_success(status) if self.accepted is None else status in self.accepted
 
     def read(self, status: int, body: bytes) -> ReadResponse:
         """What a response says of the message."""

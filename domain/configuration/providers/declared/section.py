@@ -75,19 +75,23 @@ class DeclaredProviderConfiguration(HttpConfiguration):
     # What is wrong with it
 
     def _wrong_secrets(self) -> Iterator[InitErrorDetails]:
-        used: set[str] = set()
-        for location, text in self._templates():
-            for name in parse_template(text).arguments(SECRET):
-                used.add(name)
-                if name not in self.secret_references:
-                    close = difflib.get_close_matches(name, self.secret_references, n=1)
-                    hint = f'; did you mean "{close[0]}"?' if close else ""
-                    sentence = f"it has a secret that is not declared in secrets{hint}"
-                    yield mistake_at(*location, sentence=sentence)
-        for name in self.secret_references:
-            if name not in used:
-                sentence = f"no key uses this secret: write {{secret:{name}}} where it is needed"
-                yield mistake_at("secrets", name, sentence=sentence)
+        known = self.secret_references
+        used = [
+            (location, name)
+            for location, text in self._templates()
+            for name in sorted(parse_template(text).arguments(SECRET))
+        ]
+        unknown = [(location, name) for location, name in used if name not in known]
+        for location, name in unknown:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f'; did you mean "{close[0]}"?' if close else ""
+            sentence = f"it has a secret that is not declared in secrets{hint}"
+            yield mistake_at(*location, sentence=sentence)
+        if unknown:
+            return  # one of the secrets that nothing uses may be meant
+        for name in sorted(known.keys() - {name for _, name in used}):
+            sentence = f"no key uses this secret: write {{secret:{name}}} where it is needed"
+            yield mistake_at("secrets", name, sentence=sentence)
 
     def _wrong_request(self) -> Iterator[InitErrorDetails]:
         names = {each.name for template in self.request.parsed() for each in template.placeholders}
