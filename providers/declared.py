@@ -203,8 +203,8 @@ class DeclaredWebhooks(ProviderWebhooks[DeclaredProviderConfiguration]):
         receipt = self._configuration.receipt
         if receipt is None:
             return self.stored
-        answer = receipt.answer
-        return WebhookResponse(answer.status, answer.content_type, answer.body.encode())
+        declared = receipt.response
+        return WebhookResponse(declared.status, declared.content_type, declared.body.encode())
 
     def kept(self, request: WebhookRequest) -> bytes:
         return self._content(request)

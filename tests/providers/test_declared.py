@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from urllib.parse import parse_qsl, quote
 import httpx
 import pytest
 
+from domain.configuration.providers.declared.credentials import AuthenticationType, SignatureType
 from domain.configuration.providers.declared.documents import Format, parse_source, read_document
 from domain.configuration.providers.declared.section import DeclaredProviderConfiguration
 from domain.configuration.providers.declared.templates import PLACEHOLDERS
@@ -293,7 +295,7 @@ async def test_gupshup_gets_the_parameters_of_a_message_that_it_knows():
 
 
 @pytest.mark.parametrize(
-    ("name", "answer"),
+    ("name", "expected"),
     [
         ("46elks", (204, None, b"")),
         ("jasmin", (200, "text/plain", b"ACK/Jasmin")),
@@ -301,9 +303,9 @@ async def test_gupshup_gets_the_parameters_of_a_message_that_it_knows():
         ("smsbiuras", (204, None, b"")),
     ],
 )
-def test_the_provider_is_answered_with_what_it_wants(name, answer):
+def test_the_provider_gets_the_response_that_it_wants(name, expected):
     given = webhooks(section(name)).response()
-    assert (given.status, given.content_type, given.body) == answer
+    assert (given.status, given.content_type, given.body) == expected
 
 
 async def test_a_message_that_kannel_has_accepted_has_no_id_and_its_receipt_names_the_attempt():
@@ -932,3 +934,29 @@ def test_a_place_in_a_form_is_a_name_as_it_is():
     found = [parse_source(name, Format.FORM).text_in(document) for name in ("price[amount]", "a.b")]
     assert found == ["0.5", "1"]
     assert not parse_source("empty", Format.FORM).is_in(document)
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+PAGE = (FOLDER.parents[2] / "docs/providers/http.md").read_text()
+EXAMPLES = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("text", EXAMPLES, ids=["acme", "kannel", "smsapi"])
+def test_an_example_of_the_page_is_a_configuration_whose_samples_are_right(text):
+    configuration = parse_configuration(text, ALLOWED)
+    assert protocol_mistakes(text, configuration, ALLOWED) == []
+    (only,) = configuration.providers.values()
+    assert isinstance(only, DeclaredProviderConfiguration)
+    assert only.samples.responses
+    assert only.samples.receipts
+
+
+def test_the_page_lists_the_placeholders_and_types_that_there_are():
+    rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", PAGE, re.MULTILINE)
+    names = [name for name, _ in rows]
+    first = names.index("to")
+    assert names[first : first + len(PLACEHOLDERS)] == [*PLACEHOLDERS]
+    assert [name for name in names if name in set(AuthenticationType)] == [*AuthenticationType]
+    for kind in SignatureType:
+        assert f'`type = "{kind}"`' in PAGE or f'`"{kind}"`' in PAGE

@@ -449,14 +449,14 @@ REPEATED = "a group that repeats something, or is the value, is not repeated its
         # Answers, repeats and polling.
         (
             'signature = "none"',
-            'signature = "none"\nanswer = { body = "OK" }',
-            "line 23: providers.x.receipt.answer.status: 204 has no body: write 200",
+            'signature = "none"\nresponse = { body = "OK" }',
+            "line 23: providers.x.receipt.response.status: 204 has no body: write 200",
         ),
         (
             'signature = "none"',
-            'signature = "none"\nanswer = { status = 200, body = "OK" }',
+            'signature = "none"\nresponse = { status = 200, body = "OK" }',
             (
-                "line 23: providers.x.receipt.answer.content_type: body and content_type belong together: give "
+                "line 23: providers.x.receipt.response.content_type: body and content_type belong together: give "
                 "both or neither"
             ),
         ),

@@ -1,4 +1,4 @@
-"""Requests of declared providers, from their address to their answer."""
+"""Requests of declared providers, from their address to the response."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -56,21 +56,25 @@ def reports(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> ProviderReports:
     return reports
 
 
-async def test_jasmin_is_answered_with_its_word_once_the_receipt_is_committed(reports, stored):
+async def test_jasmin_gets_its_word_once_the_receipt_is_committed(reports, stored):
     address = reports.receipt_address("jasmin", TOKEN)
-    answer = await reports.take_receipts(address, came("id=7033&message_status=DELIVRD&level=2"))
-    assert (answer.status, answer.content_type, answer.body) == (200, "text/plain", b"ACK/Jasmin")
+    response = await reports.take_receipts(address, came("id=7033&message_status=DELIVRD&level=2"))
+    assert (response.status, response.content_type, response.body) == (
+        200,
+        "text/plain",
+        b"ACK/Jasmin",
+    )
     (receipt,) = stored.receipts
     assert receipt.part == PartIdentity(MESSAGE_ID, ATTEMPT, 1)
     assert (receipt.state, receipt.provider_message_id) == (ReceiptState.DELIVERED, "7033")
 
 
-async def test_the_query_of_a_get_request_that_cannot_be_read_is_kept_and_answered_alike(
+async def test_the_query_of_a_get_request_that_cannot_be_read_is_kept_with_the_same_response(
     reports, stored
 ):
     address = reports.receipt_address("kannel", TOKEN)
-    answer = await reports.take_receipts(address, came(query="stat=1&answer=x"))
-    assert (answer.status, answer.body) == (200, b"")
+    response = await reports.take_receipts(address, came(query="stat=1&answer=x"))
+    assert (response.status, response.body) == (200, b"")
     assert stored.receipts == []
     assert [each.frame for each in stored.unparsed] == [b"stat=1&answer=x"]
 
@@ -79,8 +83,8 @@ async def test_several_receipts_at_the_providers_own_address_are_matched_by_thei
     reports, stored
 ):
     address = reports.receipt_address("smsapi", TOKENS.token_of_provider("smsapi"))
-    answer = await reports.take_receipts(address, came("MsgId=1,2&status=404,405"))
-    assert answer.body == b"OK"
+    response = await reports.take_receipts(address, came("MsgId=1,2&status=404,405"))
+    assert response.body == b"OK"
     assert [(each.provider_message_id, each.part) for each in stored.receipts] == [
         ("1", None),
         ("2", None),

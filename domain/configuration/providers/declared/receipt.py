@@ -49,8 +49,8 @@ class ReadReceipt:
     done_at: datetime | None = None
 
 
-class Answer(Declared):
-    """What the provider is answered with, once its receipts are committed."""
+class ReceiptResponse(Declared):
+    """The response to a request with receipts, once these are committed."""
 
     status: Annotated[StrictInt, Field(ge=200, le=299)] = Field(204, description="HTTP status")
     content_type: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e ]{1,100}$")] | None = (
@@ -73,7 +73,7 @@ class Answer(Declared):
 
 
 class ReceiptReading(StateReading):
-    """How the provider's receipts are recognized, read and answered."""
+    """How the provider's receipts are recognized and read, and the response to them."""
 
     format: Format = Field(
         description="`query` (a GET request), or how the body of a POST request is read: `form` or `json`"
@@ -102,7 +102,7 @@ class ReceiptReading(StateReading):
     signature: Annotated[Signature, BeforeValidator(signature_from_word)] = Field(
         description='how the provider signs its receipts; "none" if it does not'
     )
-    answer: Answer = Answer()
+    response: ReceiptResponse = ReceiptResponse()
 
     @model_validator(mode="after")
     def _places_can_be_read(self) -> Self:
