@@ -26,9 +26,13 @@ from tests.fakes.carrier import (
     Throttle,
     as_came,
 )
+from tests.fakes.telnyx_carrier import TelnyxCarrier
 from tests.fakes.twilio_carrier import TwilioCarrier
 
-CARRIERS: list[type[Carrier]] = [TwilioCarrier]
+CARRIERS: list[type[Carrier]] = [
+    TwilioCarrier,
+    TelnyxCarrier,
+]
 HTTP_CARRIERS = [each for each in CARRIERS if issubclass(each, HttpCarrier)]
 
 RECIPIENT = "+447700900123"
