@@ -69,14 +69,6 @@ async def http_carrier(request: pytest.FixtureRequest) -> AsyncIterator[HttpCarr
         yield started
 
 
-@pytest.fixture
-async def providers() -> AsyncIterator[list[Provider]]:
-    made: list[Provider] = []
-    yield made
-    for each in made:
-        await each.stop(timedelta(seconds=1))
-
-
 async def bound(carrier: Carrier, providers: list[Provider], **more: object) -> Provider:
     provider = carrier.provider(**more)  # type: ignore[arg-type]
     providers.append(provider)

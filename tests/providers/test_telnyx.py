@@ -77,14 +77,6 @@ async def carrier() -> AsyncIterator[TelnyxCarrier]:
         yield started
 
 
-@pytest.fixture
-async def providers() -> AsyncIterator[list[Provider]]:
-    made: list[Provider] = []
-    yield made
-    for each in made:
-        await each.stop(timedelta(seconds=1))
-
-
 def section(**more: object) -> TelnyxConfiguration:
     given = {"type": "telnyx", "api_key": "env:SMSGATEWAY_SECRET_KEY", "public_key": PUBLIC_KEY}
     return TelnyxConfiguration.model_validate({**given, **more})
