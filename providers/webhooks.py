@@ -17,6 +17,7 @@ from providers.base import ReceivedReceipt
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from domain.error_classes import ErrorClass
     from domain.receipts import PartIdentity, ReceiptState
 
 _Configuration = TypeVar("_Configuration", bound=HttpConfiguration)
@@ -163,17 +164,25 @@ def receipt_of(
     provider_message_id: str,
     state: ReceiptState,
     code: str = "",
+    otherwise: ErrorClass | None = None,
     part: PartIdentity | None = None,
     sender: str | None = None,
     recipient: str | None = None,
     network: str | None = None,
     done_at: datetime | None = None,
 ) -> ReceivedReceipt:
-    """A receipt, with what the provider's table of codes says of `code`: an error class, or another state."""
+    """A receipt, with what the provider's table of codes says of `code`: an error class, or another state.
+
+    `otherwise` is the class of a failure whose code has none.
+    """
     known = configuration.codes().get(code)
     if known is not None and known.state is not None:
         state = known.state
-    found = configuration.errors.get(code) or (None if known is None else known.error_class)
+    found = (
+        configuration.errors.get(code)
+        or (None if known is None else known.error_class)
+        or otherwise
+    )
     return ReceivedReceipt(
         provider=provider,
         provider_message_id=provider_message_id,

@@ -218,7 +218,7 @@ async def test_a_redirect_is_not_followed(http_carrier, providers):
 
 
 async def test_wrong_credentials_are_shown_until_a_message_is_accepted(http_carrier, providers):
-    wrong = {key: f"{value[:-1]}0" for key, value in http_carrier.secrets.items()}
+    wrong = http_carrier.wrong_secrets
     provider = await bound(http_carrier, providers, secrets=wrong)
     outcome = await submit(provider, outbound())
     assert (outcome.kind, outcome.error_class) == (OutcomeKind.REFUSED, ErrorClass.ACCOUNT)
