@@ -108,7 +108,14 @@ class WebhookForged(Exception):
 
 
 class UnreadableWebhook(Exception):
-    """A request is the carrier's, and cannot be read as its documentation says."""
+    """A request is the carrier's, and cannot be read as its documentation says, or not all of it.
+
+    `receipts` are those that could be read.
+    """
+
+    def __init__(self, receipts: Sequence[ReceivedReceipt] = ()) -> None:
+        super().__init__("a request of a provider cannot be read")
+        self.receipts = receipts
 
 
 class ProviderWebhooks(ABC, Generic[_Configuration]):
@@ -144,7 +151,7 @@ class ProviderWebhooks(ABC, Generic[_Configuration]):
         `part` is the one that the request's address names, if it does.
 
         Raises:
-            UnreadableWebhook: it cannot be read.
+            UnreadableWebhook: it cannot be read; the exception has the receipts that can be.
         """
 
 
