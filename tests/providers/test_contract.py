@@ -26,12 +26,14 @@ from tests.fakes.carrier import (
     Throttle,
     as_came,
 )
+from tests.fakes.infobip_carrier import InfobipCarrier
 from tests.fakes.telnyx_carrier import TelnyxCarrier
 from tests.fakes.twilio_carrier import TwilioCarrier
 
 CARRIERS: list[type[Carrier]] = [
     TwilioCarrier,
     TelnyxCarrier,
+    InfobipCarrier,
 ]
 HTTP_CARRIERS = [each for each in CARRIERS if issubclass(each, HttpCarrier)]
 
