@@ -29,11 +29,13 @@ from tests.fakes.carrier import (
 from tests.fakes.infobip_carrier import InfobipCarrier
 from tests.fakes.telnyx_carrier import TelnyxCarrier
 from tests.fakes.twilio_carrier import TwilioCarrier
+from tests.fakes.vonage_carrier import VonageCarrier
 
 CARRIERS: list[type[Carrier]] = [
     TwilioCarrier,
     TelnyxCarrier,
     InfobipCarrier,
+    VonageCarrier,
 ]
 HTTP_CARRIERS = [each for each in CARRIERS if issubclass(each, HttpCarrier)]
 

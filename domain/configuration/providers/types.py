@@ -12,6 +12,7 @@ from domain.configuration.providers.infobip import InfobipConfiguration
 from domain.configuration.providers.smpp import SmppConfiguration
 from domain.configuration.providers.telnyx import TelnyxConfiguration
 from domain.configuration.providers.twilio import TwilioConfiguration
+from domain.configuration.providers.vonage import VonageConfiguration
 
 DEFAULT_TYPE: Final = "smpp"
 """Of a section that names no type."""
@@ -23,6 +24,7 @@ BUILT_IN_TYPES: Final[Mapping[str, type[ProviderConfiguration]]] = MappingProxyT
         "twilio": TwilioConfiguration,
         "telnyx": TelnyxConfiguration,
         "infobip": InfobipConfiguration,
+        "vonage": VonageConfiguration,
     }
 )
 
