@@ -160,7 +160,8 @@ def same_secret(given: str, *expected: str) -> bool:
 
     All are compared, in constant time: the time taken does not show how much of which one fits.
     """
-    matches = [hmac.compare_digest(given.encode(), each.encode()) for each in expected if each]
+    octets = given.encode(errors="surrogatepass")
+    matches = [hmac.compare_digest(octets, each.encode()) for each in expected if each]
     return any(matches)
 
 
