@@ -36,6 +36,7 @@ from providers.webhooks import (
     receipt_of,
     same_secret,
 )
+from settings.secrets import SecretMissing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,7 +112,7 @@ class VonageProvider(HttpProvider[VonageConfiguration]):
     """An account at Vonage. A message that may have been sent is not repeated: Vonage would send it twice.
 
     Raises:
-        ValueError: the private key cannot be used.
+        SecretMissing: the private key is none.
     """
 
     def __init__(
@@ -121,12 +122,7 @@ class VonageProvider(HttpProvider[VonageConfiguration]):
         secrets: Mapping[str, str],
         sinks: ProviderSinks,
     ) -> None:
-        application_id = configuration.application_id
-        self._token = (
-            None
-            if application_id is None
-            else ApplicationToken(application_id, secrets["private_key"])
-        )
+        self._token = _application_token(configuration, secrets)
         super().__init__(name, configuration, secrets, sinks)
 
     def _authorization(self) -> Mapping[str, str]:
@@ -193,6 +189,24 @@ class VonageProvider(HttpProvider[VonageConfiguration]):
         return outcome
 
 
+def _application_token(
+    configuration: VonageConfiguration, secrets: Mapping[str, str]
+) -> ApplicationToken | None:
+    """What makes the tokens of the application; None where requests are made with the API key.
+
+    Raises:
+        SecretMissing: the private key is none.
+    """
+    if configuration.application_id is None:
+        return None
+    try:
+        return ApplicationToken(configuration.application_id, secrets["private_key"])
+    except ValueError as error:
+        raise SecretMissing(
+            f'the secret "{configuration.private_key}" cannot be used: {error}'
+        ) from None
+
+
 class VonageWebhooks(ProviderWebhooks[VonageConfiguration]):
     """Status webhooks of Vonage: each carries a JWT, signed with the signature secret (HS256)."""
 
@@ -223,7 +237,7 @@ class VonageWebhooks(ProviderWebhooks[VonageConfiguration]):
                 )
             except jwt.InvalidSignatureError:
                 continue
-            except (jwt.InvalidTokenError, ValueError, RecursionError):
+            except jwt.PyJWTError:
                 break
         raise WebhookForged(ForgedReason.BAD_SIGNATURE)
 
