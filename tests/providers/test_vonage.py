@@ -108,14 +108,6 @@ async def key_carrier() -> AsyncIterator[VonageKeyCarrier]:
         yield started
 
 
-@pytest.fixture
-async def providers() -> AsyncIterator[list[Provider]]:
-    made: list[Provider] = []
-    yield made
-    for each in made:
-        await each.stop(timedelta(seconds=1))
-
-
 async def submit(
     carrier: VonageCarrier,
     providers: list[Provider],
@@ -815,8 +807,8 @@ def test_the_code_of_a_receipt_decides_its_class_and_its_state():
     assert [
         (each.code, str(each.error_class), str(each.state)) for each in found if each.state.is_final
     ] == [each for each in CODES if each[2] != "unknown"]
-    (doubtful,) = [each for each in found if not each.state.is_final]
-    assert (doubtful.code, doubtful.state) == ("1320", ReceiptState.UNKNOWN)
+    (unknown,) = [each for each in found if not each.state.is_final]
+    assert (unknown.code, unknown.state) == ("1320", ReceiptState.UNKNOWN)
 
 
 def test_the_code_of_an_undeliverable_message_counts_before_its_status():
