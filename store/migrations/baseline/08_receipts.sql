@@ -59,3 +59,26 @@ CREATE TABLE unparsed_receipts (
 );
 CREATE INDEX unparsed_receipts_provider ON unparsed_receipts (provider, id);
 CREATE INDEX unparsed_receipts_age ON unparsed_receipts (received_at);
+
+-- Parts whose receipts did not come, and when their providers are asked for them. A scan of what is open
+-- adds the rows, so that submits and receipts need no statement and no index for it.
+CREATE TABLE receipt_polls (
+    message_id uuid NOT NULL,
+    attempt    smallint NOT NULL,
+    number     smallint NOT NULL,
+    provider   text NOT NULL,
+    -- When the provider is asked, or asked again. A worker that asks puts it off first, so that no other
+    -- one asks at the same time.
+    poll_at    timestamptz NOT NULL,
+    -- How often it was asked.
+    polls      smallint NOT NULL DEFAULT 0,
+    PRIMARY KEY (message_id, attempt, number)
+);
+CREATE INDEX receipt_polls_poll_at ON receipt_polls (provider, poll_at);
+
+-- When the next scan may begin: one row for all workers. It need not survive a crash; the scan then begins
+-- at once.
+CREATE UNLOGGED TABLE receipt_poll_scans (
+    one     boolean PRIMARY KEY CHECK (one),
+    next_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
