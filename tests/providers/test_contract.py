@@ -26,9 +26,10 @@ from tests.fakes.carrier import (
     Throttle,
     as_came,
 )
+from tests.fakes.smpp_carrier import SmppCarrier
 from tests.fakes.twilio_carrier import TwilioCarrier
 
-CARRIERS: list[type[Carrier]] = [TwilioCarrier]
+CARRIERS: list[type[Carrier]] = [TwilioCarrier, SmppCarrier]
 HTTP_CARRIERS = [each for each in CARRIERS if issubclass(each, HttpCarrier)]
 
 RECIPIENT = "+447700900123"
@@ -231,24 +232,22 @@ async def test_wrong_credentials_are_shown_until_a_message_is_accepted(http_carr
     assert not [each for each in wrong.values() if each in provider.last_bind_error.sentence]
 
 
-async def test_a_carrier_that_can_be_asked_says_what_has_become_of_a_message(
-    http_carrier, providers
-):
-    provider = await bound(http_carrier, providers)
+async def test_a_carrier_that_can_be_asked_says_what_has_become_of_a_message(carrier, providers):
+    provider = await bound(carrier, providers)
     outcome = await submit(provider, outbound())
     assert outcome.provider_message_id is not None
-    http_carrier.states[outcome.provider_message_id] = (
+    carrier.states[outcome.provider_message_id] = (
         ReceiptState.UNDELIVERABLE,
-        http_carrier.failure.code,
+        carrier.failure.code,
     )
     found = await provider.query(outcome.provider_message_id, sender=SENDER)
-    if not http_carrier.can_be_asked:
+    if not carrier.can_be_asked:
         assert found is None
         return
     assert found is not None
     assert (found.state, found.error_class) == (
         ReceiptState.UNDELIVERABLE,
-        http_carrier.failure.error_class,
+        carrier.failure.error_class,
     )
 
 
