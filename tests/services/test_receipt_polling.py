@@ -322,6 +322,18 @@ async def test_one_worker_scans_at_a_time_and_not_again_at_once(polled):
     assert await another.scan() == 0
 
 
+async def test_an_installation_whose_providers_are_not_asked_does_not_scan(polled):
+    await polled.add()
+    kept = CONFIGURATION.replace('poll_after = "5m"', "")
+    kept = kept.replace('"twilio"', '"simulator"').replace(
+        'account_sid = "AC72d1371c17149d439536b3216fdaeeb9"', "port = 2776"
+    )
+    kept = kept.replace('auth_token = "env:SMSGATEWAY_SECRET_TWILIO"', "")
+    await polled.services.configurations.apply(kept, applied_by="test")
+    assert await polled.polling.scan() is None
+    assert await rows_of(polled.database, sql("SELECT FROM receipt_poll_scans")) == []
+
+
 async def test_two_workers_never_ask_for_the_same_part(polled):
     count = 30
     for number in range(count):
