@@ -188,10 +188,10 @@ def unknown_until(now: datetime, provider_deadline: timedelta) -> datetime:
 # --- polls of receipts ---------------------------------------------------------------------------
 
 POLL_RECEIPTS_FOR: Final = timedelta(days=3)
-"""How long after its submit a provider is asked for the receipt of a part."""
+"""How long after the submit the receipt of a part is requested."""
 _LONGEST_POLL_WAIT: Final = timedelta(hours=1)
 _LAST_POLL_BEFORE: Final = timedelta(seconds=30)
-"""How long before the receipt's deadline it is asked for once more."""
+"""How long before the receipt's deadline the last poll is."""
 
 
 def receipt_poll_within(response_timeout: timedelta) -> timedelta:

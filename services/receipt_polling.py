@@ -1,8 +1,8 @@
-"""Receipts that did not come: their providers are asked for them.
+"""Receipts that did not come: they are requested from their providers.
 
 A scan of what is open finds the parts that a provider accepted, or may have, whose receipt is missing. A
-worker that holds the provider asks for a few of them at once, and what it learns is a receipt like those
-that come by themselves.
+worker that holds the provider requests the state of a few of them at once, and handles an answer like a
+receipt that came by itself.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 MOST_AT_ONCE: Final = 4
-"""Parts that one worker asks a provider for at the same time."""
+"""Requests of one worker to a provider that are under way at the same time."""
 _MOST_DUE: Final = 100
 """Parts that are looked at for that: most of them may have got their receipts."""
 
@@ -45,12 +45,12 @@ _BEFORE_ALL: Final = -1
 
 
 def pause_of(poll_after: timedelta) -> timedelta:
-    """How often it is looked for something to do: a small part of what is waited for anyway."""
+    """The pause between two scans, and between two looks at what is due: a small part of the wait."""
     return min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, poll_after / _PAUSE_SHARE))
 
 
 class ReceiptPolling:
-    """Finds parts whose receipts are missing, and asks their providers."""
+    """Finds parts whose receipts are missing, and requests their states from their providers."""
 
     def __init__(
         self, database: Database, configurations: Configurations, intake: ReceiptIntake
@@ -61,7 +61,7 @@ class ReceiptPolling:
 
     @property
     def _polled(self) -> dict[str, timedelta]:
-        """The providers that are asked, and how long after the submit."""
+        """The providers that receipts are requested from, and how long after the submit."""
         return {
             name: after
             for name, declared in self._configurations.current.providers.items()
@@ -130,7 +130,7 @@ class ReceiptPolling:
             await _rest_since(began)
 
     async def poll(self, provider: Provider, declared: ProviderConfiguration) -> int:
-        """Ask a provider for some parts that are due; how many there were, 0 if none is due."""
+        """Request the state of some parts that are due; how many were handled, 0 if none is due."""
         poll_after = declared.receipt_poll_after
         if poll_after is None:
             return 0
@@ -154,7 +154,7 @@ class ReceiptPolling:
         return len(wanted) + len(over)
 
     async def _ask(self, provider: Provider, part: DuePart, within: timedelta) -> str:
-        """Ask for one part, and have what is said of it stored; what came of it."""
+        """Request the state of one part, and store the answer; the outcome, for the metric."""
         try:
             async with asyncio.timeout(within.total_seconds()):
                 found = await provider.query(
@@ -162,7 +162,7 @@ class ReceiptPolling:
                 )
         except TimeoutError:
             return "unanswered"
-        except Exception as error:  # noqa: BLE001 - of an adapter; other parts must be asked for
+        except Exception as error:  # noqa: BLE001 - of an adapter; other parts must be polled
             _log.warning(
                 "receipt_poll_failed", provider=provider.name, error_type=type(error).__name__
             )

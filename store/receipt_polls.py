@@ -1,6 +1,6 @@
-"""Parts whose receipts did not come, and when their providers are asked for them.
+"""Parts whose receipts did not come, and when they are requested from their providers.
 
-`receipt_polls` has a row for each part that is asked for. A scan of what is open adds them, so that submits
+`receipt_polls` has a row for each such part. A scan of what is open adds them, so that submits
 and receipts need no statement and no index for it. Its times are those of the database's clock, which all
 workers share.
 """
@@ -20,10 +20,10 @@ from store.transitions import OPEN
 
 @value
 class DuePart:
-    """A part that is due to be asked for.
+    """A part whose receipt is due to be requested.
 
     Attributes:
-        polls: how often it was asked for before.
+        polls: how many requests there were before.
         provider_message_id: in the form in which the provider gave it; None if the part is gone.
         sender: of its message.
         receipt_by: until when its receipt is waited for.
@@ -231,8 +231,8 @@ async def scan_messages(
 
     Args:
         connection: a transaction.
-        polled: how long after the submit each provider is asked for.
-        longest: how long after it no more.
+        polled: how long after the submit receipts are requested, by provider.
+        longest: how long after the submit requests end.
         after: that of the page before.
         limit: about how many messages.
     """
@@ -280,20 +280,20 @@ async def due(
 
 
 def claim(connection: Connection, parts: Sequence[tuple[DuePart, timedelta]]) -> None:
-    """Count that these are asked for now; they are due again when the time with each has passed."""
+    """Count a request for each of these; they are due again when the time with each has passed."""
     if parts:
         after = [wait for _, wait in parts]
         connection.send(_CLAIM, {**_keys([part for part, _ in parts]), "after": after})
 
 
 def remove(connection: Connection, parts: Collection[DuePart]) -> None:
-    """Ask for these no more."""
+    """End the requests for these."""
     if parts:
         connection.send(_REMOVE, _keys(parts))
 
 
 async def of_message(connection: Connection, message_id: UUID) -> dict[int, int]:
-    """How often the receipts of a message are asked for already, by the numbers of its attempts."""
+    """How often receipts of a message were requested, by the numbers of its attempts."""
     found = await _POLLS.rows(connection, {"message_id": message_id})
     return {each.attempt: each.polls for each in found}
 

@@ -144,7 +144,7 @@ _repeats = Counter(
 )
 _receipt_polls = Counter(
     "smsgateway_receipt_polls_total",
-    "Missing receipts that a provider was asked for, by what came of it",
+    "Requests for missing receipts, by their outcome",
     ["provider", "outcome"],
     registry=REGISTRY,
 )
@@ -402,7 +402,7 @@ def request_repeated(*, provider: str) -> None:
 
 
 def receipt_polled(*, provider: str, outcome: str) -> None:
-    """A provider was asked for a missing receipt: final, pending, unanswered, failed or not_stored."""
+    """A missing receipt was requested from a provider: final, pending, unanswered, failed or not_stored."""
     _child(_receipt_polls, _label("provider", provider), _label("outcome", outcome)).inc()
 
 

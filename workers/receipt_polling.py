@@ -1,4 +1,4 @@
-"""Asks a provider for receipts that did not come, while this process holds a bind."""
+"""Requests receipts that did not come from a provider, while this process holds a bind."""
 
 import asyncio
 from typing import NoReturn
@@ -14,7 +14,7 @@ _log = get_logger(__name__)
 
 
 class ReceiptPoller:
-    """The two loops for a provider that can be asked: one finds the parts, the other one asks for them."""
+    """The two loops of a provider that can be polled: one finds the parts, the other one polls for them."""
 
     def __init__(
         self, provider: Provider, configuration: ProviderConfiguration, polling: ReceiptPolling
@@ -24,7 +24,7 @@ class ReceiptPoller:
         self._polling = polling
 
     async def run(self) -> None:
-        """Ask until this task is cancelled; returns at once if the provider is never asked."""
+        """Poll until this task is cancelled; returns at once if the provider is never polled."""
         poll_after = self._configuration.receipt_poll_after
         if poll_after is None:
             return

@@ -82,7 +82,7 @@ class ProviderServing:
         )
 
     async def poll_receipts(self) -> None:
-        """Ask the provider for missing receipts, once it can be made, until this task is cancelled."""
+        """Request missing receipts from the provider, once it is made, until this task is cancelled."""
         await self._opened.wait()
         if self.provider is not None:
             polling = self._services.receipt_polling

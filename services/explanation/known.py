@@ -77,7 +77,7 @@ class Known:
         policy: that of its mode.
         errors: why providers are not bound, in brief, by their names.
         billed: what providers say that they bill, by the numbers of attempts.
-        polls: how often providers were asked for missing receipts, by the numbers of attempts.
+        polls: how often missing receipts were requested, by the numbers of attempts.
         codes: the codes of providers that have a table of their own, by the providers' names.
     """
 

@@ -127,7 +127,7 @@ def waiting(known: Known) -> Iterator[str]:
             yield f"Waiting for the response of {last.provider if last is not None else '?'}."
         case WaitFor.RECEIPT:
             yield _for_receipt(last)
-            yield from _asked_for_receipt(known)
+            yield from _requests(known)
     yield _then(forecast)
 
 
@@ -161,7 +161,7 @@ def _for_receipt(last: StoredAttempt | None) -> str:
     return f"Waiting for a receipt from {last.provider}."
 
 
-def _asked_for_receipt(known: Known) -> Iterator[str]:
+def _requests(known: Known) -> Iterator[str]:
     for attempt in known.attempts:
         polls = known.polls.get(attempt.number, 0)
         if polls:

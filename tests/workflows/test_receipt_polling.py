@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+import store.database
 from domain.receipts import ReceiptState
 from telemetry.metrics import metric_value
 from tests.fakes.twilio_carrier import ACCOUNT, TOKEN, TwilioCarrier
@@ -111,3 +112,22 @@ async def test_messages_of_a_batch_are_asked_for_by_two_workers_and_each_only_on
     polls = polls_of(carrier)
     assert len(set(polls)) == 40
     assert len(polls) == 40
+
+
+async def test_messages_over_smpp_have_no_statement_for_it(
+    database_url, temporal_client, monkeypatch
+):
+    statements: list[bytes] = []
+    execute = store.database._execute
+
+    async def counted(driver, sent):
+        statements.append(sent.statement)
+        return await execute(driver, sent)
+
+    monkeypatch.setattr(store.database, "_execute", counted)
+    async with running_gateway(database_url, temporal_client) as gateway:
+        batch = await Batch(gateway, 40).send()
+        await batch.until_all("delivered", within=120)
+    assert [each for each in statements if b"INTO attempts" in each]
+    of_polls = [each for each in statements if b"receipt_poll" in each]
+    assert of_polls == []

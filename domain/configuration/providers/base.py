@@ -89,7 +89,7 @@ class ProviderConfiguration(Declared):
 
     @property
     def receipt_poll_after(self) -> timedelta | None:
-        """How long after its submit the receipt of a part is asked for; None for never."""
+        """How long after the submit the missing receipt of a part is requested; None for never."""
         return None
 
     @property

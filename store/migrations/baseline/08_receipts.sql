@@ -60,17 +60,17 @@ CREATE TABLE unparsed_receipts (
 CREATE INDEX unparsed_receipts_provider ON unparsed_receipts (provider, id);
 CREATE INDEX unparsed_receipts_age ON unparsed_receipts (received_at);
 
--- Parts whose receipts did not come, and when their providers are asked for them. A scan of what is open
--- adds the rows, so that submits and receipts need no statement and no index for it.
+-- Parts whose receipts did not come, and when they are requested from their providers. A scan of what is
+-- open adds the rows, so that submits and receipts need no statement and no index for it.
 CREATE TABLE receipt_polls (
     message_id uuid NOT NULL,
     attempt    smallint NOT NULL,
     number     smallint NOT NULL,
     provider   text NOT NULL,
-    -- When the provider is asked, or asked again. A worker that asks puts it off first, so that no other
-    -- one asks at the same time.
+    -- When the next request is due. A worker puts it off before its request, so that no other worker
+    -- makes one at the same time.
     poll_at    timestamptz NOT NULL,
-    -- How often it was asked.
+    -- How many requests there were.
     polls      smallint NOT NULL DEFAULT 0,
     PRIMARY KEY (message_id, attempt, number)
 );
