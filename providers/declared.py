@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from domain.attempt_references import attempt_reference
 from domain.configuration.providers.declared.documents import Format, Unreadable
+from domain.configuration.providers.declared.receipt import PartlyUnreadable
 from domain.configuration.providers.declared.request import filled_json
 from domain.configuration.providers.declared.response import Verdict
 from domain.configuration.providers.declared.section import DeclaredProviderConfiguration
@@ -223,18 +224,34 @@ class DeclaredWebhooks(ProviderWebhooks[DeclaredProviderConfiguration]):
     def receipts(
         self, request: WebhookRequest, part: PartIdentity | None
     ) -> Sequence[ReceivedReceipt]:
-        declared = self._configuration
-        if declared.receipt is None:
+        declared = self._configuration.receipt
+        if declared is None:
             raise UnreadableWebhook
         try:
-            found = declared.receipt.read(self._content(request))
+            return self._received(declared.read(self._content(request)), part)
+        except PartlyUnreadable as error:
+            raise UnreadableWebhook(self._received(error.receipts, part)) from None
         except Unreadable:
             raise UnreadableWebhook from None
-        # An address names one attempt: of receipts for several messages it does not say whose they are.
+
+    def _received(
+        self, found: Sequence[ReadReceipt], part: PartIdentity | None
+    ) -> Sequence[ReceivedReceipt]:
+        """The receipts of a request; `part` is the one that its address names, if it does.
+
+        Raises:
+            UnreadableWebhook: one of them says neither by an id nor otherwise for which message it is.
+        """
+        # Of receipts for several messages, the address of one attempt does not say whose they are.
         named = part if len({each.id for each in found}) == 1 else None
-        if any(not each.id and named is None and each.part is None for each in found):
-            raise UnreadableWebhook
-        return [_received(self.name, declared, each, named or each.part) for each in found]
+        known = [
+            _received(self.name, self._configuration, each, named or each.part)
+            for each in found
+            if each.id or named or each.part
+        ]
+        if len(known) < len(found):
+            raise UnreadableWebhook(known)
+        return known
 
 
 def _received(

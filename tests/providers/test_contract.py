@@ -27,9 +27,20 @@ from tests.fakes.carrier import (
     as_came,
 )
 from tests.fakes.declared_carrier import DeclaredCarrier
+from tests.fakes.infobip_carrier import InfobipCarrier
+from tests.fakes.smpp_carrier import SmppCarrier
+from tests.fakes.telnyx_carrier import TelnyxCarrier
 from tests.fakes.twilio_carrier import TwilioCarrier
+from tests.fakes.vonage_carrier import VonageCarrier
 
-CARRIERS: list[type[Carrier]] = [TwilioCarrier, DeclaredCarrier]
+CARRIERS: list[type[Carrier]] = [
+    TwilioCarrier,
+    TelnyxCarrier,
+    InfobipCarrier,
+    VonageCarrier,
+    SmppCarrier,
+    DeclaredCarrier,
+]
 HTTP_CARRIERS = [each for each in CARRIERS if issubclass(each, HttpCarrier)]
 
 RECIPIENT = "+447700900123"
@@ -64,14 +75,6 @@ async def carrier(request: pytest.FixtureRequest) -> AsyncIterator[Carrier]:
 async def http_carrier(request: pytest.FixtureRequest) -> AsyncIterator[HttpCarrier]:
     async with request.param() as started:
         yield started
-
-
-@pytest.fixture
-async def providers() -> AsyncIterator[list[Provider]]:
-    made: list[Provider] = []
-    yield made
-    for each in made:
-        await each.stop(timedelta(seconds=1))
 
 
 async def bound(carrier: Carrier, providers: list[Provider], **more: object) -> Provider:
@@ -223,7 +226,7 @@ async def test_a_redirect_is_not_followed(http_carrier, providers):
 
 
 async def test_wrong_credentials_are_shown_until_a_message_is_accepted(http_carrier, providers):
-    wrong = {key: f"{value[:-1]}0" for key, value in http_carrier.secrets.items()}
+    wrong = http_carrier.wrong_secrets
     provider = await bound(http_carrier, providers, secrets=wrong)
     outcome = await submit(provider, outbound())
     assert (outcome.kind, outcome.error_class) == (OutcomeKind.REFUSED, ErrorClass.ACCOUNT)
@@ -232,24 +235,22 @@ async def test_wrong_credentials_are_shown_until_a_message_is_accepted(http_carr
     assert not [each for each in wrong.values() if each in provider.last_bind_error.sentence]
 
 
-async def test_a_carrier_that_can_be_asked_says_what_has_become_of_a_message(
-    http_carrier, providers
-):
-    provider = await bound(http_carrier, providers)
+async def test_a_carrier_that_can_be_asked_says_what_has_become_of_a_message(carrier, providers):
+    provider = await bound(carrier, providers)
     outcome = await submit(provider, outbound())
     assert outcome.provider_message_id is not None
-    http_carrier.states[outcome.provider_message_id] = (
+    carrier.states[outcome.provider_message_id] = (
         ReceiptState.UNDELIVERABLE,
-        http_carrier.failure.code,
+        carrier.failure.code,
     )
     found = await provider.query(outcome.provider_message_id, sender=SENDER)
-    if not http_carrier.can_be_asked:
+    if not carrier.can_be_asked:
         assert found is None
         return
     assert found is not None
     assert (found.state, found.error_class) == (
         ReceiptState.UNDELIVERABLE,
-        http_carrier.failure.error_class,
+        carrier.failure.error_class,
     )
 
 

@@ -684,6 +684,16 @@ def test_a_list_may_be_the_whole_document():
     assert [each.provider_message_id for each in found] == ["5"]
 
 
+@pytest.mark.parametrize(
+    "bad", [7, None, [], {}, {"id": 2}, {"state": "delivered"}, {"id": 2, "state": {}}]
+)
+def test_of_a_list_that_is_partly_unreadable_the_other_receipts_are_taken(bad):
+    of = declared(receipt={"each": "$"})
+    with pytest.raises(UnreadableWebhook) as unreadable:
+        receipts(of, [{"id": 1, "state": "delivered"}, bad, {"id": 3, "state": "failed"}])
+    assert [each.provider_message_id for each in unreadable.value.receipts] == ["1", "3"]
+
+
 def test_a_receipt_with_our_reference_names_its_attempt():
     of = declared(receipt={"reference": "mine"})
     body = {"id": 1, "state": "delivered", "mine": REFERENCE.upper()}

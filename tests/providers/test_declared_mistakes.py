@@ -520,7 +520,7 @@ REPEATED = "a group that repeats something, or is the value, is not repeated its
             'body = \'{"id":1,"state":"bad"}\'',
             'body = "{"',
             (
-                "line 32: providers.x.samples.receipts[0].body: the sample cannot be read: the body is not in the "
+                "line 32: providers.x.samples.receipts[0].body: the sample cannot be read: it is not in the "
                 "format that is declared"
             ),
         ),

@@ -161,7 +161,7 @@ def read_document(body: bytes, written_in: Format) -> Any:
             case Format.TEXT:
                 return body.decode()
     except ValueError:
-        raise Unreadable("the body is not in the format that is declared") from None
+        raise Unreadable("it is not in the format that is declared") from None
 
 
 def parse_json(text: str | bytes) -> Any:

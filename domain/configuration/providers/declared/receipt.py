@@ -1,6 +1,6 @@
 """Receipts of a declared provider, and requests for the state of a message."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Self
 
@@ -47,6 +47,14 @@ class ReadReceipt:
     network: str | None = None
     recipient: str | None = None
     done_at: datetime | None = None
+
+
+class PartlyUnreadable(Unreadable):
+    """A request of which some receipts cannot be read; `receipts` are the others."""
+
+    def __init__(self, receipts: Sequence[ReadReceipt]) -> None:
+        super().__init__("some of its receipts cannot be read")
+        self.receipts = receipts
 
 
 class ReceiptResponse(Declared):
@@ -144,17 +152,20 @@ class ReceiptReading(StateReading):
         """The receipts in a query or a body, in its order; none if it is something else than receipts.
 
         Raises:
+            PartlyUnreadable: only a part of it can be read.
             Unreadable: it is not of the declared format, or lacks the state.
         """
         entries = self._entries(self._document(content))
-        if len(entries) > MOST_RECEIPTS:
-            raise Unreadable("too many receipts")
-        return [
-            receipt
-            for entry in entries
-            if self.when is None or self.when.passes(entry, self.format)
-            for receipt in self._receipts(entry)
-        ]
+        found: list[ReadReceipt] = []
+        wrong: Unreadable | None = None
+        for entry in entries:
+            try:
+                found += self._receipts(entry)
+            except Unreadable as error:
+                wrong = error
+        if wrong is not None:
+            raise PartlyUnreadable(found) from wrong
+        return found
 
     def _document(self, content: bytes) -> Any:
         if self.form_field is None:
@@ -163,41 +174,52 @@ class ReceiptReading(StateReading):
         try:
             return parse_json(text)
         except ValueError:
-            raise Unreadable("the field holds no JSON") from None
+            raise Unreadable("its field holds no JSON") from None
 
     def _entries(self, document: Any) -> list[Any]:
         if self.each is not None:
             document = at_steps(document, self._steps(self.each))
         entries = [document] if self.each is None else document
-        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-            raise Unreadable("no receipts where they are declared to be")
+        if not isinstance(entries, list):
+            raise Unreadable("there is no list of receipts where it is declared to be")
+        if len(entries) > MOST_RECEIPTS:
+            raise Unreadable("it has too many receipts")
         return entries
 
     def _steps(self, path: str) -> Steps:
         return parse_path(path, Format.JSON)
 
-    def _receipts(self, entry: Any) -> Iterator[ReadReceipt]:
+    def _receipts(self, entry: Any) -> list[ReadReceipt]:
         """The receipts in an entry: as many as there are ids, or references, in it."""
+        if not isinstance(entry, dict):
+            raise Unreadable("it has something else in the place of a receipt")
+        if self.when is not None and not self.when.passes(entry, self.format):
+            return []
         columns = {
             name: self._separated(self._text(getattr(self, name), entry))
             for name in ("id", "reference", "state", "code", "time", "network", "recipient")
         }
         count = max(len(columns["id"]), len(columns["reference"]))
         if count > MOST_RECEIPTS or any(len(each) not in {1, count} for each in columns.values()):
-            raise Unreadable("values that are separated differently")
-        for place in range(count):
-            its = {name: each[place if len(each) > 1 else 0] for name, each in columns.items()}
-            if not its["state"]:
-                raise Unreadable("no state")
-            yield ReadReceipt(
-                id=its["id"],
-                part=part_of_reference(its["reference"]),
-                state=self.state_of(its["state"]),
-                code=self.prefixed(its["code"]),
-                network=its["network"] if its["network"].isdigit() else None,
-                recipient=_as_e164(its["recipient"]),
-                done_at=self.time_of(its["time"]) if its["time"] else None,
-            )
+            raise Unreadable("its values are separated differently")
+        rows = [
+            {name: each[place if len(each) > 1 else 0] for name, each in columns.items()}
+            for place in range(count)
+        ]
+        if not all(row["state"] for row in rows):
+            raise Unreadable("it has a receipt without a state")
+        return [self._receipt(row) for row in rows]
+
+    def _receipt(self, row: Mapping[str, str]) -> ReadReceipt:
+        return ReadReceipt(
+            id=row["id"],
+            part=part_of_reference(row["reference"]),
+            state=self.state_of(row["state"]),
+            code=self.prefixed(row["code"]),
+            network=row["network"] if row["network"].isdigit() else None,
+            recipient=_as_e164(row["recipient"]),
+            done_at=self.time_of(row["time"]) if row["time"] else None,
+        )
 
     def _separated(self, text: str) -> list[str]:
         return (
