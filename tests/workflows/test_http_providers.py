@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from api.app import create_app
+from domain.configuration.providers.types import BUILT_IN_TYPES
 from domain.receipts import ReceiptState
 from tests.fakes.carrier import (
     PUBLIC_URL,
@@ -54,9 +55,8 @@ async def gateway_with(
 ) -> AsyncIterator[tuple[Gateway, httpx.AsyncClient]]:
     """A gateway that sends through the carrier, before or behind an SMSC, and a client of its API."""
     section = {**carrier.section(), "response_timeout": "20s", "rate": 200}
-    for key, secret in carrier.secrets.items():
-        environment.setenv(f"SMSGATEWAY_SECRET_TEST_{key.upper()}", secret)
-        section[key] = f"env:SMSGATEWAY_SECRET_TEST_{key.upper()}"
+    for secret in BUILT_IN_TYPES[carrier.type].model_validate(section).secrets():
+        environment.setenv(secret.reference.removeprefix("env:"), carrier.secrets[secret.key])
     declared = "\n".join(f"{key} = {toml(value)}" for key, value in section.items())
     routes = ROUTES.replace('"http", "primary"', '"primary", "http"') if smpp_first else ROUTES
     async with running_gateway(
