@@ -10,6 +10,7 @@ from typing import Final
 
 from domain.callbacks.signatures import check_secret
 from domain.configuration import Configuration
+from domain.configuration.providers.http import HttpConfiguration
 from domain.secrets import AllowedSecrets
 from domain.senders import InvalidSender, parse_sender
 from domain.shadowed_routes import shadowed_routes
@@ -48,6 +49,20 @@ def unreadable_secrets(
         except SecretMissing:
             continue  # a mistake
     return sorted(set(found))
+
+
+def missing_public_url(text: str, configuration: Configuration) -> list[Mistake]:
+    """The providers whose receipts come over HTTP, for a process without SMSGATEWAY_PUBLIC_URL."""
+    return [
+        mistake_at(
+            text,
+            ("providers", name),
+            f'the receipts of "{name}" come over HTTP, and the API process has no address for them: set '
+            "SMSGATEWAY_PUBLIC_URL in every process, or receipts = false",
+        )
+        for name, provider in configuration.providers.items()
+        if isinstance(provider, HttpConfiguration) and provider.receipts
+    ]
 
 
 def account_ids(configuration: Configuration) -> set[str]:
