@@ -66,7 +66,7 @@ REFUSALS = {
 
 @router.post(
     "/{name}/tests",
-    operation_id="test_provider",
+    operation_id="send_provider_test",
     status_code=202,
     summary="Test a provider",
     response_description="The message is committed, and will be sent through this provider.",
