@@ -48,11 +48,16 @@ class ProviderTestRequest(RequestModel):
         )
 
 
+_TEST = {
+    "to": "+447700900123",
+    "from": "Acme",
+    "account_id": "acc_019aa5c0d1e27b3c8f4e5a6b7c8d9e30",
+}
 EXAMPLES: dict[str, Any] = {
-    "test": {"summary": "A test", "value": {"to": "+447700900123", "from": "Acme"}},
+    "test": {"summary": "A test", "value": _TEST},
     "impossible-number": {
         "summary": "Refused: a number that no country has",
-        "value": {"to": "+4477", "from": "Acme"},
+        "value": _TEST | {"to": "+4477"},
     },
 }
 REFUSALS = {

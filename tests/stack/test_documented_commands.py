@@ -133,6 +133,7 @@ PAGES: Final[Mapping[str, Sequence[Runs | Serves | NotRun]]] = {
     ),
     "docs/smsctl.md": (
         NotRun("pip install", INSTALLS),
+        Runs("smsctl provider test primary"),
         Runs("smsctl batch send guests.csv", files={"guests.csv": GUESTS}),
         Runs("id=$(smsctl send", files={"guests.csv": GUESTS, "text": "Hello"}),
     ),
