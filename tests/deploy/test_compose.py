@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,24 @@ def test_every_role_of_the_worker_runs_once():
             roles += parsed.role or []
             assert (parsed.command == "bootstrap") == (parsed.role is None), arguments
     assert sorted(roles) == sorted(set(Role) - {Role.ALL})
+
+
+def test_the_examples_of_worker_groups_name_each_provider_once_and_are_understood():
+    page = (CHECKOUT / "docs/deployment.md").read_text()
+    blocks = re.findall(r"( *)```yaml\n(.*?)```", page, re.DOTALL)
+    (of_page,) = [
+        yaml.safe_load(textwrap.dedent(block)) for _, block in blocks if "--provider" in block
+    ]
+    comments = re.findall(r"^  #   (.*)$", TEXT, re.MULTILINE)
+    assert yaml.safe_load("\n".join(comments)) == of_page
+    served: list[str] = []
+    for name, service in of_page["services"].items():
+        script, *arguments = service["command"]
+        assert script == "worker.py"
+        served += worker._arguments(arguments).provider
+        base = service.get("extends", {"file": "docker-compose.yml", "service": name})
+        assert base == {"file": "docker-compose.yml", "service": "worker-providers"}
+    assert len(served) == len(set(served)) > 1
 
 
 def test_every_command_of_ours_exists():
