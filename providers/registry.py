@@ -15,9 +15,11 @@ import structlog
 
 from domain.configuration import ProviderConfiguration
 from domain.configuration.providers.smpp import SmppConfiguration
+from domain.configuration.providers.telnyx import TelnyxConfiguration
 from domain.configuration.providers.twilio import TwilioConfiguration
 from providers import smpp
 from providers.base import UnparsedReason
+from providers.telnyx import TelnyxProvider, TelnyxWebhooks
 from providers.twilio import TwilioProvider, TwilioWebhooks
 from providers.webhooks import UnreadableWebhook, stored_request
 from settings.secrets import check_key_file, resolve_secret
@@ -66,6 +68,7 @@ _BUILT_IN: Final[Mapping[str, ProviderType[Any]]] = {
     "smpp": _SMPP,
     "simulator": _SMPP,
     "twilio": ProviderType(TwilioConfiguration, TwilioProvider, webhooks=TwilioWebhooks),
+    "telnyx": ProviderType(TelnyxConfiguration, TelnyxProvider, webhooks=TelnyxWebhooks),
 }
 
 

@@ -26,9 +26,13 @@ from tests.fakes.carrier import (
     Throttle,
     as_came,
 )
+from tests.fakes.telnyx_carrier import TelnyxCarrier
 from tests.fakes.twilio_carrier import TwilioCarrier
 
-CARRIERS: list[type[Carrier]] = [TwilioCarrier]
+CARRIERS: list[type[Carrier]] = [
+    TwilioCarrier,
+    TelnyxCarrier,
+]
 HTTP_CARRIERS = [each for each in CARRIERS if issubclass(each, HttpCarrier)]
 
 RECIPIENT = "+447700900123"
@@ -63,14 +67,6 @@ async def carrier(request: pytest.FixtureRequest) -> AsyncIterator[Carrier]:
 async def http_carrier(request: pytest.FixtureRequest) -> AsyncIterator[HttpCarrier]:
     async with request.param() as started:
         yield started
-
-
-@pytest.fixture
-async def providers() -> AsyncIterator[list[Provider]]:
-    made: list[Provider] = []
-    yield made
-    for each in made:
-        await each.stop(timedelta(seconds=1))
 
 
 async def bound(carrier: Carrier, providers: list[Provider], **more: object) -> Provider:

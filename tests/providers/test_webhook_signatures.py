@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from domain.configuration.providers.telnyx import TelnyxConfiguration
 from domain.configuration.providers.twilio import TwilioConfiguration
+from providers.telnyx import TelnyxWebhooks
 from providers.twilio import TwilioWebhooks
 from providers.webhooks import ProviderWebhooks, WebhookForged, WebhookRequest
 
@@ -28,7 +30,15 @@ def _twilio(secret: dict[str, str]) -> ProviderWebhooks[Any]:
     return TwilioWebhooks("primary", TwilioConfiguration.model_validate(TWILIO), secret)
 
 
-WEBHOOKS = {"twilio": _twilio}
+def _telnyx(secret: dict[str, str]) -> ProviderWebhooks[Any]:
+    section = {"type": "telnyx", "api_key": "env:SMSGATEWAY_SECRET_KEY", **secret}
+    return TelnyxWebhooks("primary", TelnyxConfiguration.model_validate(section), {})
+
+
+WEBHOOKS = {
+    "twilio": _twilio,
+    "telnyx": _telnyx,
+}
 """By vendor, what verifies with a vector's `secret`."""
 
 

@@ -9,13 +9,19 @@ from pydantic_core import InitErrorDetails
 
 from domain.configuration.providers.base import ProviderConfiguration
 from domain.configuration.providers.smpp import SmppConfiguration
+from domain.configuration.providers.telnyx import TelnyxConfiguration
 from domain.configuration.providers.twilio import TwilioConfiguration
 
 DEFAULT_TYPE: Final = "smpp"
 """Of a section that names no type."""
 
 BUILT_IN_TYPES: Final[Mapping[str, type[ProviderConfiguration]]] = MappingProxyType(
-    {"smpp": SmppConfiguration, "simulator": SmppConfiguration, "twilio": TwilioConfiguration}
+    {
+        "smpp": SmppConfiguration,
+        "simulator": SmppConfiguration,
+        "twilio": TwilioConfiguration,
+        "telnyx": TelnyxConfiguration,
+    }
 )
 
 PROVIDER_TYPES: Final = "provider_types"
