@@ -192,6 +192,7 @@ async def running_gateway(
     with_worker: bool = True,
     workflow_starts: int = 1000,
     secret_folders: tuple[str, ...] | None = None,
+    public_url: str | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway on this database and Temporal, with two simulated carriers."""
 
@@ -203,6 +204,7 @@ async def running_gateway(
         recipient_hash_key=SecretStr(secrets.token_hex(32)),
         allow_private_callbacks=True,
         workflow_starts=workflow_starts,
+        public_url=public_url,
         **({} if secret_folders is None else {"allowed_secret_folders": secret_folders}),
         shutdown_grace="3s",
         # A database that is slow on a busy machine is not away; tests of silence have settings of their own.

@@ -99,9 +99,6 @@ PAGES: Final[Mapping[str, Sequence[Runs | Serves | NotRun]]] = {
             files={"guests.csv": GUESTS},
         ),
     ),
-    "docs/adapters.md": (
-        NotRun("class AcmeConfiguration", "part of a package; tests/fakes/packages.py has a whole"),
-    ),
     "docs/api.md": (
         Runs("curl -sS $API", printed=True),
         Runs("curl -sS $API"),
