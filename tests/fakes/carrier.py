@@ -149,6 +149,11 @@ class Carrier(ABC):
     def secrets(self) -> Mapping[str, str]:
         """The secrets of the section, by their keys."""
 
+    @property
+    def wrong_secrets(self) -> Mapping[str, str]:
+        """Other secrets of the same form, which the carrier refuses."""
+        return {key: f"{value[:-1]}0" for key, value in self.secrets.items()}
+
     @abstractmethod
     async def report(self, sent: Sent, state: ReceiptState, code: str = "") -> None:
         """Send a receipt; it is then among `receipts`."""

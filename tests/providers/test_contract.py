@@ -26,12 +26,16 @@ from tests.fakes.carrier import (
     Throttle,
     as_came,
 )
+from tests.fakes.infobip_carrier import InfobipCarrier
 from tests.fakes.telnyx_carrier import TelnyxCarrier
 from tests.fakes.twilio_carrier import TwilioCarrier
+from tests.fakes.vonage_carrier import VonageCarrier
 
 CARRIERS: list[type[Carrier]] = [
     TwilioCarrier,
     TelnyxCarrier,
+    InfobipCarrier,
+    VonageCarrier,
 ]
 HTTP_CARRIERS = [each for each in CARRIERS if issubclass(each, HttpCarrier)]
 
@@ -218,7 +222,7 @@ async def test_a_redirect_is_not_followed(http_carrier, providers):
 
 
 async def test_wrong_credentials_are_shown_until_a_message_is_accepted(http_carrier, providers):
-    wrong = {key: f"{value[:-1]}0" for key, value in http_carrier.secrets.items()}
+    wrong = http_carrier.wrong_secrets
     provider = await bound(http_carrier, providers, secrets=wrong)
     outcome = await submit(provider, outbound())
     assert (outcome.kind, outcome.error_class) == (OutcomeKind.REFUSED, ErrorClass.ACCOUNT)

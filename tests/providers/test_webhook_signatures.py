@@ -12,8 +12,10 @@ import pytest
 
 from domain.configuration.providers.telnyx import TelnyxConfiguration
 from domain.configuration.providers.twilio import TwilioConfiguration
+from domain.configuration.providers.vonage import VonageConfiguration
 from providers.telnyx import TelnyxWebhooks
 from providers.twilio import TwilioWebhooks
+from providers.vonage import VonageWebhooks
 from providers.webhooks import ProviderWebhooks, WebhookForged, WebhookRequest
 
 VECTORS = json.loads((Path(__file__).parent / "webhook_signatures.json").read_text())["vectors"]
@@ -23,6 +25,13 @@ TWILIO = {
     "account_sid": "AC72d1371c17149d439536b3216fdaeeb9",
     "auth_token": "env:SMSGATEWAY_SECRET_TOKEN",
     "shared_key": "env:SMSGATEWAY_SECRET_SHARED",
+}
+
+VONAGE = {
+    "type": "vonage",
+    "api_key": "a1b2c3d4",
+    "api_secret": "env:SMSGATEWAY_SECRET_KEY",
+    "signature_secret": "env:SMSGATEWAY_SECRET_SIGNATURE",
 }
 
 
@@ -35,9 +44,14 @@ def _telnyx(secret: dict[str, str]) -> ProviderWebhooks[Any]:
     return TelnyxWebhooks("primary", TelnyxConfiguration.model_validate(section), {})
 
 
+def _vonage(secret: dict[str, str]) -> ProviderWebhooks[Any]:
+    return VonageWebhooks("primary", VonageConfiguration.model_validate(VONAGE), secret)
+
+
 WEBHOOKS = {
     "twilio": _twilio,
     "telnyx": _telnyx,
+    "vonage": _vonage,
 }
 """By vendor, what verifies with a vector's `secret`."""
 
