@@ -44,7 +44,8 @@ def unreadable_secrets(
         try:
             resolve_secret(reference, allowed)
         except SecretAbsent:
-            sentence = f'the API process cannot read the secret "{reference}": {_WITHOUT[path[-1]]}'
+            what = _without(configuration, path)
+            sentence = f'the API process cannot read the secret "{reference}": {what}'
             found.append(mistake_at(text, path, sentence))
         except SecretMissing:
             continue  # a mistake
@@ -106,6 +107,22 @@ _WITHOUT: Final[Mapping[str | int, str]] = defaultdict(
         "callbacks of the account are not sent",
     },
 )
+
+
+_BY_HTTP: Final = (
+    "the workers send with it, and the API verifies this provider's receipts with it. Until the API can "
+    "read it, receipts are answered with 503"
+)
+
+
+def _without(configuration: Configuration, path: Path) -> str:
+    """What is not done without the secret at `path`."""
+    section, name, key = path[0], str(path[1]), path[-1]
+    if section == "providers" and key != "receipt_secret":
+        provider = configuration.providers[name]
+        if isinstance(provider, HttpConfiguration) and provider.receipts:
+            return _BY_HTTP
+    return _WITHOUT[key]
 
 
 def _hidden_routes(configuration: Configuration) -> Iterator[tuple[Path, str]]:
