@@ -204,9 +204,9 @@ async def running_gateway(
         recipient_hash_key=SecretStr(secrets.token_hex(32)),
         allow_private_callbacks=True,
         workflow_starts=workflow_starts,
-        public_url=public_url,
         **({} if secret_folders is None else {"allowed_secret_folders": secret_folders}),
         shutdown_grace="3s",
+        public_url=public_url,
         # A database that is slow on a busy machine is not away; tests of silence have settings of their own.
         database_pool_timeout="60s",
         database_statement_timeout="60s",

@@ -7,10 +7,10 @@ SMS, which the tests compare with the outcomes that the adapter reports.
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -106,10 +106,13 @@ class WrongCredentials(Exception):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A code that a carrier refuses with, or reports in a receipt, and what it is worth."""
+    """A code that a carrier refuses with, or reports in a receipt, and what it is worth.
+
+    A receipt's `error_class` is None where its state alone says what it means.
+    """
 
     code: str
-    error_class: ErrorClass
+    error_class: ErrorClass | None
 
 
 class Carrier(ABC):
@@ -187,7 +190,8 @@ class Carrier(ABC):
 class HttpCarrier(Carrier):
     """A carrier with an HTTP API on loopback. Subclasses read its requests and write its responses."""
 
-    signed_at: ClassVar[timedelta] = timedelta()
+    on_sent: Callable[[Sent], Awaitable[None]] | None = None
+    """Awaited for each SMS before its response, such as for a receipt that is quicker than that."""
 
     async def __aenter__(self) -> Self:
         self.asked: list[Request] = []
@@ -311,7 +315,10 @@ class HttpCarrier(Carrier):
                 return self.refused(code)
             case Raw(status, headers, body):
                 return Response(status, body, headers)
+        known = len(self.received)
         response = self._take_message(sent)
+        if self.on_sent is not None and len(self.received) > known:
+            await self.on_sent(sent)
         match behaviour:
             case LoseResponse():
                 return None
