@@ -51,7 +51,9 @@ class SessionBindError(ResponseModel):
     code: str | None = Field(
         description="The SMSC's command status by its name, or the type of the error."
     )
-    session: str | None = Field(description="`transceiver`, `transmitter` or `receiver`.")
+    session: str | None = Field(
+        description="`transceiver`, `transmitter` or `receiver`; `connection` for an HTTP provider."
+    )
     detail: str = Field(description="What happened and what to do.")
 
     @classmethod

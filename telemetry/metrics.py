@@ -140,11 +140,13 @@ _repeats = Counter(
     "smsgateway_request_repeats_total",
     "Requests to HTTP providers that were sent again after a lost response, which sends no second SMS",
     ["provider"],
+    registry=REGISTRY,
 )
 _webhooks = Counter(
     "smsgateway_provider_webhooks_total",
     "Requests of providers to the gateway, by what became of them",
     ["provider", "outcome"],
+    registry=REGISTRY,
 )
 _irregular_pdus = Counter(
     "smsgateway_irregular_pdus",

@@ -205,6 +205,9 @@ async def running_gateway(
         workflow_starts=workflow_starts,
         **({} if secret_folders is None else {"allowed_secret_folders": secret_folders}),
         shutdown_grace="3s",
+        # A database that is slow on a busy machine is not away; tests of silence have settings of their own.
+        database_pool_timeout="60s",
+        database_statement_timeout="60s",
     )
     services = assemble(settings, connect=connect or connected)
     async with Smsc("primary") as primary, Smsc("backup") as backup:

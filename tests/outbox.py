@@ -33,8 +33,10 @@ RETURNING lane_id
 class Outbox:
     """Writes what other parts of the gateway write, and reads what became of it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, now: datetime | None = None) -> None:
+        """`now` is when callbacks are due whose time is not given; without it, the time at which they are added."""
         self.database = database
+        self.now = now
 
     async def account(self, name: str = ACCOUNT, secret: str = SECRET) -> None:
         async with self.database.begin() as connection:
@@ -105,7 +107,7 @@ class Outbox:
                         "id": callback_id,
                         "message_id": message_id,
                         "status": status.value,
-                        "at": at or datetime.now(UTC),
+                        "at": at or self.now or datetime.now(UTC),
                     },
                 )
         return ids

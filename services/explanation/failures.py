@@ -26,7 +26,7 @@ FAILED: Final = frozenset(
 FAILURES: Final[Mapping[str, str]] = {
     AttemptStatus.REFUSED: "{provider} refused it",
     AttemptStatus.THROTTLED: "{provider} asked to wait",
-    AttemptStatus.UNREACHABLE: "{provider} had no session to send it over",
+    AttemptStatus.UNREACHABLE: "{provider} could not be reached",
     AttemptStatus.PARTIAL: "{provider} took only some of its parts",
     AttemptStatus.UNDELIVERED: "{provider} reported it as not delivered",
     AttemptStatus.UNKNOWN: "{provider} did not answer",

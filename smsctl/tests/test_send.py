@@ -12,6 +12,8 @@ from smsctl.screen import OutputFormat, Screen
 from smsctl.waiting import show_waiting
 
 TO = "+447700900123"
+SLOW = "+447700900195"
+"""The fake delivers to it after three seconds."""
 
 
 def words(*more, to=TO, body="Your table is ready."):
@@ -229,8 +231,8 @@ def test_on_a_terminal_the_lines_grow(configured):
     screen = Screen(OutputFormat.TABLE)
     screen.out = Console(file=io.StringIO(), force_terminal=True, width=160)
     with Client(configured.url, configured.key) as client:
-        message_id = client.send(to=TO, sender="Acme", body="Hello").message_id
-        seen = show_waiting(screen, client, message_id, 5)
+        message_id = client.send(to=SLOW, sender="Acme", body="Hello").message_id
+        seen = show_waiting(screen, client, message_id, 60)
     shown = screen.out.file.getvalue()
     assert seen.message.status == "delivered"
     assert "Receipt from primary: delivered." in shown
@@ -238,7 +240,12 @@ def test_on_a_terminal_the_lines_grow(configured):
 
 
 def test_the_fates_of_the_fake_differ():
-    assert {fate[-1].status for fate in FATES.values()} == {"dead_letter", "sent", "failed"}
+    assert {fate[-1].status for fate in FATES.values()} == {
+        "dead_letter",
+        "sent",
+        "failed",
+        "delivered",
+    }
     assert DELIVERED[-1] == Step(0.08, "receipt", "delivered", "delivered", "primary")
 
 

@@ -271,7 +271,10 @@ def slug_of(response: httpx.Response) -> str:
 def document() -> dict[str, Any]:
     """The OpenAPI document, which is the same for every application."""
     settings = SimpleNamespace(
-        max_body_bytes=MOST_BYTES, max_batch_bytes=1 << 23, request_timeout=timedelta(minutes=1)
+        max_body_bytes=MOST_BYTES,
+        max_batch_bytes=1 << 23,
+        max_webhook_bytes=1 << 20,
+        request_timeout=timedelta(minutes=1),
     )
     return create_app(cast("Services", SimpleNamespace(settings=settings))).openapi()
 

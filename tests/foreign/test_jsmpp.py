@@ -283,7 +283,9 @@ async def test_what_it_throttles_is_sent_again_until_all_is_delivered(
             await until(
                 lambda: statuses(gateway), lambda now: now == {"delivered": too_many}, within=240
             )
-            assert set(await attempts(gateway)) == {"throttled", "delivered"}
+            # A submit that found no slot in time, on a busy machine, was not sent: it counts as unreachable.
+            assert {"throttled", "delivered"} <= set(await attempts(gateway))
+            assert set(await attempts(gateway)) <= {"throttled", "delivered", "unreachable"}
     finally:
         smsc.stop()
 

@@ -34,9 +34,11 @@ def test_children_end_when_their_parent_is_killed(
     tmp_path: Path, signal_to_parent: signal.Signals
 ) -> None:
     program = textwrap.dedent(f"""
-        import threading, time
+        import signal, threading, time
         from pathlib import Path
         from local.processes import Child
+        # A shell ignores it for what it runs in the background, and children inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         child = Child("sleeper", {SLEEPS!r}, log=Path({str(tmp_path / "log")!r}))
         def start():
             child.start()

@@ -65,12 +65,17 @@ def test_a_section_is_read_by_the_class_of_its_type(types):
 
 def test_a_type_that_is_not_installed_is_refused_by_one_sentence_that_names_those_that_are(types):
     (sentence,) = mistakes_in(TEXT, BUILT_IN_TYPES)
-    assert sentence == "line 2: providers.lines.type: it must be one of 'simulator' or 'smpp'"
+    assert sentence == f"line 2: providers.lines.type: it must be one of {listed(BUILT_IN_TYPES)}"
     (sentence,) = mistakes_in(TEXT.replace('"lines"', '"line"', 1), types.configurations)
     assert sentence == (
-        "line 2: providers.lines.type: it must be one of 'lines', 'simulator' or 'smpp'; "
+        f"line 2: providers.lines.type: it must be one of {listed(types.configurations)}; "
         'did you mean "lines"?'
     )
+
+
+def listed(types) -> str:
+    *others, last = [f"'{name}'" for name in sorted(types)]
+    return f"{', '.join(others)} or {last}"
 
 
 def test_a_mistake_in_the_section_of_another_type_has_its_line_and_a_suggestion(types):

@@ -35,7 +35,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def outbox(database: Database) -> Outbox:
-    outbox = Outbox(database)
+    outbox = Outbox(database, NOW)  # the tests may run long after this module was imported
     await outbox.account()
     return outbox
 

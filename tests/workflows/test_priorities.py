@@ -36,7 +36,7 @@ async def accept(gateway: Gateway, body: str, mode: Mode = Mode.TRANSACTIONAL):
     return await gateway.services.accept(gateway.caller, command)
 
 
-async def place_of_the_alert(gateway: Gateway, within: float = 120) -> int:
+async def place_of_the_alert(gateway: Gateway, within: float = 400) -> int:
     """How many messages left before the alert."""
     async with asyncio.timeout(within):
         while True:

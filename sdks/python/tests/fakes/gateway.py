@@ -76,6 +76,8 @@ _GONE = (
     Step(0.02, "submitting", "sending", provider="primary"),
     Step(0.04, "accepted_by_provider", "sent", provider="primary"),
 )
+# Long enough to be seen while it waits.
+_SLOW = (*_GONE, Step(3, "receipt", "delivered", reason="delivered", provider="primary"))
 FATES: Mapping[str, tuple[Step, ...]] = {
     "99": (
         Step(0, "accepted", "queued"),
@@ -87,6 +89,7 @@ FATES: Mapping[str, tuple[Step, ...]] = {
         Step(0.05, "refused", "retried", provider="primary", code="0x0000000B"),
         Step(0.06, "gave_up", "failed", reason="invalid_recipient"),
     ),
+    "95": _SLOW,
     "96": (
         *_GONE[:2],
         Step(0.05, "ended", "sent", reason="provider_gives_no_receipts", provider="primary"),
