@@ -158,16 +158,16 @@ TWILIO_NUMBERS: Final[Mapping[str, NumberMeaning[TwilioBehaviour]]] = MappingPro
             "failed with 30410, state unknown", callbacks=_failed(MessageStatus.FAILED, 30410)
         ),
         "25": _means(
-            "phone is off: `sent`, and 30036 when the validity is over",
+            "phone is off: sent, and 30036 when the validity is over",
             callbacks=_callbacks(CallbackStep(after=NEVER_REACHED)),
         ),
         "30": _means("delivered, without a callback", callbacks=()),
         "31": _means("callback late, after 5 s", callbacks=_callbacks(CallbackStep(after=5))),
         "32": _means("callback early, before the response", callbacks=(CallbackStep(early=True),)),
         "34": _means("the same callback three times", callbacks=_callbacks(CallbackStep(copies=3))),
-        "35": _means("`sent`, then delivered after 1 s", callbacks=_callbacks(CallbackStep(after=1))),
+        "35": _means("sent, then delivered after 1 s", callbacks=_callbacks(CallbackStep(after=1))),
         "36": _means(
-            "out of order: delivered, and `sent` after it",
+            "out of order: delivered, and sent after it",
             callbacks=(CallbackStep(), CallbackStep(status=MessageStatus.SENT, after=0.3)),
         ),
         "37": _means("callbacks held until they are released", hold=True),
