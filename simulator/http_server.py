@@ -3,11 +3,11 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
 import h11
 
@@ -43,7 +43,7 @@ class NoResponse(Enum):
     """A reset of the connection."""
 
 
-Handler = Callable[[HttpRequest], Awaitable[HttpResponse | NoResponse]]
+Handler = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponse | NoResponse]]
 
 
 class HttpServer:
@@ -56,6 +56,7 @@ class HttpServer:
         self._handler = handler
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._handling: set[asyncio.Task[HttpResponse | NoResponse]] = set()
 
     @property
     def port(self) -> int:
@@ -81,6 +82,14 @@ class HttpServer:
             self._server.close()
             self._server = None
         await self.reset_connections()
+
+    async def close(self) -> None:
+        """Stop, and cancel the requests that are still handled."""
+        await self.stop()
+        tasks = list(self._handling)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def reset_connections(self) -> int:
         """Reset every connection, and return how many there were."""
@@ -121,8 +130,7 @@ class HttpServer:
             if request is None:
                 return
             # Not cancelled with its connection: what the carrier has taken stays taken.
-            answering = asyncio.create_task(_answer(self._handler, request))
-            match await asyncio.shield(answering):
+            match await asyncio.shield(self._handle(request)):
                 case NoResponse.SILENCE:
                     while await reader.read(_CHUNK):
                         pass
@@ -136,13 +144,15 @@ class HttpServer:
                 return
             connection.start_next_cycle()
 
+    def _handle(self, request: HttpRequest) -> asyncio.Task[HttpResponse | NoResponse]:
+        task = asyncio.create_task(self._handler(request))
+        self._handling.add(task)
+        task.add_done_callback(self._handling.discard)
+        return task
+
 
 class _TooLarge(Exception):
     pass
-
-
-async def _answer(handler: Handler, request: HttpRequest) -> HttpResponse | NoResponse:
-    return await handler(request)
 
 
 async def _next_request(

@@ -171,7 +171,7 @@ class TwilioCarrier(Steered[TwilioBehaviour]):
 
     async def stop(self) -> None:
         """End every connection, and forget what was still to be sent."""
-        await self._server.stop()
+        await self._server.close()
         for message in self._messages.values():
             _cancel_timers(message)
         tasks = list(self._background)

@@ -392,6 +392,21 @@ async def test_what_a_client_does_not_wait_for_is_delivered_all_the_same(http, r
     await receiver.gets("sent", "delivered")
 
 
+async def test_what_it_was_about_to_do_ends_with_it(receiver):
+    behaviour = TwilioBehaviour(latency=0.2)
+    async with (
+        TwilioCarrier("short", behaviour=behaviour) as carrier,
+        httpx.AsyncClient(base_url=carrier.url, auth=ACCESS) as http,
+    ):
+        sending = asyncio.create_task(send(http, StatusCallback=receiver.url))
+        await carrier.until(lambda: carrier.counts.taken == 1)
+        await carrier.stop()
+        with pytest.raises(httpx.TransportError):
+            await sending
+    await asyncio.sleep(0.4)
+    assert receiver.requests == []
+
+
 # --- steering ------------------------------------------------------------------------------------
 
 
