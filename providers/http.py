@@ -9,7 +9,7 @@ from abc import abstractmethod
 from base64 import b64encode
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
@@ -23,6 +23,7 @@ from domain.configuration.providers.http import HttpConfiguration
 from domain.error_classes import RETRIES, ErrorClass
 from domain.money import Price
 from domain.outcomes import MOST_SEGMENTS, OutcomeKind, PartOutcome
+from domain.receipts import LONGEST_CODE, LONGEST_ID, storable
 from domain.values import value
 from providers.base import Exchange, Outbound, PartSender, ProviderSinks, not_sent
 from providers.connections import connect_failure
@@ -259,13 +260,21 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
             if exchange.outcome.kind is OutcomeKind.UNKNOWN and self.repeats_are_safe:
                 metrics.request_repeated(provider=self.name)
                 repeated = await self._exchange(request, number, seconds)
-                # Any other response says nothing of the first request.
-                if repeated.outcome.kind is OutcomeKind.ACCEPTED:
-                    exchange = repeated
+                settled = self._settled(exchange.outcome, repeated.outcome)
+                if settled is not exchange.outcome:
+                    exchange = Exchange(settled, repeated.seconds)
             self._count(exchange.outcome)
             return exchange
 
         return send
+
+    def _settled(self, first: PartOutcome, repeated: PartOutcome) -> PartOutcome:
+        """The outcome of a request that was sent twice, since the first outcome is unknown.
+
+        Only an acceptance of the repeat counts: any other response says nothing of the first request.
+        An adapter overrides this for a carrier whose refusal of a repeat proves that it has the message.
+        """
+        return repeated if repeated.kind is OutcomeKind.ACCEPTED else first
 
     async def _exchange(self, request: httpx.Request, number: int, seconds: float) -> Exchange:
         """Send a request once, and read its response within so many seconds."""
@@ -280,7 +289,7 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
             return Exchange(
                 PartOutcome(number, OutcomeKind.UNKNOWN, error_class=ErrorClass.UNKNOWN)
             )
-        outcome = self._outcome(number, response)
+        outcome = _storable(self._outcome(number, response))
         self._count_response(outcome.error_class)
         return Exchange(outcome, loop.time() - began)
 
@@ -412,6 +421,16 @@ class _NotSent(Exception):
     """Nothing of a request has left; the cause is why."""
 
 
+def _storable(outcome: PartOutcome) -> PartOutcome:
+    """An outcome whose id and code can be stored, whatever the carrier has written there."""
+    given = outcome.provider_message_id
+    return replace(
+        outcome,
+        provider_message_id=None if given is None else storable(given, LONGEST_ID),
+        code=storable(outcome.code, LONGEST_CODE),
+    )
+
+
 def basic(user: str, password: str) -> Mapping[str, str]:
     """The header of basic authentication (RFC 7617)."""
     token = b64encode(f"{user}:{password}".encode()).decode()
@@ -444,7 +463,7 @@ def as_price(amount: object, currency: object, *, times: int = 1) -> Price | Non
         return None
     try:
         return Price(abs(Decimal(str(amount))) * times, currency.upper())
-    except (InvalidOperation, ValueError):
+    except (ArithmeticError, ValueError):
         return None
 
 

@@ -14,11 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 import structlog
 
 from domain.configuration import ProviderConfiguration
+from domain.configuration.providers.infobip import InfobipConfiguration
 from domain.configuration.providers.smpp import SmppConfiguration
+from domain.configuration.providers.telnyx import TelnyxConfiguration
 from domain.configuration.providers.twilio import TwilioConfiguration
+from domain.configuration.providers.vonage import VonageConfiguration
 from providers import smpp
 from providers.base import UnparsedReason
+from providers.infobip import InfobipProvider, InfobipWebhooks
+from providers.telnyx import TelnyxProvider, TelnyxWebhooks
 from providers.twilio import TwilioProvider, TwilioWebhooks
+from providers.vonage import VonageProvider, VonageWebhooks
 from providers.webhooks import UnreadableWebhook, stored_request
 from settings.secrets import check_key_file, resolve_secret
 
@@ -66,6 +72,9 @@ _BUILT_IN: Final[Mapping[str, ProviderType[Any]]] = {
     "smpp": _SMPP,
     "simulator": _SMPP,
     "twilio": ProviderType(TwilioConfiguration, TwilioProvider, webhooks=TwilioWebhooks),
+    "telnyx": ProviderType(TelnyxConfiguration, TelnyxProvider, webhooks=TelnyxWebhooks),
+    "infobip": ProviderType(InfobipConfiguration, InfobipProvider, webhooks=InfobipWebhooks),
+    "vonage": ProviderType(VonageConfiguration, VonageProvider, webhooks=VonageWebhooks),
 }
 
 

@@ -17,6 +17,7 @@ from providers.base import ReceivedReceipt
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from domain.error_classes import ErrorClass
     from domain.receipts import PartIdentity, ReceiptState
 
 _Configuration = TypeVar("_Configuration", bound=HttpConfiguration)
@@ -107,7 +108,14 @@ class WebhookForged(Exception):
 
 
 class UnreadableWebhook(Exception):
-    """A request is the carrier's, and cannot be read as its documentation says."""
+    """A request is the carrier's, and cannot be read as its documentation says, or not all of it.
+
+    `receipts` are those that could be read.
+    """
+
+    def __init__(self, receipts: Sequence[ReceivedReceipt] = ()) -> None:
+        super().__init__("a request of a provider cannot be read")
+        self.receipts = receipts
 
 
 class ProviderWebhooks(ABC, Generic[_Configuration]):
@@ -143,7 +151,7 @@ class ProviderWebhooks(ABC, Generic[_Configuration]):
         `part` is the one that the request's address names, if it does.
 
         Raises:
-            UnreadableWebhook: it cannot be read.
+            UnreadableWebhook: it cannot be read; the exception has the receipts that can be.
         """
 
 
@@ -152,7 +160,8 @@ def same_secret(given: str, *expected: str) -> bool:
 
     All are compared, in constant time: the time taken does not show how much of which one fits.
     """
-    matches = [hmac.compare_digest(given.encode(), each.encode()) for each in expected if each]
+    octets = given.encode(errors="surrogatepass")
+    matches = [hmac.compare_digest(octets, each.encode()) for each in expected if each]
     return any(matches)
 
 
@@ -163,17 +172,25 @@ def receipt_of(
     provider_message_id: str,
     state: ReceiptState,
     code: str = "",
+    otherwise: ErrorClass | None = None,
     part: PartIdentity | None = None,
     sender: str | None = None,
     recipient: str | None = None,
     network: str | None = None,
     done_at: datetime | None = None,
 ) -> ReceivedReceipt:
-    """A receipt, with what the provider's table of codes says of `code`: an error class, or another state."""
+    """A receipt, with what the provider's table of codes says of `code`: an error class, or another state.
+
+    `otherwise` is the class of a failure whose code has none.
+    """
     known = configuration.codes().get(code)
     if known is not None and known.state is not None:
         state = known.state
-    found = configuration.errors.get(code) or (None if known is None else known.error_class)
+    found = (
+        configuration.errors.get(code)
+        or (None if known is None else known.error_class)
+        or otherwise
+    )
     return ReceivedReceipt(
         provider=provider,
         provider_message_id=provider_message_id,

@@ -157,7 +157,9 @@ class ProviderReports:
             metrics.webhook_came(provider=provider, outcome="forged")
             _log.warning("webhook_forged", provider=provider, reason=error.reason)
             raise
-        except UnreadableWebhook:
+        except UnreadableWebhook as error:
+            # The whole request is kept: those that could be read are copies when it is parsed again.
+            await self._store(provider, error.receipts)
             await self._keep(provider, request)
             outcome = "unparsed"
         else:

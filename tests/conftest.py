@@ -49,6 +49,7 @@ FOREIGN_PROGRAMS = {
     "nginx": ("nginx", "openssl"),
     "openssl": ("openssl",),
     "shell": ("curl", "jq"),
+    "npm": ("npm", "node"),
 }
 
 TIME_SKIPPING_SERVER = "io.temporal:temporal-test-server:1.38.0"

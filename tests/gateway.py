@@ -192,6 +192,7 @@ async def running_gateway(
     with_worker: bool = True,
     workflow_starts: int = 1000,
     secret_folders: tuple[str, ...] | None = None,
+    public_url: str | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway on this database and Temporal, with two simulated carriers."""
 
@@ -205,6 +206,7 @@ async def running_gateway(
         workflow_starts=workflow_starts,
         **({} if secret_folders is None else {"allowed_secret_folders": secret_folders}),
         shutdown_grace="3s",
+        public_url=public_url,
         # A database that is slow on a busy machine is not away; tests of silence have settings of their own.
         database_pool_timeout="60s",
         database_statement_timeout="60s",

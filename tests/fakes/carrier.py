@@ -7,10 +7,10 @@ SMS, which the tests compare with the outcomes that the adapter reports.
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -149,6 +149,11 @@ class Carrier(ABC):
     def secrets(self) -> Mapping[str, str]:
         """The secrets of the section, by their keys."""
 
+    @property
+    def wrong_secrets(self) -> Mapping[str, str]:
+        """Other secrets of the same form, which the carrier refuses."""
+        return {key: f"{value[:-1]}0" for key, value in self.secrets.items()}
+
     @abstractmethod
     async def report(self, sent: Sent, state: ReceiptState, code: str = "") -> None:
         """Send a receipt; it is then among `receipts`."""
@@ -182,7 +187,8 @@ class Carrier(ABC):
 class HttpCarrier(Carrier):
     """A carrier with an HTTP API on loopback. Subclasses read its requests and write its responses."""
 
-    signed_at: ClassVar[timedelta] = timedelta()
+    on_sent: Callable[[Sent], Awaitable[None]] | None = None
+    """Awaited for each SMS before its response, such as for a receipt that is quicker than that."""
 
     async def __aenter__(self) -> Self:
         self.asked: list[Request] = []
@@ -306,7 +312,10 @@ class HttpCarrier(Carrier):
                 return self.refused(code)
             case Raw(status, headers, body):
                 return Response(status, body, headers)
+        known = len(self.received)
         response = self._take_message(sent)
+        if self.on_sent is not None and len(self.received) > known:
+            await self.on_sent(sent)
         match behaviour:
             case LoseResponse():
                 return None

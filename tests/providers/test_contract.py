@@ -26,9 +26,17 @@ from tests.fakes.carrier import (
     Throttle,
     as_came,
 )
+from tests.fakes.infobip_carrier import InfobipCarrier
+from tests.fakes.telnyx_carrier import TelnyxCarrier
 from tests.fakes.twilio_carrier import TwilioCarrier
+from tests.fakes.vonage_carrier import VonageCarrier
 
-CARRIERS: list[type[Carrier]] = [TwilioCarrier]
+CARRIERS: list[type[Carrier]] = [
+    TwilioCarrier,
+    TelnyxCarrier,
+    InfobipCarrier,
+    VonageCarrier,
+]
 HTTP_CARRIERS = [each for each in CARRIERS if issubclass(each, HttpCarrier)]
 
 RECIPIENT = "+447700900123"
@@ -63,14 +71,6 @@ async def carrier(request: pytest.FixtureRequest) -> AsyncIterator[Carrier]:
 async def http_carrier(request: pytest.FixtureRequest) -> AsyncIterator[HttpCarrier]:
     async with request.param() as started:
         yield started
-
-
-@pytest.fixture
-async def providers() -> AsyncIterator[list[Provider]]:
-    made: list[Provider] = []
-    yield made
-    for each in made:
-        await each.stop(timedelta(seconds=1))
 
 
 async def bound(carrier: Carrier, providers: list[Provider], **more: object) -> Provider:
@@ -222,7 +222,7 @@ async def test_a_redirect_is_not_followed(http_carrier, providers):
 
 
 async def test_wrong_credentials_are_shown_until_a_message_is_accepted(http_carrier, providers):
-    wrong = {key: f"{value[:-1]}0" for key, value in http_carrier.secrets.items()}
+    wrong = http_carrier.wrong_secrets
     provider = await bound(http_carrier, providers, secrets=wrong)
     outcome = await submit(provider, outbound())
     assert (outcome.kind, outcome.error_class) == (OutcomeKind.REFUSED, ErrorClass.ACCOUNT)

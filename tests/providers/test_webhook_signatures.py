@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
+from domain.configuration.providers.telnyx import TelnyxConfiguration
 from domain.configuration.providers.twilio import TwilioConfiguration
+from domain.configuration.providers.vonage import VonageConfiguration
+from providers.telnyx import TelnyxWebhooks
 from providers.twilio import TwilioWebhooks
+from providers.vonage import VonageWebhooks
 from providers.webhooks import ProviderWebhooks, WebhookForged, WebhookRequest
 
 VECTORS = json.loads((Path(__file__).parent / "webhook_signatures.json").read_text())["vectors"]
@@ -23,12 +27,32 @@ TWILIO = {
     "shared_key": "env:SMSGATEWAY_SECRET_SHARED",
 }
 
+VONAGE = {
+    "type": "vonage",
+    "api_key": "a1b2c3d4",
+    "api_secret": "env:SMSGATEWAY_SECRET_KEY",
+    "signature_secret": "env:SMSGATEWAY_SECRET_SIGNATURE",
+}
+
 
 def _twilio(secret: dict[str, str]) -> ProviderWebhooks[Any]:
     return TwilioWebhooks("primary", TwilioConfiguration.model_validate(TWILIO), secret)
 
 
-WEBHOOKS = {"twilio": _twilio}
+def _telnyx(secret: dict[str, str]) -> ProviderWebhooks[Any]:
+    section = {"type": "telnyx", "api_key": "env:SMSGATEWAY_SECRET_KEY", **secret}
+    return TelnyxWebhooks("primary", TelnyxConfiguration.model_validate(section), {})
+
+
+def _vonage(secret: dict[str, str]) -> ProviderWebhooks[Any]:
+    return VonageWebhooks("primary", VonageConfiguration.model_validate(VONAGE), secret)
+
+
+WEBHOOKS = {
+    "twilio": _twilio,
+    "telnyx": _telnyx,
+    "vonage": _vonage,
+}
 """By vendor, what verifies with a vector's `secret`."""
 
 

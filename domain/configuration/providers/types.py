@@ -8,14 +8,24 @@ from pydantic import PlainValidator, SerializeAsAny, ValidationError, Validation
 from pydantic_core import InitErrorDetails
 
 from domain.configuration.providers.base import ProviderConfiguration
+from domain.configuration.providers.infobip import InfobipConfiguration
 from domain.configuration.providers.smpp import SmppConfiguration
+from domain.configuration.providers.telnyx import TelnyxConfiguration
 from domain.configuration.providers.twilio import TwilioConfiguration
+from domain.configuration.providers.vonage import VonageConfiguration
 
 DEFAULT_TYPE: Final = "smpp"
 """Of a section that names no type."""
 
 BUILT_IN_TYPES: Final[Mapping[str, type[ProviderConfiguration]]] = MappingProxyType(
-    {"smpp": SmppConfiguration, "simulator": SmppConfiguration, "twilio": TwilioConfiguration}
+    {
+        "smpp": SmppConfiguration,
+        "simulator": SmppConfiguration,
+        "twilio": TwilioConfiguration,
+        "telnyx": TelnyxConfiguration,
+        "infobip": InfobipConfiguration,
+        "vonage": VonageConfiguration,
+    }
 )
 
 PROVIDER_TYPES: Final = "provider_types"
