@@ -185,6 +185,38 @@ def unknown_until(now: datetime, provider_deadline: timedelta) -> datetime:
     return now + provider_deadline
 
 
+# --- polls of receipts ---------------------------------------------------------------------------
+
+POLL_RECEIPTS_FOR: Final = timedelta(days=3)
+"""How long after the submit the receipt of a part is requested."""
+_LONGEST_POLL_WAIT: Final = timedelta(hours=1)
+_LAST_POLL_BEFORE: Final = timedelta(seconds=30)
+"""How long before the receipt's deadline the last poll is."""
+
+
+def receipt_poll_within(response_timeout: timedelta) -> timedelta:
+    """How long a provider may take to say what has become of a part: for a slot, and for the response."""
+    return 2 * response_timeout
+
+
+def poll_receipt_again_after(
+    poll_after: timedelta, polls: int, response_timeout: timedelta, receipt_in: timedelta
+) -> timedelta:
+    """How long after a poll the same part is due again, if that was the poll with this number, from 1.
+
+    Each wait is twice as long as the one before, up to an hour, or `poll_after` if that is longer. One
+    that would pass the receipt's deadline, in `receipt_in` from now, ends before it instead, where that
+    makes it no shorter than the half. None is shorter than a poll may take: no two are under way at once.
+    """
+    wait = poll_after
+    if wait < _LONGEST_POLL_WAIT:
+        wait = min(_LONGEST_POLL_WAIT, poll_after * (1 << min(polls, 20)))
+    last = receipt_in - _LAST_POLL_BEFORE
+    if wait / 2 <= last < wait:
+        wait = last
+    return max(wait, receipt_poll_within(response_timeout) + RECORD_TIME)
+
+
 # --- parts ---------------------------------------------------------------------------------------
 
 _REASSEMBLY_TIME: Final = timedelta(days=3)

@@ -34,6 +34,7 @@ from services.provider_webhooks import ProviderReports
 from services.providers import Providers
 from services.reads import LOCK_SHARE
 from services.receipt_correlator import ReceiptCorrelator
+from services.receipt_polling import ReceiptPolling
 from services.receipt_rules import ReceiptRules
 from services.receipts import ReceiptIntake
 from services.recipients import RecipientHash
@@ -74,6 +75,7 @@ class Services:
     bulk_sender: BulkSender
     batches: Batches
     receipts: ReceiptIntake
+    receipt_polling: ReceiptPolling
     receipt_tokens: ReceiptTokens
     unparsed_receipts: UnparsedReceipts
     provider_reports: ProviderReports
@@ -194,6 +196,7 @@ def assemble(
             billing,
         ),
         receipts=receipts,
+        receipt_polling=ReceiptPolling(database, configurations, receipts),
         receipt_tokens=receipt_tokens,
         unparsed_receipts=unparsed_receipts,
         provider_reports=ProviderReports(

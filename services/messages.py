@@ -23,7 +23,7 @@ from services.recipients import RecipientHash
 from services.routes import Routes
 from services.submission import Caller
 from services.transitions import TransitionPublisher
-from store import attempts, bulks, events, messages, providers
+from store import attempts, bulks, events, messages, providers, receipt_polls
 from store import callbacks as callback_store
 from store import routing_key as routing_keys
 from store.attempts import StoredAttempt, StoredPart
@@ -207,7 +207,13 @@ class Messages:
             came = await receipt_reads.of_message(connection, uuid)
             parts = await attempts.parts_of_message(connection, uuid)
             billed = _billed(parts)
-            known = Known(message=message, attempts=tried, events=happened, billed=billed)
+            known = Known(
+                message=message,
+                attempts=tried,
+                events=happened,
+                billed=billed,
+                polls=await receipt_polls.of_message(connection, uuid),
+            )
             if self._configurations.loaded:
                 known = await self._with_route(connection, known)
             summary, steps = explain(known)

@@ -32,6 +32,7 @@ ORDER BY m.id LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 _OF_MESSAGES: Final = _deletes(
     receipts="message_id",
+    receipt_polls="message_id",
     parts="message_id",
     attempts="message_id",
     events_last="message_id",

@@ -142,6 +142,12 @@ _repeats = Counter(
     ["provider"],
     registry=REGISTRY,
 )
+_receipt_polls = Counter(
+    "smsgateway_receipt_polls_total",
+    "Requests for missing receipts, by their outcome",
+    ["provider", "outcome"],
+    registry=REGISTRY,
+)
 _webhooks = Counter(
     "smsgateway_provider_webhooks_total",
     "Requests of providers to the gateway, by what became of them",
@@ -393,6 +399,11 @@ def part_submitted(
 def request_repeated(*, provider: str) -> None:
     """A request to an HTTP provider was sent again, since no response came to the first one."""
     _child(_repeats, _label("provider", provider)).inc()
+
+
+def receipt_polled(*, provider: str, outcome: str) -> None:
+    """A missing receipt was requested from a provider: final, pending, unanswered, failed or not_stored."""
+    _child(_receipt_polls, _label("provider", provider), _label("outcome", outcome)).inc()
 
 
 def webhook_came(*, provider: str, outcome: str) -> None:

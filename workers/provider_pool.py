@@ -37,6 +37,7 @@ class ProviderPool:
         self._heartbeats = ProviderHeartbeats(self._serving, services, worker_name, roles)
         self._serving_task: asyncio.Task[NoReturn] | None = None
         self._heartbeat_task: asyncio.Task[NoReturn] | None = None
+        self._polling_task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to bind, in the background."""
@@ -44,10 +45,12 @@ class ProviderPool:
         self._serving.pollers_changed()
         self._serving_task = self._supervised(self._serving.run, "serve_provider")
         self._heartbeat_task = self._supervised(self._heartbeats.run, "provider_heartbeat")
+        self._polling_task = asyncio.create_task(self._serving.poll_receipts())
 
     async def stop(self) -> None:
         """Take no new tasks, wait for the responses that are due, and unbind."""
         await cancelled(self._heartbeat_task)
+        await cancelled(self._polling_task)
         ending = self._supervised(self._heartbeats.run_shutdown, "provider_leave")
         try:
             if self._serving_task is not None:

@@ -15,6 +15,7 @@ from telemetry.logs import get_logger
 from telemetry.supervision import supervised
 from workers.adapters import make_provider, open_error
 from workers.provider_queues import MakeWorker, workers_of_role
+from workers.receipt_polling import ReceiptPoller
 from workers.role_poller import RolePoller
 
 _log = get_logger(__name__)
@@ -49,6 +50,7 @@ class ProviderServing:
         self._services = services
         self._make_worker = make_worker
         self._pollers: list[RolePoller] = []
+        self._opened = asyncio.Event()
 
     @property
     def polls(self) -> list[str]:
@@ -79,6 +81,13 @@ class ProviderServing:
             )
         )
 
+    async def poll_receipts(self) -> None:
+        """Request missing receipts from the provider, once it is made, until this task is cancelled."""
+        await self._opened.wait()
+        if self.provider is not None:
+            polling = self._services.receipt_polling
+            await ReceiptPoller(self.provider, self.configuration, polling).run()
+
     def _open(self) -> None:
         try:
             provider = make_provider(self.name, self.configuration, self._services)
@@ -94,6 +103,7 @@ class ProviderServing:
             return
         self._pollers = [self._poller(role, provider) for role in ProviderRole]
         self.provider = provider
+        self._opened.set()
         if self.open_error is not None:
             self.open_error = replace(self.open_error, ended_at=datetime.now(UTC))
         metrics.bind_errors_counted(self.name, {})

@@ -77,6 +77,7 @@ class Known:
         policy: that of its mode.
         errors: why providers are not bound, in brief, by their names.
         billed: what providers say that they bill, by the numbers of attempts.
+        polls: how often missing receipts were requested, by the numbers of attempts.
         codes: the codes of providers that have a table of their own, by the providers' names.
     """
 
@@ -89,4 +90,5 @@ class Known:
     policy: ModePolicy | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
     billed: Mapping[int, Billed] = field(default_factory=dict)
+    polls: Mapping[int, int] = field(default_factory=dict)
     codes: Mapping[str, Mapping[str, ProviderCode]] = field(default_factory=dict)

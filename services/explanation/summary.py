@@ -127,6 +127,7 @@ def waiting(known: Known) -> Iterator[str]:
             yield f"Waiting for the response of {last.provider if last is not None else '?'}."
         case WaitFor.RECEIPT:
             yield _for_receipt(last)
+            yield from _requests(known)
     yield _then(forecast)
 
 
@@ -158,6 +159,14 @@ def _for_receipt(last: StoredAttempt | None) -> str:
     if last.status is AttemptStatus.UNKNOWN:
         return f"Unknown outcome: {last.provider} did not answer, so it may have been sent."
     return f"Waiting for a receipt from {last.provider}."
+
+
+def _requests(known: Known) -> Iterator[str]:
+    for attempt in known.attempts:
+        polls = known.polls.get(attempt.number, 0)
+        if polls:
+            times = "once" if polls == 1 else f"{polls} times"
+            yield f"The gateway has requested its state from {attempt.provider} {times}."
 
 
 def _outage(known: Known, forecast: Forecast) -> Iterator[str]:

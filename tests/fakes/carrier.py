@@ -106,10 +106,13 @@ class WrongCredentials(Exception):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A code that a carrier refuses with, or reports in a receipt, and what it is worth."""
+    """A code that a carrier refuses with, or reports in a receipt, and what it is worth.
+
+    A receipt's `error_class` is None where its state alone says what it means.
+    """
 
     code: str
-    error_class: ErrorClass
+    error_class: ErrorClass | None
 
 
 class Carrier(ABC):

@@ -27,6 +27,7 @@ from tests.fakes.carrier import (
     as_came,
 )
 from tests.fakes.infobip_carrier import InfobipCarrier
+from tests.fakes.smpp_carrier import SmppCarrier
 from tests.fakes.telnyx_carrier import TelnyxCarrier
 from tests.fakes.twilio_carrier import TwilioCarrier
 from tests.fakes.vonage_carrier import VonageCarrier
@@ -36,6 +37,7 @@ CARRIERS: list[type[Carrier]] = [
     TelnyxCarrier,
     InfobipCarrier,
     VonageCarrier,
+    SmppCarrier,
 ]
 HTTP_CARRIERS = [each for each in CARRIERS if issubclass(each, HttpCarrier)]
 
@@ -231,24 +233,22 @@ async def test_wrong_credentials_are_shown_until_a_message_is_accepted(http_carr
     assert not [each for each in wrong.values() if each in provider.last_bind_error.sentence]
 
 
-async def test_a_carrier_that_can_be_asked_says_what_has_become_of_a_message(
-    http_carrier, providers
-):
-    provider = await bound(http_carrier, providers)
+async def test_a_carrier_that_can_be_asked_says_what_has_become_of_a_message(carrier, providers):
+    provider = await bound(carrier, providers)
     outcome = await submit(provider, outbound())
     assert outcome.provider_message_id is not None
-    http_carrier.states[outcome.provider_message_id] = (
+    carrier.states[outcome.provider_message_id] = (
         ReceiptState.UNDELIVERABLE,
-        http_carrier.failure.code,
+        carrier.failure.code,
     )
     found = await provider.query(outcome.provider_message_id, sender=SENDER)
-    if not http_carrier.can_be_asked:
+    if not carrier.can_be_asked:
         assert found is None
         return
     assert found is not None
     assert (found.state, found.error_class) == (
         ReceiptState.UNDELIVERABLE,
-        http_carrier.failure.error_class,
+        carrier.failure.error_class,
     )
 
 

@@ -232,6 +232,20 @@ def foreseen(facts: MessageFacts, now: datetime) -> str:
     return " ".join([first, *others])
 
 
+@pytest.mark.parametrize(("polls", "times"), [(1, "once"), (3, "3 times")])
+def test_what_waits_for_a_receipt_says_how_often_its_state_was_requested(polls, times):
+    waiting = forecast(facts_of_message(facts_of_attempt(AttemptStatus.ACCEPTED)), BOTH, ALERT, NOW)
+    known = Known(
+        message=message(MessageStatus.SENT),
+        attempts=[attempt(1, AttemptStatus.ACCEPTED, "", "primary")],
+        events=[],
+        forecast=waiting,
+    )
+    sentence = f"The gateway has requested its state from primary {times}."
+    assert sentence in explain(dataclasses.replace(known, polls={1: polls}))[0]
+    assert not [each for each in explain(known)[0] if "requested" in each]
+
+
 def test_what_is_forecast_after_a_cancel_is_what_can_still_happen():
     accepted = facts_of_attempt(AttemptStatus.ACCEPTED)
     in_time = foreseen(facts_of_message(accepted), NOW)

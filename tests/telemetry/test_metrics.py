@@ -5,6 +5,7 @@ import urllib.request
 import httpx
 import pytest
 from prometheus_client import generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from domain.error_classes import ErrorClass
@@ -183,3 +184,9 @@ def test_the_page_lists_every_metric_and_its_labels():
         if family.name.startswith("smsgateway_"):
             name = f"{family.name}_total" if family.type == "counter" else family.name
             assert f"| `{name}` |" in text, name
+
+
+def test_every_metric_of_this_process_is_served():
+    defined = {each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)}
+    served = set(metrics.REGISTRY._collector_to_names)
+    assert [each for each in defined if each not in served] == []

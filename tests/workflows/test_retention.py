@@ -15,7 +15,15 @@ __all__ = ["gateway"]
 
 pytestmark = pytest.mark.stack
 
-OF_MESSAGES = ("messages", "attempts", "parts", "receipts", "events", "outbox")
+OF_MESSAGES = (
+    "messages",
+    "attempts",
+    "parts",
+    "receipts",
+    "receipt_polls",
+    "events",
+    "outbox",
+)
 OF_BATCHES = ("bulks", "batches", "batch_refusals", "events_of_many")
 
 
@@ -42,6 +50,9 @@ async def test_what_is_over_and_older_than_it_is_kept_is_deleted_and_nothing_els
     )
     await batch.until_all("delivered")
     await gateway.until(single, "delivered")
+    await gateway.execute(
+        "INSERT INTO receipt_polls SELECT message_id, number, 1, provider, now() FROM attempts"
+    )
     assert all([await rows(table) for table in (*OF_MESSAGES, *OF_BATCHES)])
 
     assert await delete(days=89) == 0

@@ -88,6 +88,11 @@ class ProviderConfiguration(Declared):
     )
 
     @property
+    def receipt_poll_after(self) -> timedelta | None:
+        """How long after the submit the missing receipt of a part is requested; None for never."""
+        return None
+
+    @property
     def splits_messages(self) -> bool:
         """Whether a long message is one submit, which the provider itself splits into parts."""
         return self.part_method(long_reference=False) is PartMethod.PAYLOAD

@@ -92,6 +92,10 @@ class HttpConfiguration(ProviderConfiguration):
             refuse(type(self).__name__, [mistake_at("url", sentence=sentence)])
         return self
 
+    @property
+    def receipt_poll_after(self) -> timedelta | None:
+        return self.poll_after
+
     def key_files(self) -> Sequence[str]:
         return () if self.tls.key is None else (self.tls.key,)
 

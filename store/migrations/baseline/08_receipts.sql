@@ -59,3 +59,26 @@ CREATE TABLE unparsed_receipts (
 );
 CREATE INDEX unparsed_receipts_provider ON unparsed_receipts (provider, id);
 CREATE INDEX unparsed_receipts_age ON unparsed_receipts (received_at);
+
+-- Parts whose receipts did not come, and when they are requested from their providers. A scan of what is
+-- open adds the rows, so that submits and receipts need no statement and no index for it.
+CREATE TABLE receipt_polls (
+    message_id uuid NOT NULL,
+    attempt    smallint NOT NULL,
+    number     smallint NOT NULL,
+    provider   text NOT NULL,
+    -- When the next request is due. A worker puts it off before its request, so that no other worker
+    -- makes one at the same time.
+    poll_at    timestamptz NOT NULL,
+    -- How many requests there were.
+    polls      smallint NOT NULL DEFAULT 0,
+    PRIMARY KEY (message_id, attempt, number)
+);
+CREATE INDEX receipt_polls_poll_at ON receipt_polls (provider, poll_at);
+
+-- When the next scan may begin: one row for all workers. It need not survive a crash; the scan then begins
+-- at once.
+CREATE UNLOGGED TABLE receipt_poll_scans (
+    one     boolean PRIMARY KEY CHECK (one),
+    next_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
