@@ -192,12 +192,12 @@ def test_every_command_of_ours_exists():
 def test_the_simulator_listens_where_the_first_configuration_sends():
     arguments = simulator_arguments(SERVICES["simulator"]["command"][2:])
     _, configuration = read_configuration(CHECKOUT / DEFAULTS["GATEWAY_CONFIG"])
-    [provider] = configuration.providers.values()
-    assert (provider.type, provider.host, provider.port) == (
-        "simulator",
-        "simulator",
-        arguments.port,
-    )
+    smsc, twilio = configuration.providers.values()
+    assert (smsc.type, smsc.host, smsc.port) == ("simulator", "simulator", arguments.port)
+    assert (twilio.type, twilio.url) == ("twilio", f"http://simulator:{arguments.twilio_port}")
+    assert arguments.twilio_name in configuration.providers
+    [secret] = twilio.secrets()
+    assert secret.is_literal, "the simulator's token is no file that would have to be made"
     assert arguments.host == "0.0.0.0"
     assert arguments.control_port in published(SERVICES["simulator"])
 

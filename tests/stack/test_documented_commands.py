@@ -125,7 +125,8 @@ PAGES: Final[Mapping[str, Sequence[Runs | Serves | NotRun]]] = {
         )
     ),
     "docs/simulator.md": (
-        Serves("python -m simulator", ports=("2775", "8081")),
+        Serves("python -m simulator --name primary", ports=("2775", "8081")),
+        Serves("python -m simulator --name http_backup", ports=("8082", "8083")),
         NotRun("async with Smsc", "part of a test; tests/simulator/conftest.py has a whole"),
     ),
     "docs/smsctl.md": (
@@ -180,7 +181,8 @@ def pages() -> list[str]:
     """Every page that people read, apart from decisions, which have no commands to follow."""
     top = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"]
     packages = [CHECKOUT / "sdks/python/README.md", CHECKOUT / "smsctl/README.md"]
-    found = [*top, *packages, *sorted(CHECKOUT.glob("docs/*.md"))]
+    docs = [*CHECKOUT.glob("docs/*.md"), *CHECKOUT.glob("docs/providers/*.md")]
+    found = [*top, *packages, *sorted(docs)]
     return [str(page.relative_to(CHECKOUT)) for page in found]
 
 
