@@ -85,8 +85,9 @@ class Mistake(ResponseModel):
 
 
 _WARNINGS = (
-    "Secrets that the API process cannot read (it needs none: `GET /providers` shows what the workers "
-    "cannot read), and ids of accounts that do not exist."
+    "Secrets that the API process cannot read (`GET /providers` shows those that the workers cannot "
+    "read), ids of accounts that do not exist, and providers whose receipts come over HTTP while "
+    "SMSGATEWAY_PUBLIC_URL is not set."
 )
 
 

@@ -32,6 +32,7 @@ from services.callbacks.management import SecretConfigured
 from services.configuration import NoConfiguration
 from services.keys import NotYours, UnknownKey
 from services.messages import AlreadyOver, UnknownMessage
+from services.provider_tests import ProviderDown, TestedAccountSuspended
 from services.provider_webhooks import ReportNotStored, SecretUnavailable, UnknownAddress
 from services.reads import QueryTooWide
 from services.receipts import ReceiptNotStored
@@ -174,6 +175,12 @@ ACCOUNT_NAME_TAKEN = Kind(
     409,
     "Another account has this name",
     "Another account has this name, and names of accounts are unique: choose another one.",
+)
+PROVIDER_DOWN = Kind(
+    "provider-down",
+    409,
+    "The provider is down",
+    "Nothing can be sent over the provider now: `smsctl provider status` shows why.",
 )
 NOT_A_DEAD_LETTER = Kind(
     "not-a-dead-letter",
@@ -434,6 +441,13 @@ _EXPLAINED: Mapping[type[Exception], tuple[Kind, Callable[[Any], Problem]]] = {
     ),
     ReportNotStored: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
     SecretUnavailable: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
+    ProviderDown: (PROVIDER_DOWN, lambda error: Problem(PROVIDER_DOWN, str(error))),
+    TestedAccountSuspended: (
+        ACCOUNT_SUSPENDED,
+        lambda _: Problem(
+            ACCOUNT_SUSPENDED, "The account is suspended: resume it, or give another account."
+        ),
+    ),
     SecretConfigured: (SECRET_CONFIGURED, lambda _: Problem(SECRET_CONFIGURED)),
     ReceiptNotStored: (UNAVAILABLE, lambda _: Problem(UNAVAILABLE)),
     ReceiptRefused: (

@@ -13,7 +13,9 @@ from api.problems import NOT_FOUND, Problem, raises
 from api.routing import Endpoint
 from domain.binds import EVERY_ROLE, BindError, BindFailure, ProviderRole
 from domain.configuration import Environment
+from services.assembly import Services
 from services.configuration import NoConfiguration
+from services.provider_webhooks import NoFixedAddress
 from services.providers import ProviderStatus
 from services.unparsed_receipts import UnknownProvider
 
@@ -189,6 +191,17 @@ class Provider(ResponseModel):
         )
 
 
+class ProviderAddresses(ResponseModel):
+    """Where a provider reports to the gateway. An address contains a secret."""
+
+    receipts: str | None = Field(
+        description="The fixed address for receipts, to be entered at a provider that has one address "
+        "for all messages. Null if it has none.",
+        examples=["https://sms.example.com/webhooks/providers/primary/receipts/Zm9vYmFyYmF6cXV4Cg"],
+    )
+    detail: str | None = Field(description="Why it has none, and what to do; null if it has one.")
+
+
 class ReparsedReceipts(ResponseModel):
     """What came of parsing some of a provider's receipts again."""
 
@@ -238,6 +251,25 @@ async def one(
     )
 
 
+@router.get(
+    "/{name}/addresses",
+    operation_id="get_provider_addresses",
+    summary="Read where a provider reports",
+    responses=raises(NOT_FOUND, NoConfiguration),
+)
+async def addresses(
+    name: Annotated[str, Path(examples=["primary"])], _: Configurer, gateway: Gateway
+) -> ProviderAddresses:
+    """The fixed address at which a provider reports. Who has it can report receipts: keep it secret."""
+    try:
+        fixed = gateway.provider_reports.fixed_address(name)
+    except UnknownProvider:
+        raise no_such_provider(gateway) from None
+    except NoFixedAddress as error:
+        return ProviderAddresses(receipts=None, detail=str(error))
+    return ProviderAddresses(receipts=fixed, detail=None)
+
+
 @router.post(
     "/{name}/receipts/reparse",
     operation_id="reparse_receipts",
@@ -265,9 +297,13 @@ async def reparse(
     try:
         done = await gateway.unparsed_receipts.reparse(name, after)
     except UnknownProvider:
-        names = ", ".join(sorted(gateway.configurations.current.providers)) or "none"
-        raise Problem(
-            NOT_FOUND,
-            f"The configuration has no provider of this name. Its providers are: {names}.",
-        ) from None
+        raise no_such_provider(gateway) from None
     return ReparsedReceipts(parsed=done.parsed, unparsed=done.unparsed, next_after=done.next_after)
+
+
+def no_such_provider(gateway: Services) -> Problem:
+    """There is no provider of this name; an operator is shown all names."""
+    names = ", ".join(sorted(gateway.configurations.current.providers)) or "none"
+    return Problem(
+        NOT_FOUND, f"The configuration has no provider of this name. Its providers are: {names}."
+    )

@@ -1,4 +1,4 @@
-"""`make demo`: the main job, done through the REST API on the embedded stack, in seven situations.
+"""`make demo`: the main job, done through the REST API on the embedded stack, in eight situations.
 
 The configuration is that of `make run`, with the gateway's own deadlines: what takes a minute takes a
 minute here, while the other situations go on. Each message's timeline is printed; the demo succeeds
@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,8 +34,11 @@ SILENT: Final = "+447700900126"
 FAILING: Final = "+447700900127"
 STOPPED: Final = "+447700900128"
 OUTAGE: Final = "+447700900129"
+AMERICAN: Final = "+12015550190"
+AMERICAN_SENDER: Final = "+12015550191"
 
 _PATIENCE: Final = 120.0
+_ACKNOWLEDGED: Final = 204
 _WIDTH: Final = 110
 
 
@@ -46,6 +49,8 @@ class Ending:
     title: str
     explanation: Explanation
     mistakes: tuple[str, ...]
+    note: str = ""
+    """A sentence that is shown below the timeline."""
 
 
 class DemoFailed(Exception):
@@ -53,7 +58,7 @@ class DemoFailed(Exception):
 
 
 class Demo:
-    """The seven situations."""
+    """The eight situations."""
 
     def __init__(self, stack: Stack, client: Client, console: Console) -> None:
         self._stack = stack
@@ -69,6 +74,7 @@ class Demo:
             self.refused,
             self.failing,
             self.outage,
+            self.over_http,
             self.temporal_stopped,
             lambda: self.silent(silent),
         ]
@@ -119,14 +125,40 @@ class Demo:
         message = self._send(OUTAGE, "Your parcel is at the door.")
         before = self._client.message(message.message_id).status
         self._outage(on=False)
-        title = "(e) one with every provider down: it waits for them"
+        title = "(e) one with every provider of its route down: it waits for them"
         ending = self._ended(title, message)
         return ending if before == "queued" else _with(ending, f"it was {before} in the outage")
+
+    def over_http(self) -> Ending:
+        self._steer("primary", "POST", "/outage", {"on": True})
+        self._providers_are("down", {"primary"})
+        message = self._send(
+            AMERICAN, "Your flight leaves from gate 12.", sender=AMERICAN_SENDER, mode="alert"
+        )
+        title = "(f) one to the United States while its SMSC is stopped: over HTTP, by Twilio's API"
+        ending = self._ended(title, message, provider="twilio_simulator")
+        self._steer("primary", "POST", "/outage", {"on": False})
+        receipt = self._signed_receipt()
+        if receipt is None:
+            return _with(ending, "the carrier sent no signed receipt")
+        note = (
+            f"Its receipt: MessageStatus={receipt['status']}, X-Twilio-Signature:"
+            f" {receipt['signature']}; the gateway has answered it with {receipt['response']}."
+        )
+        return replace(ending, note=note)
+
+    def _signed_receipt(self) -> dict[str, Any] | None:
+        """The acknowledged callback that delivered the last message of the HTTP carrier."""
+        [message] = self._read("twilio_simulator", "/twilio/messages?limit=1")
+        for callback in message["callbacks"]:
+            if callback["status"] == "delivered" and callback["response"] == _ACKNOWLEDGED:
+                return dict(callback)
+        return None
 
     def temporal_stopped(self) -> Ending:
         self._stack.stop_temporal()
         message = self._send(STOPPED, "Your code is on its way.")
-        title = "(f) one accepted while Temporal is stopped"
+        title = "(g) one accepted while Temporal is stopped"
         before = self._client.message(message.message_id).status
         self._stack.start_temporal()
         ending = self._ended(title, message)
@@ -139,11 +171,11 @@ class Demo:
 
     def silent(self, message: Accepted) -> Ending:
         self._console.print("[dim]· the alert's receipt is waited for, a minute in all")
-        title = "(g) an alert whose receipt never comes from the primary"
+        title = "(h) an alert whose receipt never comes from the primary"
         return self._ended(title, message, provider="backup", before=("primary", "expired"))
 
-    def _send(self, to: str, body: str, **what: Any) -> Accepted:
-        return self._client.send(to=to, sender="Acme", body=body, **what)
+    def _send(self, to: str, body: str, *, sender: str = "Acme", **what: Any) -> Accepted:
+        return self._client.send(to=to, sender=sender, body=body, **what)
 
     def _ended(
         self,
@@ -177,13 +209,17 @@ class Demo:
         for name in ("primary", "backup"):
             self._steer(name, "POST", "/outage", {"on": on})
         if on:
-            self._providers_are("down")
+            self._providers_are("down", {"primary", "backup"})
 
-    def _providers_are(self, state: str) -> None:
+    def _providers_are(self, state: str, names: Collection[str]) -> None:
         end = time.monotonic() + _PATIENCE
-        while {provider.state for provider in self._client.providers()} != {state}:
+        while not all(
+            provider.state == state
+            for provider in self._client.providers()
+            if provider.name in names
+        ):
             if time.monotonic() > end:
-                raise DemoFailed(f"the providers did not become {state}")
+                raise DemoFailed(f"{' and '.join(sorted(names))} did not become {state}")
             time.sleep(0.1)
 
     def _steer(
@@ -196,6 +232,11 @@ class Demo:
             headers={"Content-Type": "application/json"},
         )
         urllib.request.urlopen(request, timeout=5).close()  # noqa: S310 - see above
+
+    def _read(self, simulator: str, path: str) -> Any:
+        url = self._stack.control_urls[simulator] + path
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - see above
+            return json.load(response)
 
     def _smsctl(self, *arguments: str) -> None:
         command = [str(Path(sys.executable).with_name("smsctl")), *arguments]
@@ -227,17 +268,19 @@ class Demo:
         self._console.print(table)
         for sentence in ending.explanation.summary:
             self._console.print(f"  {sentence}", highlight=False)
+        if ending.note:
+            self._console.print(f"  {ending.note}", highlight=False)
         for mistake in ending.mistakes:
             self._console.print(f"  [red]Not as it should be: {mistake}.")
         self._console.print()
 
 
 def _with(ending: Ending, mistake: str) -> Ending:
-    return Ending(ending.title, ending.explanation, (*ending.mistakes, mistake))
+    return replace(ending, mistakes=(*ending.mistakes, mistake))
 
 
 def demo() -> int:
-    """Do the main job in seven situations; 0 only if every message ended where it should."""
+    """Do the main job in eight situations; 0 only if every message ended where it should."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     began = time.monotonic()
     with temporary_folder() as folder:

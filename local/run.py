@@ -139,7 +139,7 @@ def _announce(stack: Stack, file: Path) -> None:
         "Temporal": stack.temporal.address,
         "Temporal UI": stack.temporal_ui_url or "(yours)",
         **{f"Metrics of {what}": url for what, url in stack.metrics_by_process.items()},
-        **{f"SMSC {name}": url for name, url in stack.control_urls.items()},
+        **{f"Carrier {name}": url for name, url in stack.control_urls.items()},
         "Data and logs": _places(stack),
         "API key": key,
         "Operator's key": stack.operator_key.secret,

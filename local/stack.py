@@ -21,9 +21,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
+from urllib.parse import urlsplit
 
-from domain.configuration import Configuration
+from domain.configuration import Configuration, ProviderConfiguration
 from domain.configuration.providers.smpp import SmppConfiguration
+from domain.configuration.providers.twilio import (
+    SIMULATED_ACCOUNT,
+    SIMULATED_TOKEN,
+    TwilioConfiguration,
+)
 from domain.secrets import AllowedSecrets
 from local.postgres import Postgres, PostgresServer
 from local.processes import Child, Server, free_port, listens
@@ -43,7 +49,8 @@ CHECKOUT: Final = Path(__file__).parent.parent
 DATABASE: Final = "smsgateway"
 KEY_NAME: Final = "local"
 
-# Two carriers of the simulator, the second one for what the first one does not deliver.
+# Three carriers of the simulator: two SMSCs, the second one for what the first one does not deliver, and
+# a Twilio, which has that part for numbers of the United States.
 CONFIGURATION: Final = """\
 # Written by the embedded stack; SMSGATEWAY_CONFIG=my.toml runs it with another one.
 [providers.primary]
@@ -58,6 +65,18 @@ port = $backup
 binds = $binds
 echoes_reference = true
 
+# Twilio's Messages API, simulated: an account that exists nowhere else, and a token that is no secret.
+[providers.twilio_simulator]
+type = "twilio"
+url = "http://127.0.0.1:$twilio_simulator"
+private_network = true
+account_sid = "$twilio_account"
+auth_token = "$twilio_token"
+
+[[routes]]
+match = { countries = ["US"] }
+providers = ["primary", "twilio_simulator"]
+
 [[routes]]
 providers = ["primary", "backup"]
 
@@ -69,6 +88,11 @@ outage_patience = "10s"
 allow_private_addresses = true
 """
 
+
+_SIMULATED: Final = ("primary", "backup", "twilio_simulator")
+"""Providers of templates whose ports are chosen here."""
+
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost"})
 
 WORKERS: Final = int(os.environ.get("SMSGATEWAY_WORKERS") or 3)
 """Worker processes: two for the chunks of bulks give most on two processors, and one beside them is
@@ -127,7 +151,8 @@ class Stack:
     Args:
         folder: for data and logs; what is in it already is kept and used.
         configuration: the providers and routes; else `template` is written into the folder.
-        template: a configuration in which `$primary` and `$backup` stand for ports.
+        template: a configuration in which `$primary`, `$backup` and `$twilio_simulator` stand for ports,
+            and `$twilio_account` and `$twilio_token` for the account of the simulator.
         environment: further variables for worker and API.
         workers: how many worker processes there are: one with all roles, or one for everything but
             the chunks of bulks and the others for those.
@@ -279,15 +304,24 @@ class Stack:
             settings.configuration_file.ConfigurationMistakes: each says what to do.
         """
         if self._given_configuration is None:
-            ports = {name: self.ports.of(name) for name in ("primary", "backup")}
-            text = string.Template(self._template).substitute(ports, binds=2 * len(self._workers))
+            text = string.Template(self._template).substitute(
+                {name: self.ports.of(name) for name in _SIMULATED},
+                binds=2 * len(self._workers),
+                twilio_account=SIMULATED_ACCOUNT,
+                twilio_token=SIMULATED_TOKEN,
+            )
             self.configuration_file.write_text(text)
         _, configuration = read_configuration(
             self.configuration_file, self.allowed_secrets, ProviderTypes.installed().configurations
         )
         self.find_temporal()
-        self._progress("starting Postgres, Temporal and the SMSC simulators")
-        simulators = [partial(self._start_simulator, *each) for each in _simulators(configuration)]
+        self._progress("starting Postgres, Temporal and the simulators of carriers")
+        simulated = list(_simulators(configuration))
+        self.control_urls = {
+            each.name: f"http://127.0.0.1:{self.ports.of(f'{each.name}_control')}"
+            for each in simulated
+        }
+        simulators = [partial(self._start_simulator, each) for each in simulated]
         temporal = [self.start_temporal] if isinstance(self.temporal, OwnTemporal) else []
         self._servers_do([self._start_database, *temporal], beside=simulators)
         self._progress("preparing the database")
@@ -446,17 +480,20 @@ class Stack:
 
     # Simulators
 
-    def _start_simulator(self, name: str, provider: SmppConfiguration) -> None:
-        if listens(provider.port):
+    def _start_simulator(self, simulated: "_Simulated") -> None:
+        if listens(simulated.port):
             raise StackFailed(
-                f"Port {provider.port}, which {self.configuration_file} gives to the simulated "
-                f"provider {name}, is taken. Give it another one."
+                f"Port {simulated.port}, which {self.configuration_file} gives to the simulated "
+                f"provider {simulated.name}, is taken. Give it another one."
             )
-        control = self.ports.of(f"{name}_control")
-        self.control_urls[name] = f"http://127.0.0.1:{control}"
-        command = ["-m", "simulator", "--name", name, "--port", str(provider.port)]
-        child = self._python(name, [*command, "--control-port", str(control)])
-        self._launch(child, lambda: listens(provider.port) and listens(control), "listening")
+        control = self.ports.of(f"{simulated.name}_control")
+        command = ["-m", "simulator", "--name", simulated.name, *simulated.arguments]
+        command += ["--control-port", str(control)]
+        for name, url in self.control_urls.items():
+            if name != simulated.name:
+                command += ["--other-page", f"{name}={url}"]
+        child = self._python(simulated.name, command)
+        self._launch(child, lambda: listens(simulated.port) and listens(control), "listening")
 
     def start_simulator(self, name: str) -> None:
         child = self._children[name]
@@ -577,6 +614,8 @@ class Stack:
             "SMSGATEWAY_RECIPIENT_HASH_KEY": self._recipient_hash_key(),
             "SMSGATEWAY_API_HOST": "127.0.0.1",
             "SMSGATEWAY_API_PORT": str(self.ports.of("api")),
+            # Where the simulator reports to; another carrier cannot reach it there.
+            "SMSGATEWAY_PUBLIC_URL": os.environ.get("SMSGATEWAY_PUBLIC_URL") or self.api_url,
             "SMSGATEWAY_METRICS_HOST": "127.0.0.1",
             "SMSGATEWAY_METRICS_PORT": "0",
             "SMSGATEWAY_TEMPORAL_METRICS_PORT": "0",
@@ -645,15 +684,36 @@ def _worker(number: int) -> str:
     return "worker" if number == 1 else f"worker_{number}"
 
 
-def _simulators(configuration: Configuration) -> Iterable[tuple[str, SmppConfiguration]]:
+@dataclass(frozen=True, slots=True)
+class _Simulated:
+    """A carrier to simulate, under the name of its provider."""
+
+    name: str
+    port: int
+    arguments: tuple[str, ...]
+
+
+def _simulators(configuration: Configuration) -> Iterable[_Simulated]:
     """The providers to simulate, each address once, under the name of the first that has it."""
     seen: set[int] = set()
     for name, provider in configuration.providers.items():
-        if not isinstance(provider, SmppConfiguration) or provider.type != "simulator":
-            continue
-        if provider.host in {"127.0.0.1", "localhost"} and provider.port not in seen:
-            seen.add(provider.port)
-            yield name, provider
+        simulated = _simulated(name, provider)
+        if simulated is not None and simulated.port not in seen:
+            seen.add(simulated.port)
+            yield simulated
+
+
+def _simulated(name: str, provider: ProviderConfiguration) -> _Simulated | None:
+    """What stands for a provider on this machine; None for a carrier elsewhere."""
+    match provider:
+        case SmppConfiguration(type="simulator", host=host, port=port) if host in _LOOPBACK:
+            return _Simulated(name, port, ("--port", str(port)))
+        case TwilioConfiguration(account_sid=account, url=url) if account == SIMULATED_ACCOUNT:
+            address = urlsplit(url)
+            if address.hostname in _LOOPBACK and address.port is not None:
+                arguments = ("--no-smpp", "--twilio-port", str(address.port))
+                return _Simulated(name, address.port, arguments)
+    return None
 
 
 def _all_at_once(tasks: Sequence[Callable[[], None]]) -> None:

@@ -121,11 +121,13 @@ class Accept:
         """Whether a message gets a workflow of its own, at once.
 
         A critical one does without a look at the budget, which others then find smaller. So does one
-        with a listener.
+        with a listener, and one for one provider alone: a group is routed by its routing keys.
         """
         options = submission.options
         is_critical = options is not None and options.priority is Priority.CRITICAL
-        if is_critical or submission.command.listener is not None:
+        command = submission.command
+        alone = command.listener is not None or command.only_provider is not None
+        if is_critical or alone:
             self._budget.overdraw()
             return True
         return await self._budget.take()
@@ -236,6 +238,7 @@ class Accept:
             receipt_deadline=options.receipt_deadline,
             missing_receipt=options.missing_receipt,
             listener=listener,
+            only_provider=submission.command.only_provider,
             listener_lane_id=await callbacks.listener_lane(connection, caller.account_id)
             if listener is not None
             else None,

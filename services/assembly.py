@@ -30,6 +30,7 @@ from services.grouped_sends import GroupedSends
 from services.keys import Keys
 from services.messages import Messages
 from services.preview import Preview
+from services.provider_tests import ProviderTests
 from services.provider_webhooks import ProviderReports
 from services.providers import Providers
 from services.reads import LOCK_SHARE
@@ -79,6 +80,7 @@ class Services:
     receipt_tokens: ReceiptTokens
     unparsed_receipts: UnparsedReceipts
     provider_reports: ProviderReports
+    provider_tests: ProviderTests
     messages: Messages
     dead_letters: DeadLetters
     keys: Keys
@@ -123,7 +125,10 @@ def assemble(
     workflow_client = WorkflowClient(connect or (lambda: connect_temporal(settings)))
     provider_types = ProviderTypes.installed()
     configurations = Configurations(
-        database, settings.allowed_secrets, provider_types.configurations
+        database,
+        settings.allowed_secrets,
+        provider_types.configurations,
+        has_public_url=settings.public_url is not None,
     )
     callbacks = Callbacks(
         database, TemporalLanes(workflow_client.client), lambda: configurations.current, reads
@@ -159,6 +164,20 @@ def assemble(
     grouped_sends = GroupedSends(
         database, configurations, workflow_client, budget, recipient_hash, billing
     )
+    accept = Accept(
+        database,
+        configurations,
+        workflow_client,
+        decisions,
+        checks,
+        grouped_sends,
+        budget,
+        recipient_hash,
+        billing,
+    )
+    messages = Messages(database, reads, publisher, recipient_hash, configurations, routes)
+    accounts = Accounts(database, reads, keys)
+    providers = Providers(reads, configurations)
     return Services(
         settings=settings,
         database=database,
@@ -169,17 +188,7 @@ def assemble(
         callbacks=callbacks,
         publisher=publisher,
         correlator=correlator,
-        accept=Accept(
-            database,
-            configurations,
-            workflow_client,
-            decisions,
-            checks,
-            grouped_sends,
-            budget,
-            recipient_hash,
-            billing,
-        ),
+        accept=accept,
         preview=Preview(reads, configurations, checks, routes[ProviderRole.PROVIDERS]),
         grouped_sends=grouped_sends,
         delivery=delivery,
@@ -208,11 +217,12 @@ def assemble(
             unparsed_receipts,
             settings.public_url,
         ),
-        messages=Messages(database, reads, publisher, recipient_hash, configurations, routes),
+        provider_tests=ProviderTests(reads, configurations, accept, messages, accounts, providers),
+        messages=messages,
         dead_letters=DeadLetters(database, reads, configurations, workflow_client, publisher),
         keys=keys,
-        accounts=Accounts(database, reads, keys),
-        providers=Providers(reads, configurations),
+        accounts=accounts,
+        providers=providers,
         binds=BindLeases(database),
         reconciler=Reconciler(
             database,

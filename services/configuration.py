@@ -19,6 +19,7 @@ from domain.secrets import AllowedSecrets
 from settings.configuration_checks import (
     account_ids,
     missing_accounts,
+    missing_public_url,
     protocol_mistakes,
     unreadable_secrets,
 )
@@ -57,7 +58,8 @@ class NoConfiguration(Exception):
 class Applied:
     """A version in force; `changed` is False if it was in force already.
 
-    `warnings` are secrets that this process cannot read, and accounts that do not exist.
+    `warnings` are secrets that this process cannot read, accounts that do not exist, and providers whose
+    receipts would not arrive without SMSGATEWAY_PUBLIC_URL.
     """
 
     version: int
@@ -95,6 +97,7 @@ class Configurations:
         database: where its versions are.
         allowed: the secrets that a version may refer to when it is applied.
         types: the classes of providers that a version may declare, by type.
+        has_public_url: whether this process knows the address at which providers report over HTTP.
     """
 
     def __init__(
@@ -102,8 +105,11 @@ class Configurations:
         database: Database,
         allowed: AllowedSecrets,
         types: Mapping[str, type[ProviderConfiguration]] = BUILT_IN_TYPES,
+        *,
+        has_public_url: bool = True,
     ) -> None:
         self._database = database
+        self._has_public_url = has_public_url
         self._allowed = allowed
         self._types = types
         self._current: Configuration | None = None
@@ -138,8 +144,8 @@ class Configurations:
     async def check(self, text: str) -> Checked:
         """The mistakes of a configuration, each with its line; without any it can be applied.
 
-        Secrets are checked, too, as far as this process can read them; the others are warnings, as
-        accounts that do not exist are.
+        Secrets are checked, too, as far as this process can read them; the others are among the warnings
+        (see `Applied`).
         """
         try:
             return Checked(warnings=await self._parse(text))
@@ -196,7 +202,10 @@ class Configurations:
         configuration = parse_configuration(text, self._allowed, self._types)
         if mistakes := protocol_mistakes(text, configuration, self._allowed):
             raise ConfigurationMistakes(mistakes)
-        return configuration, unreadable_secrets(text, configuration, self._allowed)
+        warnings = unreadable_secrets(text, configuration, self._allowed)
+        if not self._has_public_url:
+            warnings += missing_public_url(text, configuration)
+        return configuration, warnings
 
     async def stored(self) -> Stored | None:
         """The version in force, as it was stored."""

@@ -72,7 +72,8 @@ class MessageDecisions:
         decision = decide(facts, options, policy, now)
         if not isinstance(decision, Submit):
             return None
-        detail = self._explained(facts, decision, route, options, policy, now)
+        only = message.only_provider
+        detail = self._explained(facts, decision, route, options, policy, now, only)
         self._append_event(connection, message.id, decision, detail, now)
         return self._step(decision, policy, message.priority, message.segments)
 
@@ -122,7 +123,8 @@ class MessageDecisions:
         step = self._step(decision, policy, message.priority, message.segments)
         # Before the transition that follows from it.
         if isinstance(decision, Submit | CancelAtProvider | Finish):
-            detail = self._explained(facts, decision, route, options, policy, now)
+            only = message.only_provider
+            detail = self._explained(facts, decision, route, options, policy, now, only)
             self._append_event(connection, message_id, decision, detail, now)
         transitions += await self._store(connection, message, step, options, now)
         if isinstance(decision, Finish) and message.listener_lane_id is not None:
@@ -137,12 +139,13 @@ class MessageDecisions:
         options: Sequence[RouteOption],
         policy: ModePolicy,
         now: datetime,
+        only_provider: str | None,
     ) -> dict[str, Any]:
         """The ranking of a decision, and why a submit goes to this provider and not to another."""
         chosen: dict[str, Standing] = {}
         if isinstance(decision, Submit):
             chosen = standings(facts, options, policy, now, decision.provider)
-        return self._routes.explained(route, options, chosen)
+        return self._routes.explained(route, options, chosen, only_provider=only_provider)
 
     def _append_event(
         self,

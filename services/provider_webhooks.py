@@ -20,7 +20,7 @@ from providers.webhooks import (
 )
 from services.configuration import Configurations
 from services.receipts import ReceiptIntake
-from services.unparsed_receipts import UnparsedReceipts
+from services.unparsed_receipts import UnknownProvider, UnparsedReceipts
 from settings.secrets import SecretMissing
 from telemetry import metrics
 from telemetry.logs import get_logger
@@ -38,6 +38,10 @@ class UnknownAddress(Exception):
 
     def __init__(self) -> None:
         super().__init__("no provider reports at this address")
+
+
+class NoFixedAddress(Exception):
+    """A provider reports at no fixed address; the text says why, and what to do."""
 
 
 class SecretUnavailable(Exception):
@@ -102,6 +106,29 @@ class ProviderReports:
     def called_url(self, target: str) -> str | None:
         """The address that a provider has called, whose path and query are `target`."""
         return None if self._public_url is None else f"{self._public_url}{target}"
+
+    def fixed_address(self, provider: str) -> str:
+        """The address for all receipts of a provider that has one for all messages. It is a secret.
+
+        Raises:
+            UnknownProvider: the configuration has none of this name.
+            NoFixedAddress: it reports nothing over HTTP, or has no address that it could reach.
+            NoConfiguration: there is none yet.
+        """
+        declared = self._configurations.current.providers.get(provider)
+        if declared is None:
+            raise UnknownProvider
+        if self._types.of(declared.type).webhooks is None:
+            raise NoFixedAddress(
+                "Providers of this type report no receipts over HTTP, so they need no address."
+            )
+        url = self.receipt_url(provider, self._tokens.token_of_provider(provider))
+        if url is None:
+            raise NoFixedAddress(
+                "The address under which providers reach this API is not known: set "
+                "SMSGATEWAY_PUBLIC_URL in every process."
+            )
+        return url
 
     def receipt_address(self, provider: str, token: str) -> ReceiptAddress:
         """Whom an address belongs to; `token` names an attempt, or is the provider's own.

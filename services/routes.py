@@ -38,14 +38,15 @@ class Routes:
     async def options(
         self, connection: Connection, configuration: Configuration, key: RoutingKey
     ) -> tuple[int | None, list[RouteOption]]:
-        """The providers of the route of messages with this key, best first, and the route's number."""
-        found = configuration.route_for(key)
-        if found is None:
-            return None, []
-        number, route = found
+        """The providers of the route of messages with this key, best first, and the route's number.
+
+        A key with an only provider has no route; its provider must be of the key's environment.
+        """
+        number, names = _number_and_providers(configuration, key)
+        if not names:
+            return number, []
         up = await self._up(connection)
         retries = {error: configuration.retry_rule(error) for error in ErrorClass}
-        names = configuration.providers_of(route, key.environment)
         return number, [
             RouteOption(
                 provider=name,
@@ -63,12 +64,18 @@ class Routes:
         route: int | None,
         options: Sequence[RouteOption],
         standings: Mapping[str, Standing] = MappingProxyType({}),
+        *,
+        only_provider: str | None = None,
     ) -> dict[str, Any]:
-        """A ranking as the event of a decision shows it: best first, and why each was chosen or not."""
+        """A ranking as the event of a decision shows it: best first, and why each was chosen or not.
+
+        `only_provider` is the one that the message was accepted for, if it was for one alone.
+        """
         return {
             "role": self._role.value,
             "configuration": self._configurations.version,
             "route": route,
+            **({} if only_provider is None else {"only_provider": only_provider}),
             "ranking": [
                 {
                     "provider": option.provider,
@@ -89,6 +96,21 @@ class Routes:
             self._last_up = await last_up
             self._cached_until = now + _CACHED_FOR
         return self._cached
+
+
+def _number_and_providers(
+    configuration: Configuration, key: RoutingKey
+) -> tuple[int | None, Sequence[str]]:
+    only = key.only_provider
+    if only is not None:
+        declared = configuration.providers.get(only)
+        usable = declared is not None and declared.environment is key.environment
+        return None, (only,) if usable else ()
+    found = configuration.route_for(key)
+    if found is None:
+        return None, ()
+    number, route = found
+    return number, configuration.providers_of(route, key.environment)
 
 
 def receipt_deadline(configuration: Configuration, provider: str) -> timedelta:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 from uuid import UUID
@@ -95,13 +95,16 @@ class SendCommand(RequestedOptions):
     """A message as it is asked for.
 
     `listener` is the id of a workflow that is signalled each final status (`workflows.ports.listener`).
-    Only internal callers give one; the API has no field for it.
+    `only_provider` sends it through this provider and no other, without a look at routes, and without
+    the account's callbacks: an operator's test (`services.provider_tests`). Only internal callers give
+    either; sending by the API has no field for them.
     """
 
     to: str
     body: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     listener: str | None = None
+    only_provider: str | None = None
 
     def digest(self) -> bytes:
         """What makes two requests the same request."""
@@ -121,6 +124,7 @@ class SendCommand(RequestedOptions):
             ),
             "missing_receipt": self.missing_receipt,
             "listener": self.listener,
+            "only_provider": self.only_provider,
             "parameters": dict(self.parameters),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
@@ -342,6 +346,8 @@ class SubmissionValidator:
         """Look at a whole command."""
         options, errors = self.options(caller, command, now)
         errors += _listener_errors(command)
+        if options is not None and command.only_provider is not None:
+            options = replace(options, callback_url=None)
         max_segments = self._configurations.current.account(caller.account_id).max_segments
         recipient, more = check_recipient(
             command.to, command.body, smart=command.smart_encoding, max_segments=max_segments

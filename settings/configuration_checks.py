@@ -10,6 +10,7 @@ from typing import Final
 
 from domain.callbacks.signatures import check_secret
 from domain.configuration import Configuration
+from domain.configuration.providers.http import HttpConfiguration
 from domain.secrets import AllowedSecrets
 from domain.senders import InvalidSender, parse_sender
 from domain.shadowed_routes import shadowed_routes
@@ -48,11 +49,26 @@ def unreadable_secrets(
         try:
             resolve_secret(reference, allowed)
         except SecretAbsent:
-            sentence = f'the API process cannot read the secret "{reference}": {_WITHOUT[path[-1]]}'
+            what = _without(configuration, path)
+            sentence = f'the API process cannot read the secret "{reference}": {what}'
             found.append(mistake_at(text, path, sentence))
         except SecretMissing:
             continue  # a mistake
     return sorted(set(found))
+
+
+def missing_public_url(text: str, configuration: Configuration) -> list[Mistake]:
+    """The providers whose receipts come over HTTP, for a process without SMSGATEWAY_PUBLIC_URL."""
+    return [
+        mistake_at(
+            text,
+            ("providers", name),
+            f'the receipts of "{name}" come over HTTP, and the API process has no address for them: set '
+            "SMSGATEWAY_PUBLIC_URL in every process, or receipts = false",
+        )
+        for name, provider in configuration.providers.items()
+        if isinstance(provider, HttpConfiguration) and provider.receipts
+    ]
 
 
 def account_ids(configuration: Configuration) -> set[str]:
@@ -96,6 +112,22 @@ _WITHOUT: Final[Mapping[str | int, str]] = defaultdict(
         "callbacks of the account are not sent",
     },
 )
+
+
+_BY_HTTP: Final = (
+    "the workers send with it, and the API verifies this provider's receipts with it. Until the API can "
+    "read it, receipts are answered with 503"
+)
+
+
+def _without(configuration: Configuration, path: Path) -> str:
+    """What is not done without the secret at `path`."""
+    section, name, key = path[0], str(path[1]), path[-1]
+    if section == "providers" and key != "receipt_secret":
+        provider = configuration.providers[name]
+        if isinstance(provider, HttpConfiguration) and provider.receipts:
+            return _BY_HTTP
+    return _WITHOUT[key]
 
 
 def _hidden_routes(configuration: Configuration) -> Iterator[tuple[Path, str]]:

@@ -1,7 +1,7 @@
-"""`python -m simulator`: an SMSC of its own, until SIGTERM or SIGINT.
+"""`python -m simulator`: a carrier of its own, until SIGTERM or SIGINT; an SMSC, a Twilio, or both.
 
 When it is ready it prints one line of JSON to standard output:
-`{"name": …, "host": …, "port": …, "control": URL or null}`.
+`{"name": …, "host": …, "port": … or null, "twilio": URL or null, "control": URL or null}`.
 """
 
 import argparse
@@ -17,8 +17,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from simulator.behaviour import Setup
-from simulator.control import ControlServer
+from simulator.control import Carriers, ControlServer
 from simulator.smsc import Smsc
+from simulator.twilio import TwilioCarrier
 from telemetry.process import EXIT_MISCONFIGURED, run
 
 PASSWORD_VARIABLE = "SMSGATEWAY_SIMULATOR_PASSWORD"  # noqa: S105 - the variable's name
@@ -27,12 +28,20 @@ PASSWORD_VARIABLE = "SMSGATEWAY_SIMULATOR_PASSWORD"  # noqa: S105 - the variable
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m simulator",
-        description="An SMSC to bind to: real SMPP 3.4, steered by the last digits of test "
-        "numbers, a control page, a file, or these options. See docs/simulator.md.",
+        description="A carrier to send to: an SMSC with real SMPP 3.4, and on request Twilio's "
+        "Messages API, steered by the last digits of test numbers, a control page, a file, or "
+        "these options. See docs/simulator.md.",
     )
     parser.add_argument("--name", default="simulator", help="how it calls itself")
     parser.add_argument("--host", default="127.0.0.1", help="where it listens (%(default)s)")
     parser.add_argument("--port", type=int, default=2775, help="for SMPP, 0 for a free one")
+    parser.add_argument("--no-smpp", action="store_true", help="without an SMSC")
+    parser.add_argument(
+        "--twilio-port", type=int, help="for Twilio's Messages API, 0 for a free one"
+    )
+    parser.add_argument("--twilio-name", help="how that calls itself; by default as the SMSC")
+    parser.add_argument("--other-page", action="append", default=[], metavar="NAME=URL",
+                        type=_named_page, help="a page of another carrier, to link to")  # fmt: skip
     parser.add_argument("--control-port", type=int, help="for the page and HTTP, 0 for a free one")
     parser.add_argument("--system-id", help="who may bind; without it, everybody")
     parser.add_argument(
@@ -54,6 +63,13 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     shorthands.add_argument("--no-reference", action="store_true",
                             help="receipts do not echo user_message_reference")  # fmt: skip
     return parser.parse_args(arguments)
+
+
+def _named_page(text: str) -> tuple[str, str]:
+    name, _, url = text.partition("=")
+    if not name or not url.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError("write it as NAME=URL")
+    return name, url
 
 
 def _setup(options: argparse.Namespace) -> Setup:
@@ -107,21 +123,10 @@ async def _serve(
     credentials: Mapping[str, str] | None,
     stop: asyncio.Event,
 ) -> int:
-    smsc = Smsc(
-        options.name,
-        host=options.host,
-        port=options.port,
-        credentials=credentials,
-        behaviour=setup.default,
-        numbers=setup.numbers,
-        dialect=setup.dialect,
-        throttle_above=setup.throttle_above,
-        test_numbers=setup.test_numbers,
-        keep=options.keep,
-    )
+    carriers = _carriers(options, setup, credentials)
     async with contextlib.AsyncExitStack() as stack:
         try:
-            control = await _start(smsc, options, stack)
+            control = await _start(carriers, options, stack)
         except OSError as why:
             print(  # noqa: T201 - to the person who started it
                 f"Cannot listen on {options.host}: {why.strerror}. Choose another port, or 0 for a free one.",
@@ -129,9 +134,10 @@ async def _serve(
             )
             return EXIT_MISCONFIGURED
         addresses = {
-            "name": smsc.name,
+            "name": options.name,
             "host": options.host,
-            "port": smsc.port,
+            "port": carriers.smsc.port if carriers.smsc is not None else None,
+            "twilio": carriers.twilio.url if carriers.twilio is not None else None,
             "control": control.url if control is not None else None,
         }
         print(json.dumps(addresses), flush=True)  # noqa: T201 - what its starter waits for
@@ -139,14 +145,45 @@ async def _serve(
     return 0
 
 
+def _carriers(
+    options: argparse.Namespace, setup: Setup, credentials: Mapping[str, str] | None
+) -> Carriers:
+    smsc, twilio = None, None
+    if not options.no_smpp:
+        smsc = Smsc(
+            options.name,
+            host=options.host,
+            port=options.port,
+            credentials=credentials,
+            behaviour=setup.default,
+            numbers=setup.numbers,
+            dialect=setup.dialect,
+            throttle_above=setup.throttle_above,
+            test_numbers=setup.test_numbers,
+            keep=options.keep,
+        )
+    if options.twilio_port is not None:
+        twilio = TwilioCarrier(
+            options.twilio_name or options.name,
+            host=options.host,
+            port=options.twilio_port,
+            test_numbers=setup.test_numbers,
+            keep=options.keep,
+        )
+    return Carriers(smsc, twilio, dict(options.other_page))
+
+
 async def _start(
-    smsc: Smsc, options: argparse.Namespace, stack: contextlib.AsyncExitStack
+    carriers: Carriers, options: argparse.Namespace, stack: contextlib.AsyncExitStack
 ) -> ControlServer | None:
-    """Start the SMSC, and its control page if a port was given for it, until `stack` is closed."""
-    await stack.enter_async_context(smsc)
+    """Start the carriers, and their page if a port was given for it, until `stack` is closed."""
+    if carriers.smsc is not None:
+        await stack.enter_async_context(carriers.smsc)
+    if carriers.twilio is not None:
+        await stack.enter_async_context(carriers.twilio)
     if options.control_port is None:
         return None
-    control = ControlServer(smsc, options.host, options.control_port)
+    control = ControlServer(carriers, options.host, options.control_port)
     return await stack.enter_async_context(control)
 
 
@@ -156,6 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         setup = _setup(options)
     except (OSError, ValueError) as mistake:
         print(f"Cannot start: {_sentences(mistake)}", file=sys.stderr)  # noqa: T201 - as above
+        sys.exit(EXIT_MISCONFIGURED)
+    if options.no_smpp and options.twilio_port is None:
+        print("Give --twilio-port with --no-smpp.", file=sys.stderr)  # noqa: T201 - as above
         sys.exit(EXIT_MISCONFIGURED)
     password = options.password or os.environ.get(PASSWORD_VARIABLE)
     if options.system_id and not password:

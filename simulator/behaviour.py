@@ -1,4 +1,4 @@
-"""What an SMSC does with a message: pure description, and the numbers that stand for it.
+"""What a carrier does with a message: pure description, and the numbers that stand for it.
 
 A `Behaviour` says how one submit_sm is answered and which receipts follow; a `Dialect` how this
 SMSC writes ids and receipts; a `Setup` is both, as a TOML file says them. `TEST_NUMBERS` is the
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Generic, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -60,23 +60,23 @@ StatusCode = Annotated[
 ]
 
 
-class _Described(BaseModel):
+class Described(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Response(StrEnum):
-    """What comes back for a submit_sm."""
+    """What comes back for a message: for a submit_sm, or for a request."""
 
     ACCEPT = "accept"
     REFUSE = "refuse"
-    """A submit_sm_resp with the behaviour's `status`."""
+    """A response with the behaviour's `status`, or its `code` over HTTP."""
     SILENCE = "silence"
-    """No submit_sm_resp, ever; whether the message was taken says `taken`."""
+    """No response, ever; whether the message was taken says `taken`."""
     RESET = "reset"
     """The connection is reset instead; whether the message was taken says `taken`."""
 
 
-class ReceiptStep(_Described):
+class ReceiptStep(Described):
     """One receipt of a message, or several equal ones."""
 
     state: ReceiptState = ReceiptState.DELIVERED
@@ -92,31 +92,36 @@ class ReceiptStep(_Described):
 DELIVERED: Final = (ReceiptStep(),)
 
 
-class Behaviour(_Described):
-    """What happens to a message; by default it is accepted at once and soon delivered."""
+class CarrierBehaviour(Described):
+    """What happens to a message at a carrier of any kind."""
 
     response: Response = Response.ACCEPT
-    status: StatusCode = int(Status.ESME_RSUBMITFAIL)
-    """The refusal, when `response` is `refuse`."""
     times: int | None = Field(default=None, ge=1)
     """So many submits of a number get `response`, the next one is accepted; None: all of them get it.
 
     Counted for each number and part; the count begins again after a submit was accepted.
     """
-    part: int | None = Field(default=None, ge=1, le=255)
-    """Only this part gets `response`; the others are accepted. None: every part."""
     taken: bool = False
     """Whether a message whose submit was not answered is delivered all the same."""
     latency: Seconds = 0
     """Seconds between reading a submit and answering it."""
-    receipts: tuple[ReceiptStep, ...] = DELIVERED
-    """In the order of the table, not of time; empty for none at all."""
-    part_receipts: Mapping[int, tuple[ReceiptStep, ...]] = {}
-    """Other receipts for single parts, by the part's number."""
     receipt_jitter: Seconds = 0
     """Up to so many seconds are added to each receipt by chance, which puts them out of order."""
     hold: bool = False
     """Receipts that are due are held until they are released."""
+
+
+class Behaviour(CarrierBehaviour):
+    """What happens to a message; by default it is accepted at once and soon delivered."""
+
+    status: StatusCode = int(Status.ESME_RSUBMITFAIL)
+    """The refusal, when `response` is `refuse`."""
+    part: int | None = Field(default=None, ge=1, le=255)
+    """Only this part gets `response`; the others are accepted. None: every part."""
+    receipts: tuple[ReceiptStep, ...] = DELIVERED
+    """In the order of the table, not of time; empty for none at all."""
+    part_receipts: Mapping[int, tuple[ReceiptStep, ...]] = {}
+    """Other receipts for single parts, by the part's number."""
 
     def receipts_of(self, part: int) -> tuple[ReceiptStep, ...]:
         """The receipts of the part with this number (1 for the first or only one)."""
@@ -147,7 +152,7 @@ class ReceiptCommand(StrEnum):
     DATA_SM = "data_sm"
 
 
-class Dialect(_Described):
+class Dialect(Described):
     """How this SMSC writes what SMPP leaves open."""
 
     id_in_response: IdForm = IdForm.DECIMAL
@@ -197,7 +202,7 @@ class Outage(StrEnum):
     """Connections are taken, and binds answered with ESME_RBINDFAIL."""
 
 
-class Setup(_Described):
+class Setup(Described):
     """An SMSC as a TOML file describes it: how it writes, how it behaves, for whom, how fast."""
 
     default: Behaviour = Behaviour()
@@ -220,15 +225,18 @@ class Setup(_Described):
         return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
+AnyBehaviour = TypeVar("AnyBehaviour", bound=CarrierBehaviour)
+
+
 @dataclass(frozen=True, slots=True)
-class NumberMeaning:
+class NumberMeaning(Generic[AnyBehaviour]):
     """What one documented test number stands for, in a sentence and as behaviour."""
 
     meaning: str
-    behaviour: Behaviour
+    behaviour: AnyBehaviour
 
 
-def _means(meaning: str, **behaviour: object) -> NumberMeaning:
+def _means(meaning: str, **behaviour: object) -> NumberMeaning[Behaviour]:
     return NumberMeaning(meaning, Behaviour.model_validate(behaviour))
 
 
@@ -236,7 +244,7 @@ def _receipts(*steps: tuple[ReceiptState, float]) -> tuple[ReceiptStep, ...]:
     return tuple(ReceiptStep(state=state, after=after) for state, after in steps)
 
 
-def _refused(status: Status, why: str) -> NumberMeaning:
+def _refused(status: Status, why: str) -> NumberMeaning[Behaviour]:
     return _means(
         f"refused with {status.name} (0x{status:02X}): {why}",
         response=Response.REFUSE,
@@ -244,12 +252,12 @@ def _refused(status: Status, why: str) -> NumberMeaning:
     )
 
 
-_NEVER_REACHED: Final = 30 * 24 * 3600.0
+NEVER_REACHED: Final = 30 * 24 * 3600.0
 _UNDELIVERABLE: Final = _receipts((ReceiptState.UNDELIVERABLE, 0.05))
 
 # By the last two digits of +4477009000xx, and of +120155501xx and +336399800xx, so that another
 # country's number is at hand for each. Digits that are not here get the SMSC's default behaviour.
-TEST_NUMBERS: Mapping[str, NumberMeaning] = MappingProxyType(
+TEST_NUMBERS: Mapping[str, NumberMeaning[Behaviour]] = MappingProxyType(
     {
         # 01 to 19 and 33 to 66: refused for good. Where the digits allow, they are the status in hex.
         "01": _refused(Status.ESME_RINVDSTADR, "no such recipient, on any route"),
@@ -271,7 +279,7 @@ TEST_NUMBERS: Mapping[str, NumberMeaning] = MappingProxyType(
         ),
         "25": _means(
             "phone is off: no receipt until the validity is over, then EXPIRED",
-            receipts=_receipts((ReceiptState.DELIVERED, _NEVER_REACHED)),
+            receipts=_receipts((ReceiptState.DELIVERED, NEVER_REACHED)),
         ),
         # 30 to 39: delivered, with receipts that are missing, late, repeated or out of order.
         "30": _means("no receipt", receipts=()),
@@ -366,12 +374,14 @@ def digits_of(number: str) -> str:
     return number.removeprefix("+")
 
 
-def meaning_of(number: str) -> NumberMeaning | None:
-    """What the last digits of a number stand for; None when it is not in the table."""
+def meaning_of(
+    number: str, numbers: Mapping[str, NumberMeaning[AnyBehaviour]]
+) -> NumberMeaning[AnyBehaviour] | None:
+    """What the last digits of a number stand for in a table; None when it is not in there."""
     digits = digits_of(number)
     if digits[:-2] not in _STEERED_RANGES:
         return None
-    return TEST_NUMBERS.get(digits[-2:])
+    return numbers.get(digits[-2:])
 
 
 def is_documented(number: str) -> bool:

@@ -6,7 +6,7 @@ Memory is bounded: the last `keep` parts and messages are kept, counts always.
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -51,14 +51,6 @@ class Counts:
     mo_resent: int = 0
     mo_acknowledged: int = 0
     mo_refused: int = 0
-
-    def as_json(self) -> dict[str, int | dict[str, int]]:
-        return {
-            name: dict(count) if isinstance(count, Counter) else count
-            for name, count in (
-                (field_.name, getattr(self, field_.name)) for field_ in fields(self)
-            )
-        }
 
 
 @dataclass(slots=True, eq=False)

@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, Self, assert_never
@@ -12,12 +11,12 @@ from domain.encoding import DATA_CODING
 from domain.receipts import ReceiptState
 from domain.segments import PartMethod, segment, wire_parts
 from simulator.behaviour import (
+    TEST_NUMBERS,
     Behaviour,
     Dialect,
     Outage,
     Response,
     digits_of,
-    meaning_of,
     status_name,
 )
 from simulator.content import UDHI, Unacceptable, read_content
@@ -25,6 +24,7 @@ from simulator.delivery_queue import Delivery, DeliveryQueue, Kind
 from simulator.inbox import Counts, Inbox, Message, Part
 from simulator.receipt_schedule import ReceiptSchedule
 from simulator.receipts import MESSAGE_STATES, write_receipt
+from simulator.steering import Steered
 from simulator.times import absolute_time, time_from_now
 from smpp.commands import Command
 from smpp.pdus import Pdu, encode
@@ -42,7 +42,6 @@ DEFAULT_VALIDITY: Final = timedelta(hours=24)
 # The last response on a connection that is about to be reset must reach the ESME before the reset.
 _BEFORE_RESET: Final = 0.05
 _WINDOW: Final = 100
-_MAX_NUMBERS: Final = 10_000
 _MAX_ADDRESS: Final = 20  # 3.4, 5.2.8 and 5.2.9, without the terminator
 _ALPHANUMERIC_TON: Final = 5
 _MAX_ALPHANUMERIC: Final = 11
@@ -53,7 +52,7 @@ _USUAL: Final = Behaviour()
 _RECEIVERS: Final = (BindType.RECEIVER, BindType.TRANSCEIVER)
 
 
-class Smsc:
+class Smsc(Steered[Behaviour]):
     """An SMSC in this process's event loop, steered by its methods, or over HTTP by a `ControlServer`.
 
     It is an asynchronous context manager: started within, stopped behind. What waits for an ESME
@@ -90,29 +89,25 @@ class Smsc:
             tls: for SMPP over TLS.
             keep: how many parts and messages it remembers.
         """
+        super().__init__(
+            default=behaviour,
+            numbers=numbers or {},
+            test_numbers=TEST_NUMBERS if test_numbers else {},
+            throttle_above=throttle_above,
+        )
         self.name = name
         self.counts = Counts()
         self.dialect = dialect or Dialect()
-        self.default = behaviour
         self._host = host
         self._port = port
         self._credentials = credentials
-        self._test_numbers = test_numbers
         self._tls = tls
-        self._numbers: OrderedDict[str, Behaviour] = OrderedDict()
-        self._troubled: OrderedDict[tuple[str, int], int] = OrderedDict()
-        for number, its_behaviour in (numbers or {}).items():
-            self.set_number(number, its_behaviour)
         self._inbox = Inbox(self.counts, keep)
         self._delivery_queues: dict[str, DeliveryQueue] = {}
         self._receipts = ReceiptSchedule(self._send_receipt)
         # Microseconds, so that a restart does not give out the ids of its last life again.
         self._last_id = time.time_ns() // 1000
         self._mo_reference = 0
-        self._throttle_above = throttle_above
-        self._throttle_next = 0
-        self._second = 0.0
-        self._in_second = 0
         self._outage: Outage | None = None
         self._reset_in: int | None = None
         self._doomed: set[Session] = set()
@@ -179,40 +174,6 @@ class Smsc:
         self._server = server
 
     # Steering
-
-    def set_default(self, behaviour: Behaviour = _USUAL) -> None:
-        """What happens to messages to numbers that are not steered; without one, delivered."""
-        self.default = behaviour
-        self._troubled.clear()
-
-    def set_number(self, number: str, behaviour: Behaviour | None) -> None:
-        """What happens to messages to one number, whatever its digits; None for the usual again.
-
-        The last 10,000 numbers are remembered.
-        """
-        digits = digits_of(number)
-        self._numbers.pop(digits, None)
-        if behaviour is not None:
-            self._numbers[digits] = behaviour
-            if len(self._numbers) > _MAX_NUMBERS:
-                self._numbers.popitem(last=False)
-        self._troubled.clear()
-
-    def behaviour_for(self, number: str) -> Behaviour:
-        """What would happen to a message to this number."""
-        own = self._numbers.get(digits_of(number)) if self._numbers else None
-        if own is not None:
-            return own
-        meaning = meaning_of(number) if self._test_numbers else None
-        return self.default if meaning is None else meaning.behaviour
-
-    def throttle(self, *, above: int | None = None, next_submits: int = 0) -> None:
-        """Answer ESME_RTHROTTLED to submits `above` so many within a second, and to the next ones.
-
-        Without arguments it throttles no more.
-        """
-        self._throttle_above = above
-        self._throttle_next = next_submits
 
     async def outage(self, *, on: bool = True, kind: Outage = Outage.NOT_LISTENING) -> None:
         """Go down, cutting every connection, or come back on the same port."""
@@ -329,16 +290,6 @@ class Smsc:
     def down(self) -> Outage | None:
         """How it is down, if it is."""
         return self._outage
-
-    @property
-    def throttling(self) -> tuple[int | None, int]:
-        """Submits a second beyond which it throttles, and how many next ones it will."""
-        return self._throttle_above, self._throttle_next
-
-    @property
-    def numbers(self) -> Mapping[str, Behaviour]:
-        """The numbers that were given a behaviour, without plus signs."""
-        return self._numbers
 
     async def received(
         self, destination: str | None = None, *, count: int = 1, within: float = 10
@@ -470,7 +421,7 @@ class Smsc:
 
     async def _submit(self, session: Session, pdu: Pdu) -> Pdu | None:
         self.counts.submits += 1
-        if self._is_throttled():
+        if self._throttles():
             return self._refused(pdu, Status.ESME_RTHROTTLED)
         try:
             part = self._read(session, pdu)
@@ -506,19 +457,6 @@ class Smsc:
         self.counts.refused[status_name(status)] += 1
         return pdu.reply(status)
 
-    def _is_throttled(self) -> bool:
-        if self._throttle_next > 0:
-            self._throttle_next -= 1
-            return True
-        if self._throttle_above is None:
-            return False
-        now = time.monotonic()
-        if now - self._second >= 1:
-            self._second = now
-            self._in_second = 0
-        self._in_second += 1
-        return self._in_second > self._throttle_above
-
     def _read(self, session: Session, pdu: Pdu) -> Part:
         content = read_content(pdu, self.dialect.alphabet)
         now = datetime.now(UTC)
@@ -549,18 +487,9 @@ class Smsc:
         )
 
     def _response(self, part: Part, behaviour: Behaviour) -> Response:
-        if behaviour.response is Response.ACCEPT or behaviour.part not in {None, part.number}:
+        if behaviour.part not in {None, part.number}:
             return Response.ACCEPT
-        if behaviour.times is None:
-            return behaviour.response
-        key = (part.destination, part.number)
-        so_far = self._troubled.pop(key, 0)
-        if so_far >= behaviour.times:
-            return Response.ACCEPT
-        self._troubled[key] = so_far + 1
-        if len(self._troubled) > _MAX_NUMBERS:
-            self._troubled.popitem(last=False)
-        return behaviour.response
+        return self._next_response((part.destination, part.number), behaviour)
 
     # Questions about messages
 

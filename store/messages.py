@@ -57,6 +57,7 @@ class NewMessage:
     missing_receipt: MissingReceiptPolicy | None = None
     listener: str | None = None
     listener_lane_id: UUID | None = None
+    only_provider: str | None = None
 
     @property
     def routing_key(self) -> RoutingKey:
@@ -69,6 +70,7 @@ class NewMessage:
             network=self.network,
             account_id=self.account_id,
             bucket=bucket_of(self.id),
+            only_provider=self.only_provider,
         )
 
 
@@ -116,6 +118,7 @@ class StoredMessage(MessageRow):
     segments: int
     accepted_at: datetime
     listener_lane_id: UUID | None
+    only_provider: str | None
     paused_at: datetime | None
     resumed_at: datetime | None
     canceled_at: datetime | None
@@ -199,8 +202,19 @@ class AccountMessage:
     check_by: datetime | None
     bulk_id: UUID | None
     position: int | None
+    only_provider: str | None
     provider: str | None
     attempts: int | None
+
+
+@value
+class TestedMessage:
+    """Whose a message is that tests a provider."""
+
+    __test__ = False  # no test itself, as pytest would take it from the name
+
+    account_id: str
+    environment: Environment
 
 
 @value
@@ -246,7 +260,7 @@ INSERT INTO messages (id, account_id, environment, mode, priority, status, verdi
     recipient_id, country, network, body, encoding, segments, metadata, parameters,
     callback_url, callback_lane_id, callback_final_only, accepted_at, scheduled_at, validity,
     valid_until, since, transitioned_at, owner, check_by, config_version, traceparent,
-    receipt_deadline, missing_receipt, listener, listener_lane_id)
+    receipt_deadline, missing_receipt, listener, listener_lane_id, only_provider)
 VALUES (:id, :account_id, :environment, :mode, :priority,
     CASE WHEN CAST(:scheduled_at AS timestamptz) IS NULL THEN 'queued' ELSE 'scheduled' END,
     CASE WHEN CAST(:scheduled_at AS timestamptz) IS NULL THEN NULL ELSE 'scheduled' END,
@@ -254,12 +268,13 @@ VALUES (:id, :account_id, :environment, :mode, :priority,
     :parameters, :callback_url, :callback_lane_id, :callback_final_only, :accepted_at,
     :scheduled_at, :validity,
     :valid_until, :accepted_at, :accepted_at, :owner, :check_by, :config_version, :traceparent,
-    :receipt_deadline, :missing_receipt, :listener, :listener_lane_id)
+    :receipt_deadline, :missing_receipt, :listener, :listener_lane_id, :only_provider)
 """)
 
 _FACTS = f"""
 SELECT {MESSAGE_COLUMNS}, m.owner, m.waiting_for, m.check_by, m.config_version, m.traceparent,
-       m.segments, m.accepted_at, m.listener_lane_id, b.paused_at, b.resumed_at, b.canceled_at
+       m.segments, m.accepted_at, m.listener_lane_id, m.only_provider,
+       b.paused_at, b.resumed_at, b.canceled_at
 FROM messages m LEFT JOIN bulks b ON b.id = m.bulk_id
 WHERE m.id = :id
 """
@@ -353,7 +368,7 @@ SELECT m.id, m.account_id, m.environment, m.mode, m.priority, m.status, m.verdic
        m.metadata, m.parameters, m.callback_url, m.accepted_at, m.scheduled_at, m.valid_until,
        m.transitioned_at,
        m.cancel_requested_at, m.waiting_for, m.epoch, m.owner, m.config_version, m.check_by,
-       m.bulk_id, m.position, latest.provider, latest.number AS attempts
+       m.bulk_id, m.position, m.only_provider, latest.provider, latest.number AS attempts
 """
 _WITH_ITS_RECIPIENT = """
 JOIN recipients r ON r.id = m.recipient_id
@@ -365,6 +380,12 @@ VIEW = f"{_SHOWN}FROM messages m{_WITH_ITS_RECIPIENT}{_OF_ACCOUNT}"
 """A message as its account sees it; every read of an account's messages begins with this."""
 
 _ONE = Query.of(AccountMessage, VIEW + "AND m.id = :id")
+_TEST = Query.of(
+    TestedMessage,
+    """
+SELECT account_id, environment FROM messages WHERE id = :id AND only_provider = :provider
+""",
+)
 
 # What a list may be narrowed by. The statement has only what is given, so that the planner sees what
 # an index can serve. A provider is looked for row by row, as a subquery that cannot become a join:
@@ -626,6 +647,11 @@ async def one(
         connection,
         {"account_id": account_id, "environment": environment, "id": message_id},
     )
+
+
+async def test_of(connection: Connection, provider: str, message_id: UUID) -> TestedMessage | None:
+    """Whose a message is; None if it is no test of this provider."""
+    return await _TEST.row(connection, {"id": message_id, "provider": provider})
 
 
 async def listed(

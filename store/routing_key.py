@@ -41,7 +41,7 @@ def values(key: RoutingKey) -> dict[str, object]:
 
 
 def read(row: HasRoutingKey) -> RoutingKey:
-    """The routing key of a row; with its bucket, if the row is a message."""
+    """The routing key of a row; with its bucket and its only provider, if the row is a message."""
     message_id: UUID | None = getattr(row, "id", None)
     return RoutingKey(
         environment=row.environment,
@@ -51,4 +51,5 @@ def read(row: HasRoutingKey) -> RoutingKey:
         network=row.network,
         account_id=row.account_id,
         bucket=None if message_id is None else bucket_of(message_id),
+        only_provider=getattr(row, "only_provider", None),
     )

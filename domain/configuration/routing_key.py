@@ -37,6 +37,9 @@ class RoutingKey:
         account_id: whose message it is.
         bucket: see `bucket_of`; None where the key stands for many messages. It divides messages with
             equal keys among the providers of their route by weight, so it is no part of the comparison.
+        only_provider: the only provider that may have the message, whatever the routes say; None for
+            all but an operator's test of a provider. Such a message is never one of a bulk, so it is no
+            part of the comparison either.
     """
 
     environment: Environment
@@ -46,6 +49,7 @@ class RoutingKey:
     network: str
     account_id: str
     bucket: int | None = field(default=None, compare=False)
+    only_provider: str | None = field(default=None, compare=False)
 
 
 COLUMNS: Final = tuple(each.name for each in fields(RoutingKey) if each.compare)

@@ -76,6 +76,12 @@ _END_REASONS: Final[Mapping[str, str]] = {
     Reason.NO_PROVIDER_UP: "no provider of its route was up",
     Reason.ATTEMPTS_EXHAUSTED: "every provider was tried as often as allowed",
 }
+_END_REASONS_OF_TESTS: Final[Mapping[str, str]] = {
+    **_END_REASONS,
+    Reason.NO_ROUTE: "the provider that it tests is not in the configuration any more",
+    Reason.NO_PROVIDER_UP: "the provider that it tests was not up",
+    Reason.ATTEMPTS_EXHAUSTED: "{provider} was tried as often as allowed",
+}
 
 
 def _end_reason(known: Known, reason: str | None) -> str:
@@ -83,9 +89,8 @@ def _end_reason(known: Known, reason: str | None) -> str:
     provider = last.provider if last is not None else "the provider"
     if reason is None or _says_no_more(known.message.status, reason):
         return ""
-    text = (
-        _END_REASONS[reason].format(provider=provider) if reason in _END_REASONS else plain(reason)
-    )
+    reasons = _END_REASONS if known.message.only_provider is None else _END_REASONS_OF_TESTS
+    text = reasons[reason].format(provider=provider) if reason in reasons else plain(reason)
     if reason == Reason.VALIDITY_OVER and any(
         attempt.status is AttemptStatus.UNDELIVERED for attempt in known.attempts
     ):
@@ -173,7 +178,10 @@ def _outage(known: Known, forecast: Forecast) -> Iterator[str]:
     down = [option for option in known.options if not option.up]
     names = listed([option.provider for option in down])
     are = "is" if len(down) == 1 else "are"
-    yield f"Waiting for a provider of its route: {names} {are} down."
+    wanted = "a provider of its route"
+    if known.message.only_provider is not None:
+        wanted = "the provider that it tests"
+    yield f"Waiting for {wanted}: {names} {are} down."
     for option in down:
         since = f" since {at_time(option.down_since)}" if option.down_since else ""
         why = known.errors.get(option.provider)
@@ -279,6 +287,9 @@ def choice(known: Known) -> Iterator[str]:
     if not decided or decided[-1].provider is None:
         return
     last = decided[-1]
+    if "only_provider" in last.detail:
+        yield f"It tests {last.provider}, which was given with it: no route was looked up."
+        return
     ranking = last.detail.get("ranking", [])
     others = [each for each in ranking if each.get("provider") != last.provider]
     said = [text for each in others if (text := standing(each))]

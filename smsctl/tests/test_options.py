@@ -27,6 +27,8 @@ ARGUMENTS = {
     "provider status": "",
     "provider show": "primary",
     "provider reparse": "primary",
+    "provider address": "primary",
+    "provider test": "primary --to +447700900123",
     "config check": "{configuration}",
     "config apply": "{configuration}",
     "config show": "",
@@ -51,12 +53,17 @@ ARGUMENTS = {
     "profile use": "lab",
     "profile remove": "lab",
 }
-OF_OPERATORS = ("account ", "operator-key ", "config ", "provider reparse")
+OF_OPERATORS = (
+    *("account ", "operator-key ", "config "),
+    *("provider reparse", "provider address", "provider test"),
+)
 # By option, a value that every command with it takes; True for a flag.
 VALUES = {
     "--to": "+447700900123",
     "--from": "ACME",
     "--body": "Hello",
+    "--text": "Hello",
+    "--account-id": "default",
     "--mode": "alert",
     "--priority": "high",
     "--callback-url": "https://shop.example.com/sms",

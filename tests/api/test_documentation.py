@@ -32,7 +32,10 @@ class Served:
 
     def __init__(self) -> None:
         settings = SimpleNamespace(
-            max_body_bytes=1 << 16, max_batch_bytes=1 << 23, request_timeout=timedelta(minutes=1)
+            max_body_bytes=1 << 16,
+            max_batch_bytes=1 << 23,
+            max_webhook_bytes=1 << 20,
+            request_timeout=timedelta(minutes=1),
         )
         self._app = create_app(cast("Services", SimpleNamespace(settings=settings)))
         self.asked: list[tuple[str, int]] = []

@@ -18,6 +18,7 @@ from domain.ids import IdPrefix, parse_id
 from domain.states import MessageStatus
 from services.keys import OperatorScope, Scope
 from store import accounts
+from store.providers import Heartbeat, record_heartbeat
 from tests.api.conftest import (
     NUMBER,
     RECEIPT_SECRET,
@@ -185,7 +186,13 @@ async def prepare(api: Api, monkeypatch: pytest.MonkeyPatch, operation: str) -> 
         "INSERT INTO accounts (id, name, callback_secret) VALUES (:id, 'Example', 'whsec_x')",
         id=ACCOUNT,
     )
+    await api.execute(
+        "UPDATE messages SET only_provider = 'primary' WHERE id = :id",
+        id=parse_id(IdPrefix.MESSAGE, MESSAGE),
+    )
     async with api.services.database.begin() as connection:
+        polls = ["providers", "chunks"]
+        record_heartbeat(connection, Heartbeat("primary", "worker/1", polls, 2, 2, "up", polls))
         for key, account, environment in ((KEY, "shop", "live"), (OPERATOR_KEY, None, None)):
             uuid = parse_id(IdPrefix.KEY, key)
             assert uuid is not None

@@ -234,3 +234,45 @@ async def test_without_a_public_address_no_provider_can_report(
         response = await api.http.request("POST", path, content=b"a=1")
         assert response.status_code == 404
     await services.close()
+
+
+async def test_the_fixed_address_of_a_provider_is_shown_to_operators_and_takes_its_receipts(
+    api: Api,
+) -> None:
+    message_id = await accepted(api)
+    shown = (await api.get("/api/v1/providers/twilio/addresses")).json()
+    assert shown["receipts"].startswith(f"{PUBLIC}/webhooks/providers/twilio/receipts/")
+    sent = Sent(SID, NUMBER, "ACME", "", shown["receipts"])
+    response = await posted(api, TwilioCarrier().receipt(sent, ReceiptState.DELIVERED, ""))
+    assert response.status_code == 204
+    assert await status(api, message_id) == "delivered"
+    as_account = await api.get("/api/v1/providers/twilio/addresses", key=api.key)
+    assert (as_account.status_code, slug_of(as_account)) == (403, "operator-key-needed")
+
+
+async def test_without_a_public_address_there_is_none_to_show_and_a_configuration_is_warned_of(
+    api: Api,
+) -> None:
+    private = assemble(
+        api.services.settings.model_copy(update={"public_url": None}), connect=temporal_is_away
+    )
+    try:
+        async with serving(private) as other:
+            other.operator = api.operator
+            await private.configurations.refresh()
+            shown = (await other.get("/api/v1/providers/twilio/addresses")).json()
+            assert shown["receipts"] is None
+            assert "set SMSGATEWAY_PUBLIC_URL in every process" in shown["detail"]
+            toml = {"content-type": "application/toml"}
+            text = CONFIGURATION + TWILIO
+            for what in ("check", "apply"):
+                done = await other.post(f"/api/v1/config/{what}", content=text, headers=toml)
+                found = [each["path"] for each in done.json()["warnings"]]
+                assert "providers.twilio" in found
+            silent = text + "receipts = false\n"
+            done = await other.post("/api/v1/config/check", content=silent, headers=toml)
+            assert "providers.twilio" not in [each["path"] for each in done.json()["warnings"]]
+            done = await api.post("/api/v1/config/check", content=text, headers=toml)
+            assert "providers.twilio" not in [each["path"] for each in done.json()["warnings"]]
+    finally:
+        await private.close()

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,24 @@ def test_every_role_of_the_worker_runs_once():
     assert sorted(roles) == sorted(set(Role) - {Role.ALL})
 
 
+def test_the_examples_of_worker_groups_name_each_provider_once_and_are_understood():
+    page = (CHECKOUT / "docs/deployment.md").read_text()
+    blocks = re.findall(r"( *)```yaml\n(.*?)```", page, re.DOTALL)
+    (of_page,) = [
+        yaml.safe_load(textwrap.dedent(block)) for _, block in blocks if "--provider" in block
+    ]
+    comments = re.findall(r"^  #   (.*)$", TEXT, re.MULTILINE)
+    assert yaml.safe_load("\n".join(comments)) == of_page
+    served: list[str] = []
+    for name, service in of_page["services"].items():
+        script, *arguments = service["command"]
+        assert script == "worker.py"
+        served += worker._arguments(arguments).provider
+        base = service.get("extends", {"file": "docker-compose.yml", "service": name})
+        assert base == {"file": "docker-compose.yml", "service": "worker-providers"}
+    assert len(served) == len(set(served)) > 1
+
+
 def test_every_command_of_ours_exists():
     for name, service in OURS.items():
         first, second, *_ = service["command"]
@@ -173,12 +192,12 @@ def test_every_command_of_ours_exists():
 def test_the_simulator_listens_where_the_first_configuration_sends():
     arguments = simulator_arguments(SERVICES["simulator"]["command"][2:])
     _, configuration = read_configuration(CHECKOUT / DEFAULTS["GATEWAY_CONFIG"])
-    [provider] = configuration.providers.values()
-    assert (provider.type, provider.host, provider.port) == (
-        "simulator",
-        "simulator",
-        arguments.port,
-    )
+    smsc, twilio = configuration.providers.values()
+    assert (smsc.type, smsc.host, smsc.port) == ("simulator", "simulator", arguments.port)
+    assert (twilio.type, twilio.url) == ("twilio", f"http://simulator:{arguments.twilio_port}")
+    assert arguments.twilio_name in configuration.providers
+    [secret] = twilio.secrets()
+    assert secret.is_literal, "the simulator's token is no file that would have to be made"
     assert arguments.host == "0.0.0.0"
     assert arguments.control_port in published(SERVICES["simulator"])
 

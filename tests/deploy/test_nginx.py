@@ -260,6 +260,20 @@ def test_no_number_is_in_a_log_also_while_the_api_is_down(proxied: Proxied) -> N
     assert "447700900617" not in proxied.logs()
 
 
+@pytest.mark.nginx
+@pytest.mark.stack
+@pytest.mark.timeout(600)
+def test_the_token_of_an_address_at_which_a_provider_reports_is_in_no_log(proxied: Proxied) -> None:
+    for token in ("Zm9vYmFyYmF6cXV4Cg", "Zm9vYmFyYmF6cXV4Cg/more"):
+        response = proxied.http.post(f"/webhooks/providers/primary/receipts/{token}", content="x")
+        assert response.status_code == 404
+    end = time.monotonic() + 60
+    while proxied.logs().count('"POST /webhooks/providers/primary/receipts/-" 404') < 2:
+        assert time.monotonic() < end, proxied.logs()
+        time.sleep(0.05)
+    assert "Zm9v" not in proxied.logs()
+
+
 def sizes_by_prefix(directive: str) -> dict[str, int]:
     """The sizes that the recipe sets, by prefix of the path; "/" is what it sets outside of locations."""
     sizes: dict[str, int] = {}

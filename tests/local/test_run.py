@@ -74,6 +74,12 @@ def test_it_runs_sends_by_the_printed_line_ends_in_good_order_or_killed_and_keep
         for metrics in announced["metrics"]:
             assert httpx.get(metrics).status_code == 200
 
+        carriers = {what: url for what, url in printed.items() if what.startswith("Carrier ")}
+        assert set(carriers) == {"Carrier primary", "Carrier backup", "Carrier twilio_simulator"}
+        page = httpx.get(carriers["Carrier twilio_simulator"]).text
+        assert "<h1>Twilio twilio_simulator</h1>" in page
+        assert carriers["Carrier primary"] in page
+
         (line,) = (line for line in first.output.splitlines() if line.startswith("  curl"))
         pasted = subprocess.run(line, shell=True, check=True, capture_output=True, text=True)  # noqa: S602  as pasted
         message = json.loads(pasted.stdout)["message_id"]

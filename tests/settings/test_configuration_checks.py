@@ -8,7 +8,11 @@ import pytest
 
 from domain.callbacks.signatures import secret_of
 from domain.secrets import AllowedSecrets
-from settings.configuration_checks import protocol_mistakes
+from settings.configuration_checks import (
+    missing_public_url,
+    protocol_mistakes,
+    unreadable_secrets,
+)
 from settings.configuration_file import Mistake, parse_configuration
 
 TEXT = """
@@ -133,3 +137,35 @@ def test_a_variable_that_is_not_set_here_is_no_mistake(
     text = SIGNING.format(reference="env:SMSGATEWAY_SECRET_SIGNS")
     allowed = AllowedSecrets(variables=("SMSGATEWAY_SECRET_",))
     assert not protocol_mistakes(text, parse_configuration(text), allowed)
+
+
+OVER_HTTP = """
+[providers.twilio]
+type = "twilio"
+account_sid = "AC72d1371c17149d439536b3216fdaeeb9"
+auth_token = "env:SMSGATEWAY_SECRET_THAT_IS_NOT_THERE"
+
+[providers.primary]
+type = "simulator"
+
+[[routes]]
+providers = ["twilio", "primary"]
+"""
+
+
+def test_the_api_needs_the_secrets_of_a_provider_whose_receipts_come_over_http() -> None:
+    allowed = AllowedSecrets(variables=("SMSGATEWAY_SECRET_",))
+    (warning,) = unreadable_secrets(OVER_HTTP, parse_configuration(OVER_HTTP), allowed)
+    assert (warning.line, warning.path) == (5, "providers.twilio.auth_token")
+    assert "the API verifies this provider's receipts with it" in warning.sentence
+    silent = OVER_HTTP.replace("[providers.primary]", "receipts = false\n[providers.primary]")
+    (warning,) = unreadable_secrets(silent, parse_configuration(silent), allowed)
+    assert "verifies" not in warning.sentence
+
+
+def test_receipts_over_http_need_a_public_address() -> None:
+    (warning,) = missing_public_url(OVER_HTTP, parse_configuration(OVER_HTTP))
+    assert (warning.line, warning.path) == (2, "providers.twilio")
+    assert "set SMSGATEWAY_PUBLIC_URL in every process, or receipts = false" in warning.sentence
+    silent = OVER_HTTP.replace("[providers.primary]", "receipts = false\n[providers.primary]")
+    assert missing_public_url(silent, parse_configuration(silent)) == []

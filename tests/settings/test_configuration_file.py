@@ -50,7 +50,7 @@ def the_mistake_in(text: str) -> Mistake:
 def test_the_example_is_right():
     text, example = read_configuration(ROOT / "config/example.toml")
     assert "[providers.primary]" in text
-    assert set(example.providers) == {"primary", "backup", "sandbox"}
+    assert set(example.providers) == {"primary", "backup", "twilio", "sandbox"}
 
 
 def test_a_file_becomes_a_configuration():

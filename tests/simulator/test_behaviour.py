@@ -14,26 +14,29 @@ from simulator.behaviour import (
     is_documented,
     meaning_of,
 )
+from simulator.twilio_behaviour import TWILIO_NUMBERS
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "simulator.md"
 
 
 def test_every_test_number_stands_in_the_documentation_with_its_meaning():
     rows = {
-        cells[1].strip(" `"): cells[2].strip()
+        cells[1].strip(" `"): (cells[2].strip(), cells[3].strip())
         for line in DOCUMENTATION.read_text(encoding="utf-8").splitlines()
-        if (cells := line.split("|"))[0] == "" and len(cells) == 4
+        if (cells := line.split("|"))[0] == "" and len(cells) == 5
     }
     documented = {number: row for number, row in rows.items() if number.startswith("+4477009000")}
     assert documented == {
-        f"+4477009000{digits}": number.meaning for digits, number in TEST_NUMBERS.items()
+        f"+4477009000{digits}": (number.meaning, TWILIO_NUMBERS[digits].meaning)
+        for digits, number in TEST_NUMBERS.items()
     }
 
 
 def test_the_documentations_file_can_be_read(tmp_path):
     text = DOCUMENTATION.read_text(encoding="utf-8")
     file = tmp_path / "smsc.toml"
-    file.write_text(text.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    [example] = [block for block in text.split("```toml\n")[1:] if "[dialect]" in block]
+    file.write_text(example.split("```")[0], encoding="utf-8")
     setup = Setup.read(file)
     assert setup.default.latency == 0.02
     assert setup.numbers["+447700900500"].response is Response.REFUSE
@@ -82,7 +85,7 @@ def test_a_mistaken_file_is_not_read(tmp_path):
     ],
 )
 def test_three_ranges_are_steered_by_their_last_digits(number, digits):
-    assert meaning_of(number) is (TEST_NUMBERS[digits] if digits else None)
+    assert meaning_of(number, TEST_NUMBERS) is (TEST_NUMBERS[digits] if digits else None)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """The control page and its JSON, over HTTP."""
 
+from html import escape
+
 import httpx
 import pytest
 
 from simulator.behaviour import TEST_NUMBERS, Behaviour
-from simulator.control import ControlServer, control_app
+from simulator.control import Carriers, ControlServer, control_app
 from simulator.smsc import Smsc
+from simulator.twilio import TwilioCarrier
+from simulator.twilio_behaviour import TWILIO_NUMBERS
 
 PLAIN = "+447700900500"
 SOMEBODY = "+441632960123"
@@ -13,7 +17,7 @@ SOMEBODY = "+441632960123"
 
 @pytest.fixture
 async def http(smsc):
-    transport = httpx.ASGITransport(app=control_app(smsc))
+    transport = httpx.ASGITransport(app=control_app(Carriers(smsc)))
     async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
         yield client
 
@@ -168,7 +172,7 @@ async def test_the_page_shows_every_test_number_and_loads_nothing_from_elsewhere
 async def test_it_is_served_beside_smpp_and_ends_with_it():
     async with (
         Smsc("both") as smsc,
-        ControlServer(smsc, "127.0.0.1", 0) as control,
+        ControlServer(Carriers(smsc), "127.0.0.1", 0) as control,
         httpx.AsyncClient() as client,
     ):
         url = control.url
@@ -177,3 +181,18 @@ async def test_it_is_served_beside_smpp_and_ends_with_it():
     async with httpx.AsyncClient() as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(f"{url}/healthz")
+
+
+async def test_an_smsc_and_a_twilio_of_one_process_are_on_one_page_with_links_to_others(smsc):
+    twilio = TwilioCarrier("over_http")
+    carriers = Carriers(smsc, twilio, {"backup": "http://127.0.0.1:8082"})
+    transport = httpx.ASGITransport(app=control_app(carriers))
+    async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
+        page = (await client.get("/")).text
+        assert (await client.get("/state")).json()["name"] == "primary"
+        assert (await client.get("/twilio/state")).json()["name"] == "over_http"
+    assert "<h1>SMSC primary</h1>" in page
+    assert "<h1>Twilio over_http</h1>" in page
+    assert '<a href="http://127.0.0.1:8082">backup</a>' in page
+    for number in (*TEST_NUMBERS.values(), *TWILIO_NUMBERS.values()):
+        assert escape(number.meaning) in page

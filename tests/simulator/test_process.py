@@ -49,12 +49,29 @@ async def test_it_prints_its_addresses_works_and_ends_on_sigterm(tmp_path):
         await process.communicate()
 
 
+async def test_it_can_be_a_twilio_without_an_smsc():
+    process = await start("--name", "over_http", "--no-smpp", "--twilio-port", "0")
+    try:
+        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+        assert (ready["name"], ready["port"], ready["control"]) == ("over_http", None, None)
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(ready["twilio"])).json()["code"] == 20003
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("--refuse", "ESME_NO"), "default.status"),
         (("--behaviour", "no-such-file.toml"), "no-such-file.toml"),
         (("--system-id", "acme"), "Give --password"),
+        (("--no-smpp",), "Give --twilio-port"),
+        (("--other-page", "backup"), "NAME=URL"),
     ],
 )
 async def test_what_it_cannot_do_it_says_in_a_sentence(arguments, says):
@@ -65,7 +82,7 @@ async def test_what_it_cannot_do_it_says_in_a_sentence(arguments, says):
     assert "Traceback" not in stderr.decode()
 
 
-@pytest.mark.parametrize("option", ["--port", "--control-port"])
+@pytest.mark.parametrize("option", ["--port", "--twilio-port", "--control-port"])
 async def test_a_taken_port_ends_it_with_a_sentence(option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = await start("--control-port", "0", option, str(taken.getsockname()[1]))

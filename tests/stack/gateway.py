@@ -67,9 +67,23 @@ response_timeout = "2s"
 receipt_deadline = "2s"
 rebind_backoff = {{ min = "100ms", max = "500ms" }}
 
+[providers.twilio_simulator]
+type = "twilio"
+url = "http://127.0.0.1:$twilio_simulator"
+private_network = true
+account_sid = "$twilio_account"
+auth_token = "$twilio_token"
+connections = {BINDS}
+response_timeout = "3s"
+receipt_deadline = "600s"
+
 [[routes]]
 match = {{ modes = ["promotional"] }}
 providers = ["hasty"]
+
+[[routes]]
+match = {{ countries = ["US"] }}
+providers = ["primary", "twilio_simulator"]
 
 [[routes]]
 providers = ["primary", "backup"]
@@ -89,6 +103,7 @@ _PATIENT: Final = Retries(tries=200, first_pause=0.05, longest_pause=0.5)
 _WITHIN: Final = 180.0
 _SENDERS: Final = 6
 _CARRIERS: Final = ("primary", "backup")
+OVER_HTTP: Final = "twilio_simulator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +403,7 @@ class Gateway:
 
     def providers_are_up(self, *names: str) -> None:
         """Wait until a living worker has all its binds to them, by default to all."""
-        wanted = frozenset(names or ("primary", "backup", "hasty"))
+        wanted = frozenset(names or ("primary", "backup", "hasty", OVER_HTTP))
 
         def up() -> bool:
             found = {p.name for p in self.patient_client.providers() if p.state == "up"}
@@ -404,9 +419,13 @@ class Gateway:
             self.steer("/throttle", carrier)
             self.behave(carrier)
             self.steer("/receipts/release", carrier)
+        self.steer("/twilio/outage", OVER_HTTP, on=False)
+        self.steer("/twilio/throttle", OVER_HTTP)
+        self.ask(OVER_HTTP, "PUT", "/twilio/behaviour", {})
         self.providers_are_up()
         for carrier in _CARRIERS:
             self.ask(carrier, "DELETE", "/messages")
+        self.ask(OVER_HTTP, "DELETE", "/twilio/messages")
 
 
 _MESSAGES: Final = """

@@ -99,9 +99,6 @@ PAGES: Final[Mapping[str, Sequence[Runs | Serves | NotRun]]] = {
             files={"guests.csv": GUESTS},
         ),
     ),
-    "docs/adapters.md": (
-        NotRun("class AcmeConfiguration", "part of a package; tests/fakes/packages.py has a whole"),
-    ),
     "docs/api.md": (
         Runs("curl -sS $API", printed=True),
         Runs("curl -sS $API"),
@@ -128,11 +125,13 @@ PAGES: Final[Mapping[str, Sequence[Runs | Serves | NotRun]]] = {
         )
     ),
     "docs/simulator.md": (
-        Serves("python -m simulator", ports=("2775", "8081")),
+        Serves("python -m simulator --name primary", ports=("2775", "8081")),
+        Serves("python -m simulator --name http_backup", ports=("8082", "8083")),
         NotRun("async with Smsc", "part of a test; tests/simulator/conftest.py has a whole"),
     ),
     "docs/smsctl.md": (
         NotRun("pip install", INSTALLS),
+        Runs("smsctl provider test primary"),
         Runs("smsctl batch send guests.csv", files={"guests.csv": GUESTS}),
         Runs("id=$(smsctl send", files={"guests.csv": GUESTS, "text": "Hello"}),
     ),
@@ -182,7 +181,8 @@ def pages() -> list[str]:
     """Every page that people read, apart from decisions, which have no commands to follow."""
     top = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"]
     packages = [CHECKOUT / "sdks/python/README.md", CHECKOUT / "smsctl/README.md"]
-    found = [*top, *packages, *sorted(CHECKOUT.glob("docs/*.md"))]
+    docs = [*CHECKOUT.glob("docs/*.md"), *CHECKOUT.glob("docs/providers/*.md")]
+    found = [*top, *packages, *sorted(docs)]
     return [str(page.relative_to(CHECKOUT)) for page in found]
 
 

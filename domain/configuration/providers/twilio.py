@@ -2,21 +2,39 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import Field, StrictBool, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StrictBool,
+    StringConstraints,
+    ValidationInfo,
+    model_validator,
+)
 
 from domain.configuration.durations import Duration
 from domain.configuration.providers.base import ProviderSecret
 from domain.configuration.providers.http import HttpConfiguration, checked_token
-from domain.configuration.secret_references import SecretReference
+from domain.configuration.secret_references import SecretReference, allowed_reference
 from domain.provider_codes import ProviderCode
 from domain.provider_codes.twilio import TWILIO_CODES
 
 _Sid = StringConstraints(pattern=r"^[A-Z]{2}[0-9a-fA-F]{32}$")
 
+SIMULATED_ACCOUNT: Final = f"AC{0:032}"
+SIMULATED_TOKEN: Final = "simulated-auth-token"  # noqa: S105 - no secret
+"""The account of the simulator (`simulator.twilio`), and its auth token, which is no secret."""
+
 PARAMETERS = frozenset({"MessageIntent", "RiskCheck", "ShortenUrls", "SmartEncoded"})
 """Parameters of a message that are sent as fields of the request."""
+
+
+def _token_or_reference(token: str, info: ValidationInfo) -> str:
+    """A reference, or the token itself for the simulator's account."""
+    if info.data.get("account_sid") == SIMULATED_ACCOUNT and token == SIMULATED_TOKEN:
+        return token
+    return allowed_reference(token, info)
 
 
 class TwilioConfiguration(HttpConfiguration):
@@ -26,7 +44,7 @@ class TwilioConfiguration(HttpConfiguration):
 
     type: Literal["twilio"] = Field(description="the Messages API of Twilio")
     account_sid: Annotated[str, _Sid] = Field(description="SID of the account, `AC…`")
-    auth_token: SecretReference = Field(
+    auth_token: Annotated[str, AfterValidator(_token_or_reference)] = Field(
         description="reference to the auth token, which also signs Twilio's requests"
     )
     previous_auth_token: SecretReference | None = Field(
@@ -76,7 +94,9 @@ class TwilioConfiguration(HttpConfiguration):
             "shared_key": self.shared_key,
         }
         return [
-            ProviderSecret(key, reference, is_literal=False, check=checked_token)
+            ProviderSecret(
+                key, reference, is_literal=reference == SIMULATED_TOKEN, check=checked_token
+            )
             for key, reference in given.items()
             if reference is not None
         ]

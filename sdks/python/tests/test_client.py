@@ -609,7 +609,7 @@ def test_both_clients_offer_the_same_calls_with_the_same_arguments():
         }
 
     assert offered(Client) == offered(AsyncClient)
-    assert len(offered(Client)) == 47
+    assert len(offered(Client)) == 50
 
 
 def test_help_shows_arguments_and_answer(client):

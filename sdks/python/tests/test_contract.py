@@ -84,6 +84,12 @@ def use_as_operator(operator):
     later = datetime.now(UTC) + timedelta(hours=1)
     operator.reparse_receipts("primary")
     operator.reparse_receipts("primary", after=500)
+    operator.provider_addresses("primary")
+    operator.provider_addresses("backup")
+    test = operator.send_provider_test(
+        "primary", to=TO, sender="Acme", body="A test.", account_id="default"
+    )
+    operator.explain_provider_test("primary", test.message_id)
     operator.configuration()
     operator.check_configuration("[")
     operator.apply_configuration(operator.configuration().content)
@@ -99,6 +105,8 @@ def use_as_operator(operator):
     operator.operator_keys()
     operator.revoke_operator_key(key.id)
     for refused in (
+        lambda: operator.send_provider_test("backup", to=TO),
+        lambda: operator.explain_provider_test("primary", "msg_none"),
         lambda: operator.account("acc_none"),
         lambda: operator.create_account("Acme Logistics"),
         operator.messages,

@@ -38,7 +38,7 @@ from smsgateway import (
 
 from smsctl.profiles import Profiles
 from smsctl.screen import visible
-from smsctl.sentences import sentence
+from smsctl.sentences import sentence, words
 
 T = TypeVar("T")
 
@@ -465,11 +465,13 @@ def event_line(event: AccountEvent) -> str:
     return f"{_time_of_day(event.at)} {visible(event.message_id)} {visible(sentence(event))}"
 
 
-def moment_line(event: Event) -> Text:
-    """One event of a message on a line of its own."""
+def moment_line(event: Event, meaning: str | None = None) -> Text:
+    """One event of a message on a line of its own, and what its code means, where that is known."""
     style = style_of(event.status or "") if event.kind != "decided" else ""
     return Text.assemble(
-        (f"{_time_of_day(event.at, 'milliseconds')}  ", "dim"), (visible(sentence(event)), style)
+        (f"{_time_of_day(event.at, 'milliseconds')}  ", "dim"),
+        (visible(sentence(event)), style),
+        f" The code means: {visible(meaning)}." if meaning else "",
     )
 
 
@@ -657,6 +659,55 @@ PROFILE_COLUMNS: Sequence[Column[NamedProfile]] = (
     Column("api", lambda p: p.api),
     Column("key", lambda p: p.key),
 )
+
+
+def result_of_test(explained: Explanation, waited: float) -> list[Text]:
+    """How a test of a provider ended, and its times, segments and price.
+
+    `waited` is how many seconds were waited for its end.
+    """
+    message = explained.message
+    state = words(message.status)
+    first = f"It is still {state}: it had not ended after {waited:.0f} s."
+    if message.has_ended:
+        first = next(iter(explained.summary), f"Ended as {state}.")
+    lines = [first]
+    for attempt in explained.attempts:
+        lines += _attempt_result(attempt, waited)
+    lines.append(f"{counted(message.segments, 'segment')} by the gateway's own count.")
+    return [Text(visible(line)) for line in lines]
+
+
+def _attempt_result(attempt: Attempt, waited: float) -> Iterator[str]:
+    """The response, the receipt and the bill of an attempt, in sentences."""
+    begun = attempt.started_at
+    which = f"Attempt {attempt.number}"
+    responded = [part.responded_at for part in attempt.parts if part.responded_at is not None]
+    received = [part.receipt_at for part in attempt.parts if part.receipt_at is not None]
+    if responded:
+        yield f"{which}: response after {_seconds(max(responded) - begun)}."
+    else:
+        yield f"{which}: no response."
+    if received:
+        yield f"{which}: receipt after {_seconds(max(received) - begun)}."
+    elif attempt.status in _WITHOUT_RECEIPT:
+        yield f"{which}: no receipt, which was waited for {waited:.0f} s."
+    segments = None
+    if attempt.billed_segments is not None:
+        segments = counted(attempt.billed_segments, "segment")
+    billed = [each for each in (segments, str(attempt.price or "")) if each]
+    if billed:
+        yield f"{which}: {attempt.provider} bills {' for '.join(billed)}."
+    else:
+        yield f"{which}: {attempt.provider} has reported neither price nor segments."
+
+
+_WITHOUT_RECEIPT = frozenset({"accepted", "unknown", "expired"})
+"""Statuses of attempts whose receipt was waited for."""
+
+
+def _seconds(span: timedelta) -> str:
+    return f"{span.total_seconds():.3f} s"
 
 
 _READABLE = 80

@@ -1,8 +1,8 @@
-"""`send --wait`: the timeline of a message, shown while it comes about."""
+"""`send --wait` and `provider test`: the timeline of a message, shown while it comes about."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rich.console import Group, RenderableType
@@ -12,6 +12,7 @@ from smsgateway import (
     Client,
     ConnectionFailed,
     Event,
+    Explanation,
     GatewayError,
     Message,
     Unavailable,
@@ -32,10 +33,16 @@ _PASSING = (ConnectionFailed, Unavailable)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A message and its events, as last seen."""
+    """A message and its events, as last seen; `meanings` are those of providers' codes."""
 
     message: Message
     events: Sequence[Event]
+    meanings: Mapping[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[Text]:
+        """A line for each event; the meaning of a code stands with the first event that has it."""
+        left = dict(self.meanings)
+        return [moment_line(event, left.pop(event.code or "", None)) for event in self.events]
 
 
 Watcher = Callable[[Seen], None]
@@ -96,12 +103,35 @@ def _seen(look: Callable[[], T]) -> T | GatewayError:
 
 def show_waiting(screen: Screen, client: Client, message_id: str, timeout: float) -> Seen:
     """Wait, and show what happens as the screen allows: lines, or nothing."""
+    return shown(screen, lambda watch: wait(client, message_id, timeout, watch))
+
+
+def show_waiting_for_test(
+    screen: Screen, client: Client, provider: str, message_id: str, timeout: float
+) -> tuple[Seen, Explanation]:
+    """Wait for the end of a test of a provider, and show what happens, as `show_waiting` does."""
+    explained: list[Explanation] = []
+
+    def look() -> Seen:
+        found = client.explain_provider_test(provider, message_id)
+        explained[:] = [found]
+        meanings = {step.code: step.meaning for step in found.steps if step.code and step.meaning}
+        return Seen(found.message, found.events, meanings)
+
+    def waited(watch: Watcher) -> Seen:
+        return look_until_ended(look, lambda seen: seen.message.has_ended, timeout, watch)
+
+    return shown(screen, waited), explained[0]
+
+
+def shown(screen: Screen, waited: Callable[[Watcher], Seen]) -> Seen:
+    """What `waited` returns, while what it sees is shown."""
     if screen.for_programs:
-        return wait(client, message_id, timeout, lambda _: None)
+        return waited(lambda _: None)
     if not screen.out.is_terminal:
-        return wait(client, message_id, timeout, _Lines(screen).show)
+        return waited(_Lines(screen).show)
     with Live(console=screen.out, refresh_per_second=8) as live:
-        return wait(client, message_id, timeout, lambda seen: live.update(_growing(seen)))
+        return waited(lambda seen: live.update(_growing(seen)))
 
 
 class _Lines:
@@ -112,13 +142,13 @@ class _Lines:
         self._shown = 0
 
     def show(self, seen: Seen) -> None:
-        for event in seen.events[self._shown :]:
-            self._screen.out.print(moment_line(event))
+        for line in seen.lines()[self._shown :]:
+            self._screen.out.print(line)
         self._shown = len(seen.events)
 
 
 def _growing(seen: Seen) -> RenderableType:
-    lines = [moment_line(event) for event in seen.events]
+    lines = seen.lines()
     if not seen.message.has_ended:
         lines.append(Text(f"… {visible(words(seen.message.status))}, waiting", style="dim"))
     return Group(*lines)

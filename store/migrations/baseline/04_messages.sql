@@ -52,6 +52,9 @@ CREATE TABLE messages (
     transitioned_at            timestamptz NOT NULL,
     cancel_requested_at timestamptz,
     waiting_for         text,
+    -- The only provider that may have the message, without a look at routes: an operator's test of this
+    -- provider. NULL for all others.
+    only_provider       text,
 
     -- The bulk that the message was accepted with, and its position in the batch's request.
     bulk_id             uuid,
@@ -71,7 +74,9 @@ CREATE TABLE messages (
     config_version      integer,
     traceparent         text,
     CHECK (missing_receipt <> 'tell_listener' OR listener IS NOT NULL),
-    CHECK ((listener IS NULL) = (listener_lane_id IS NULL))
+    CHECK ((listener IS NULL) = (listener_lane_id IS NULL)),
+    -- The messages of a bulk are routed by their routing keys alone.
+    CHECK (only_provider IS NULL OR bulk_id IS NULL)
 ) WITH (
     -- Each message leaves some ten dead rows. With Postgres' default, a fifth of ten million rows
     -- would be dead before vacuum began, and would then be vacuumed all at once.

@@ -44,6 +44,7 @@ from smsgateway.models import (
     Preview,
     Priority,
     Provider,
+    ProviderAddresses,
     Readiness,
     ReparsedReceipts,
     Replayed,
@@ -437,6 +438,44 @@ def providers() -> Call[tuple[Provider, ...]]:
 def provider(name: str) -> Call[Provider]:
     """One provider and its health."""
     return _get(f"{_PROVIDERS}/{_segment(name)}", _model(Provider))
+
+
+def provider_addresses(name: str) -> Call[ProviderAddresses]:
+    """Where a provider reports to the gateway, for an operator. An address contains a secret."""
+    return _get(f"{_PROVIDERS}/{_segment(name)}/addresses", _model(ProviderAddresses))
+
+
+def send_provider_test(
+    name: str,
+    *,
+    to: str,
+    sender: str | None = None,
+    body: str | None = None,
+    account_id: str | None = None,
+    idempotency_key: str | FreshKey | None = FRESH_KEY,
+) -> Call[Accepted]:
+    """Send one message through a provider, whatever the routes say; for an operator.
+
+    Args:
+        name: the provider.
+        to: the recipient's number, E.164.
+        sender: the sender ID. By default the first that the configuration names for the account.
+        body: the text; by default one that says that it is a test.
+        account_id: the account that the message belongs to. By default the only one there is.
+        idempotency_key: as for `send`.
+    """
+    content = _given(to=to, body=body, account_id=account_id)
+    if sender is not None:
+        content["from"] = sender
+    return _keyed(
+        _post(f"{_PROVIDERS}/{_segment(name)}/tests", _kept(Accepted), content), idempotency_key
+    )
+
+
+def explain_provider_test(name: str, message_id: str) -> Call[Explanation]:
+    """All that is known of a test of a provider, for an operator."""
+    path = f"{_PROVIDERS}/{_segment(name)}/tests/{_segment(message_id)}"
+    return _get(path, _model(Explanation))
 
 
 def reparse_receipts(name: str, *, after: int | None = None) -> Call[ReparsedReceipts]:

@@ -512,6 +512,16 @@ class Provider(Answered):
     recent: ProviderFigures = ProviderFigures()
 
 
+class ProviderAddresses(Answered):
+    """Where a provider reports to the gateway; each address contains a secret.
+
+    `receipts` is the fixed address for receipts; where it is None, `detail` says why.
+    """
+
+    receipts: str | None = Field(None, repr=False)
+    detail: str | None = None
+
+
 class ReparsedReceipts(Answered):
     """What came of parsing some of a provider's receipts again; `next_after` is None at the end."""
 

@@ -177,6 +177,13 @@ class KeyBody(Strict):
     expires_at: AwareDatetime | None = None
 
 
+class ProviderTestBody(Strict):
+    to: Number
+    sender: Annotated[str, Field(max_length=64)] | None = Field(None, alias="from")
+    body: Annotated[str, Field(min_length=1, max_length=1530)] = "This is a test."
+    account_id: str | None = None
+
+
 class CallbackReplayBody(Strict):
     state: Literal["failed"] = "failed"
     limit: Limit = 100
@@ -425,6 +432,7 @@ class FakeGateway:
         self.accounts = {"default": StoredAccount("default", "default", datetime.now(UTC))}
         self.messages: dict[str, StoredMessage] = {}
         self.batches: dict[str, StoredBatch] = {}
+        self.tests: set[str] = set()
         self.most_batch_bytes = MOST_BATCH_BYTES
         self.idempotent: dict[str, tuple[bytes, dict[str, Any]]] = {}
         self.in_flight: set[str] = set()
@@ -920,7 +928,10 @@ async def account_events(gateway: FakeGateway, request: Request) -> Response:
 
 @route("GET", "/api/v1/sms/{message_id}/explain", "messages:read")
 async def explain(gateway: FakeGateway, request: Request) -> Response:
-    message = gateway.named(request)
+    return JSONResponse(explained(gateway, gateway.named(request)))
+
+
+def explained(gateway: FakeGateway, message: StoredMessage) -> dict[str, Any]:
     shown = message.shown()
     began = stamp(message.accepted_at)
     attempts = []
@@ -979,31 +990,29 @@ async def explain(gateway: FakeGateway, request: Request) -> Response:
                 }
             )
     of_message = [each for each in gateway.callbacks if each["message_id"] == message.id]
-    return JSONResponse(
-        {
-            "message": shown,
-            "attempts": attempts,
-            "steps": [
-                {
-                    "at": began,
-                    "until": None,
-                    "kind": "accepted",
-                    "count": 1,
-                    "provider": None,
-                    "attempt": None,
-                    "code": None,
-                    "code_name": None,
-                    "meaning": None,
-                    "text": "Accepted.",
-                }
-            ],
-            "receipts": receipts,
-            "events": message.events(),
-            "callbacks": of_message,
-            "summary": gateway.summary
-            or [f"The message is {shown['status']}.", "Attempt 1 went to primary."],
-        }
-    )
+    return {
+        "message": shown,
+        "attempts": attempts,
+        "steps": [
+            {
+                "at": began,
+                "until": None,
+                "kind": "accepted",
+                "count": 1,
+                "provider": None,
+                "attempt": None,
+                "code": None,
+                "code_name": None,
+                "meaning": None,
+                "text": "Accepted.",
+            }
+        ],
+        "receipts": receipts,
+        "events": message.events(),
+        "callbacks": of_message,
+        "summary": gateway.summary
+        or [f"The message is {shown['status']}.", "Attempt 1 went to primary."],
+    }
 
 
 @route("POST", "/api/v1/sms/{message_id}/cancel", "messages:send")
@@ -1142,6 +1151,60 @@ async def provider(_: FakeGateway, request: Request) -> Response:
     if name not in {"primary", "backup"}:
         raise Refusal(404, "There is no such provider in the configuration.")
     return JSONResponse(provider_shown(name, "up" if name == "primary" else "down"))
+
+
+ADDRESS = "https://sms.example.com/webhooks/providers/primary/receipts/Zm9vYmFyYmF6cXV4Cg"
+
+
+@route("GET", "/api/v1/providers/{name}/addresses", "config:manage")
+async def addresses(_: FakeGateway, request: Request) -> Response:
+    """`backup` reports nothing over HTTP."""
+    name = declared(request)
+    why = None if name == "primary" else "Providers of this type report no receipts over HTTP."
+    return JSONResponse({"receipts": ADDRESS if why is None else None, "detail": why})
+
+
+@route("POST", "/api/v1/providers/{name}/tests", "config:manage")
+async def send_test(gateway: FakeGateway, request: Request) -> Response:
+    """`backup` is down."""
+    name = declared(request)
+    asked = await read(ProviderTestBody, request)
+    if name == "backup":
+        raise Refusal(409, "backup is down. No worker process serves it.")
+    request.state.key = gateway.keys[0]  # of the account that it belongs to
+    message = store(
+        gateway,
+        request,
+        SendBody.model_validate(
+            {"to": asked.to, "from": asked.sender or "Acme", "body": asked.body}
+        ),
+    )
+    gateway.tests.add(message.id)
+    shown = message.shown()
+    response = {
+        "message_id": message.id,
+        "status": shown["status"],
+        "encoding": shown["encoding"],
+        "segments": shown["segments"],
+        "replacements": [],
+        "warnings": [],
+    }
+    return accepted(response, f"/api/v1/providers/{name}/tests/{message.id}", again=False)
+
+
+@route("GET", "/api/v1/providers/{name}/tests/{message_id}", "config:manage")
+async def explain_test(gateway: FakeGateway, request: Request) -> Response:
+    message_id = request.state.values["message_id"]
+    if declared(request) != "primary" or message_id not in gateway.tests:
+        raise Refusal(404, "This provider has no test with this id.")
+    return JSONResponse(explained(gateway, gateway.messages[message_id]))
+
+
+def declared(request: Request) -> str:
+    name: str = request.state.values["name"]
+    if name not in {"primary", "backup"}:
+        raise Refusal(404, "The configuration has no provider of this name.")
+    return name
 
 
 @route("POST", "/api/v1/providers/{name}/receipts/reparse", "config:manage")

@@ -42,7 +42,10 @@ def document_of_a_gateway() -> dict[str, Any] | None:
 
 def _document_of_this_checkout() -> dict[str, Any]:
     settings = SimpleNamespace(
-        max_body_bytes=1 << 20, max_batch_bytes=1 << 23, request_timeout=timedelta(minutes=1)
+        max_body_bytes=1 << 20,
+        max_batch_bytes=1 << 23,
+        max_webhook_bytes=1 << 20,
+        request_timeout=timedelta(minutes=1),
     )
     application = import_module("api.app").create_app(SimpleNamespace(settings=settings))
     document: dict[str, Any] = application.openapi()

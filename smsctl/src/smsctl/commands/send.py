@@ -142,7 +142,7 @@ def send(
         "events": [event.model_dump(mode="json") for event in seen.events],
     }
     session.screen.show(ending, Text(visible(ended_as(seen.message))))
-    code = _exit_code(seen)
+    code = exit_code(seen)
     if code is ExitCode.STILL_GOING:
         session.screen.remark(
             f"It has not ended yet; `smsctl message show {accepted.message_id}` shows its status."
@@ -167,7 +167,8 @@ def _preview(session: Session, request: _Request) -> None:
         )
 
 
-def _exit_code(seen: Seen) -> ExitCode:
+def exit_code(seen: Seen) -> ExitCode:
+    """The exit code of a command that has waited for a message."""
     if seen.message.status == MessageStatus.DELIVERED:
         return ExitCode.OK
     return ExitCode.FAILED if seen.message.has_ended else ExitCode.STILL_GOING
