@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import pytest
 import typer.main
 from smsctl.main import app
@@ -365,9 +366,16 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
             announced = run.wait_until_up()
             key = announced["api_key"]
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            sent = httpx.post(
+                f"{announced['api']}/api/v1/sms/send",
+                headers={"Authorization": f"Bearer {key}"},
+                json={"to": "+447700900123", "from": "Acme", "body": "Hello"},
+                timeout=60,
+            )
             yield Reader(
                 folder,
                 {
+                    "MESSAGE": sent.raise_for_status().json()["message_id"],
                     "HOME": str(folder),
                     "PATH": path,
                     "CACHE": str(cache_folder()),
