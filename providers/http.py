@@ -9,7 +9,6 @@ from abc import abstractmethod
 from base64 import b64encode
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
@@ -21,8 +20,7 @@ from domain.binds import CONNECTION, BindError, BindFailure
 from domain.configuration.providers.http import HttpConfiguration
 from domain.error_classes import RETRIES, ErrorClass
 from domain.http_statuses import class_of_status, is_success
-from domain.money import Price
-from domain.outcomes import MOST_SEGMENTS, OutcomeKind, PartOutcome
+from domain.outcomes import OutcomeKind, PartOutcome
 from domain.receipts import LONGEST_CODE, LONGEST_ID, storable
 from domain.values import value
 from providers.base import Exchange, Outbound, PartSender, ProviderSinks, not_sent
@@ -413,36 +411,6 @@ def basic(user: str, password: str) -> Mapping[str, str]:
     """The header of basic authentication (RFC 7617)."""
     token = b64encode(f"{user}:{password}".encode()).decode()
     return {"authorization": f"Basic {token}"}
-
-
-def as_text(written: object) -> str:
-    """A text or a number of a body as text; empty for anything else."""
-    is_scalar = isinstance(written, int | str) and not isinstance(written, bool)
-    return str(written) if is_scalar else ""
-
-
-def as_segments(written: object) -> int | None:
-    """A number of segments, as a number or as text; None for 0 and for anything else."""
-    text = as_text(written)
-    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
-    count = int(text) if is_number else 0
-    return count if 0 < count <= MOST_SEGMENTS else None
-
-
-_MOST_DIGITS: Final = 9
-
-
-def as_price(amount: object, currency: object, *, times: int = 1) -> Price | None:
-    """A price from an amount, as text or as a number, and a currency; None where that is no price.
-
-    A sign is dropped: some providers write what they charge as a negative amount.
-    """
-    if not isinstance(currency, str) or not isinstance(amount, str | int | float):
-        return None
-    try:
-        return Price(abs(Decimal(str(amount))) * times, currency.upper())
-    except (ArithmeticError, ValueError):
-        return None
 
 
 async def _read(response: httpx.Response) -> bytes:

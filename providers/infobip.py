@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID
 
@@ -31,7 +30,8 @@ from domain.provider_codes.infobip import (
 from domain.receipts import FAILURES, PartIdentity, ReceiptState
 from domain.segments import UnsendableText
 from providers.base import PartSender
-from providers.http import HttpProvider, as_segments, as_text, basic
+from providers.http import HttpProvider, basic
+from providers.json_values import as_e164, as_object, as_segments, as_sender, as_text, as_time
 from providers.webhooks import (
     ForgedReason,
     ProviderWebhooks,
@@ -54,8 +54,6 @@ _LONGEST_TEXT: Final = 4000
 """Octets, and so at least characters (status 25)."""
 _LONGEST_VALIDITY: Final = 48 * 3600
 """Seconds (validityPeriod)."""
-_SHORTEST_NUMBER: Final = 9
-"""Digits: a sender with fewer is a short code, which has no +."""
 
 _ID: Final = re.compile(
     r"(?P<message_id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
@@ -64,7 +62,6 @@ _ID: Final = re.compile(
 )
 _MOST_ATTEMPTS: Final = 0x7FFF
 _NETWORK: Final = re.compile(r"[0-9]{5,6}", re.ASCII)
-_NUMBER: Final = re.compile(r"\+?([0-9]{3,15})", re.ASCII)
 
 
 def message_id(part: PartIdentity) -> str:
@@ -155,7 +152,7 @@ class InfobipProvider(HttpProvider[InfobipConfiguration]):
         if not response.is_success:
             return self._refused(number, _problem(body), response)
         message = _first(body.get("messages"))
-        status = _object(message.get("status"))
+        status = as_object(message.get("status"))
         state = _state(status)
         # The refusal of a repeat is among them: it proves that the first request has arrived.
         if state in _ACCEPTED:
@@ -163,7 +160,7 @@ class InfobipProvider(HttpProvider[InfobipConfiguration]):
                 number,
                 OutcomeKind.ACCEPTED,
                 provider_message_id=as_text(message.get("messageId")),
-                segments=as_segments(_object(message.get("details")).get("messageCount")),
+                segments=as_segments(as_object(message.get("details")).get("messageCount")),
             )
         # Without a state that is known, it may have been taken.
         otherwise = RECEIPT_ERRORS[state] if state in FAILURES else ErrorClass.UNKNOWN
@@ -240,12 +237,12 @@ def _receipt(
     provider: str, configuration: InfobipConfiguration, entry: object
 ) -> ReceivedReceipt | None:
     """A report, or an entry of the logs; None if it has no status. Names of v2 are read, too."""
-    fields = _object(entry)
-    status = _object(fields.get("status"))
+    fields = as_object(entry)
+    status = as_object(fields.get("status"))
     if _number(status.get("id")) is None and _number(status.get("groupId")) is None:
         return None
     state, code, otherwise = _state(status) or ReceiptState.ENROUTE, _status_code(status), None
-    error = _object(fields.get("error"))
+    error = as_object(fields.get("error"))
     error_id = _number(error.get("id"))
     # What went wrong says more than that it did. A message that did not fail has no error that counts.
     if state in FAILURES and error_id:
@@ -258,10 +255,10 @@ def _receipt(
         provider_message_id=as_text(fields.get("messageId")),
         state=state,
         code=code,
-        sender=_sender(fields.get("sender") or fields.get("from")),
-        recipient=_e164(fields.get("to") or fields.get("destination")),
+        sender=as_sender(as_text(fields.get("sender") or fields.get("from"))),
+        recipient=as_e164(as_text(fields.get("to") or fields.get("destination"))),
         network=network if _NETWORK.fullmatch(network) else None,
-        done_at=_time(fields.get("doneAt")),
+        done_at=as_time(fields.get("doneAt")),
         otherwise=otherwise,
     )
 
@@ -307,33 +304,12 @@ _OPERATOR: Final = 3
 
 def _problem(body: Mapping[str, Any]) -> str:
     """The code of a request that failed as a whole: of v3, or of the endpoints before it."""
-    exception = _object(_object(body.get("requestError")).get("serviceException"))
+    exception = as_object(as_object(body.get("requestError")).get("serviceException"))
     return as_text(body.get("errorCode")) or as_text(exception.get("messageId"))
 
 
 def _part_of(outbound: Outbound) -> PartIdentity:
     return PartIdentity(outbound.message_id, outbound.attempt)
-
-
-def _e164(written: object) -> str | None:
-    found = _NUMBER.fullmatch(as_text(written))
-    return None if found is None else f"+{found[1]}"
-
-
-def _sender(written: object) -> str | None:
-    """A sender as it was accepted: a number with its +, a short code and a name as they are."""
-    text = as_text(written)
-    is_number = len(text) >= _SHORTEST_NUMBER and _NUMBER.fullmatch(text) is not None
-    return _e164(text) if is_number else text or None
-
-
-def _time(written: object) -> datetime | None:
-    """A time such as 2026-11-28T12:00:00.000+0000; None for one without a zone, and for anything else."""
-    try:
-        moment = datetime.fromisoformat(as_text(written))
-    except ValueError:
-        return None
-    return None if moment.tzinfo is None else moment
 
 
 def _number(written: object) -> int | None:
@@ -345,13 +321,9 @@ def _number(written: object) -> int | None:
 _MOST_DIGITS: Final = 5
 
 
-def _object(written: object) -> Mapping[str, Any]:
-    return written if isinstance(written, dict) else {}
-
-
 def _list(written: object) -> Sequence[object]:
     return written if isinstance(written, list) else ()
 
 
 def _first(written: object) -> Mapping[str, Any]:
-    return _object(next(iter(_list(written)), None))
+    return as_object(next(iter(_list(written)), None))

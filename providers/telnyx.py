@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import quote
@@ -23,7 +23,8 @@ from domain.outcomes import OutcomeKind, PartOutcome
 from domain.provider_codes.telnyx import KEY_IN_USE
 from domain.receipts import FAILURES, ReceiptState
 from domain.senders import SenderKind, parse_sender
-from providers.http import HttpProvider, as_price, as_segments, as_text
+from providers.http import HttpProvider
+from providers.json_values import as_object, as_objects, as_price, as_segments, as_text, as_time
 from providers.webhooks import (
     ForgedReason,
     ProviderWebhooks,
@@ -103,10 +104,10 @@ class TelnyxProvider(HttpProvider[TelnyxConfiguration]):
 
     def _outcome(self, number: int, response: HttpResponse) -> PartOutcome:
         body = response.json_object()
-        message = _object(body.get("data"))
+        message = as_object(body.get("data"))
         message_id = as_text(message.get("id"))
         if response.is_success and message_id:
-            cost = _object(message.get("cost"))
+            cost = as_object(message.get("cost"))
             return PartOutcome(
                 number,
                 OutcomeKind.ACCEPTED,
@@ -114,7 +115,7 @@ class TelnyxProvider(HttpProvider[TelnyxConfiguration]):
                 segments=as_segments(message.get("parts")),
                 price=as_price(cost.get("amount"), cost.get("currency")),
             )
-        errors = _objects(body.get("errors"))
+        errors = as_objects(body.get("errors"))
         if response.is_success:  # the message was taken, and its id is lost
             return self._refused(number, "", response, otherwise=ErrorClass.UNKNOWN)
         if response.status == _UNPROCESSABLE and any(map(_is_about_key, errors)):
@@ -130,7 +131,7 @@ class TelnyxProvider(HttpProvider[TelnyxConfiguration]):
         if outcome.kind is OutcomeKind.THROTTLED and outcome.after is None:
             return replace(outcome, after=_reset(response))
         # Some codes are about a number, and `source` says which one.
-        is_of_sender = as_text(_object(error.get("source")).get("pointer")) == "/from"
+        is_of_sender = as_text(as_object(error.get("source")).get("pointer")) == "/from"
         if (
             is_of_sender
             and outcome.error_class is ErrorClass.INVALID_RECIPIENT
@@ -151,7 +152,7 @@ class TelnyxProvider(HttpProvider[TelnyxConfiguration]):
         path = f"{_PATH}/{quote(provider_message_id, safe='')}"
         response = await self._ask(self._build_request("GET", path))
         body = {} if response is None or not response.is_success else response.json_object()
-        message = _object(body.get("data"))
+        message = as_object(body.get("data"))
         status = _status(message)
         if not status:
             return None
@@ -162,7 +163,7 @@ class TelnyxProvider(HttpProvider[TelnyxConfiguration]):
             provider_message_id=provider_message_id,
             state=state,
             code=_code(message, state, self._configuration),
-            done_at=_time(message.get("completed_at")),
+            done_at=as_time(message.get("completed_at")),
         )
 
 
@@ -188,13 +189,13 @@ class TelnyxWebhooks(ProviderWebhooks[TelnyxConfiguration]):
     def receipts(
         self, request: WebhookRequest, part: PartIdentity | None
     ) -> Sequence[ReceivedReceipt]:
-        event = _object(_object(request.json()).get("data"))
+        event = as_object(as_object(request.json()).get("data"))
         kind = as_text(event.get("event_type"))
         if not kind:
             raise UnreadableWebhook
         if kind not in _EVENTS:
             return []
-        message = _object(event.get("payload"))
+        message = as_object(event.get("payload"))
         message_id, status = as_text(message.get("id")), _status(message)
         if not message_id or not status:
             raise UnreadableWebhook
@@ -207,26 +208,16 @@ class TelnyxWebhooks(ProviderWebhooks[TelnyxConfiguration]):
                 state=state,
                 code=_code(message, state, self._configuration),
                 part=part,
-                sender=as_text(_object(message.get("from")).get("phone_number")) or None,
+                sender=as_text(as_object(message.get("from")).get("phone_number")) or None,
                 recipient=as_text(_recipient(message).get("phone_number")) or None,
-                done_at=_time(event.get("occurred_at")),
+                done_at=as_time(event.get("occurred_at")),
             )
         ]
 
 
-def _object(written: object) -> Mapping[str, Any]:
-    """An object of JSON; empty for anything else."""
-    return written if isinstance(written, dict) else {}
-
-
-def _objects(written: object) -> Sequence[Mapping[str, Any]]:
-    """The objects in a list of JSON; none for anything else."""
-    return [each for each in written if isinstance(each, dict)] if isinstance(written, list) else []
-
-
 def _recipient(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a message says of its recipient, the only one."""
-    return next(iter(_objects(message.get("to"))), {})
+    return next(iter(as_objects(message.get("to"))), {})
 
 
 def _status(message: Mapping[str, Any]) -> str:
@@ -241,7 +232,7 @@ def _code(message: Mapping[str, Any], state: ReceiptState, declared: TelnyxConfi
     """The code of a failure; empty for another state, which no error of an earlier try changes."""
     if state not in FAILURES:
         return ""
-    return as_text(_deciding(_objects(message.get("errors")), declared).get("code"))
+    return as_text(_deciding(as_objects(message.get("errors")), declared).get("code"))
 
 
 def _deciding(
@@ -255,7 +246,7 @@ def _deciding(
 
 def _is_about_key(error: Mapping[str, Any]) -> bool:
     """Whether an error is about the `Idempotency-Key`; no documented code says so."""
-    source = _object(error.get("source"))
+    source = as_object(error.get("source"))
     texts = (error.get("title"), error.get("detail"), source.get("pointer"), source.get("header"))
     return any("idempotency" in as_text(each).lower() for each in texts)
 
@@ -266,12 +257,3 @@ def _reset(response: HttpResponse) -> timedelta | None:
     if not _RESET.fullmatch(written):
         return None
     return timedelta(seconds=int(written))
-
-
-def _time(written: object) -> datetime | None:
-    """A time with its zone (ISO 8601); None for anything else."""
-    try:
-        moment = datetime.fromisoformat(written) if isinstance(written, str) else None
-    except ValueError:
-        return None
-    return moment if moment is not None and moment.tzinfo is not None else None

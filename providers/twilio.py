@@ -17,7 +17,8 @@ from domain.error_classes import ErrorClass
 from domain.outcomes import OutcomeKind, PartOutcome
 from domain.receipts import ReceiptState
 from domain.segments import UnsendableText
-from providers.http import HttpProvider, as_price, as_segments, as_text, basic
+from providers.http import HttpProvider, basic
+from providers.json_values import as_price, as_segments, as_text
 from providers.webhooks import (
     ForgedReason,
     ProviderWebhooks,

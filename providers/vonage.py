@@ -28,7 +28,8 @@ from domain.outcomes import OutcomeKind, PartOutcome
 from domain.parameters import UnusableParameter
 from domain.receipts import PartIdentity, ReceiptState
 from domain.segments import UnsendableText
-from providers.http import HttpProvider, as_text, basic
+from providers.http import HttpProvider, basic
+from providers.json_values import as_e164, as_sender, as_text, as_time
 from providers.webhooks import (
     ForgedReason,
     ProviderWebhooks,
@@ -265,10 +266,10 @@ class VonageWebhooks(ProviderWebhooks[VonageConfiguration]):
                 otherwise=_BY_STATUS.get(status.lower()),
                 # The reference is signed, and the address is not.
                 part=_part(body.get("client_ref")) or part,
-                sender=_sender(body.get("from")),
-                recipient=_number(body.get("to")),
+                sender=as_sender(_address(body.get("from"))),
+                recipient=as_e164(_address(body.get("to"))),
                 network=_network(body.get("destination")),
-                done_at=_time(body.get("timestamp")),
+                done_at=as_time(body.get("timestamp")),
             )
         ]
 
@@ -357,9 +358,6 @@ def _as_code(text: str) -> str:
 
 # --- other members of a receipt ------------------------------------------------------------------
 
-_DIGITS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
-_LONGEST_SHORT_CODE: Final = 8
-
 
 def _is_inbound(body: Mapping[str, Any]) -> bool:
     """Whether a body without a status is an inbound message, in the shape of v1 or v0.1."""
@@ -371,29 +369,7 @@ def _address(written: object) -> str:
     return as_text(written.get("number") if isinstance(written, dict) else written)
 
 
-def _number(written: object) -> str | None:
-    """A recipient in E.164; Vonage writes it without +."""
-    digits = _address(written).removeprefix("+")
-    return f"+{digits}" if _DIGITS.fullmatch(digits) else None
-
-
-def _sender(written: object) -> str | None:
-    """A sender as it was accepted: digits are a short code, or a number in E.164 without its +."""
-    address = _address(written)
-    is_number = _DIGITS.fullmatch(address) and len(address) > _LONGEST_SHORT_CODE
-    return f"+{address}" if is_number else address or None
-
-
 def _network(destination: object) -> str | None:
     """MCC and MNC of the recipient's network."""
     code = as_text(destination.get("network_code")) if isinstance(destination, dict) else ""
     return code or None
-
-
-def _time(written: object) -> datetime | None:
-    """A time with a zone (ISO 8601); None for anything else."""
-    try:
-        time = datetime.fromisoformat(written) if isinstance(written, str) else None
-    except ValueError:
-        return None
-    return time if time is not None and time.tzinfo is not None else None

@@ -23,7 +23,8 @@ from domain.outcomes import OutcomeKind, PartOutcome
 from domain.provider_codes import ProviderCode
 from domain.receipts import ReceiptState
 from domain.segments import UnsendableText
-from providers.http import HttpProvider, as_price, as_segments, as_text
+from providers.http import HttpProvider
+from providers.json_values import as_price, as_segments, as_text
 from providers.registry import ProviderType
 from providers.webhooks import (
     ForgedReason,
