@@ -221,12 +221,12 @@ _ABOUT: Final[Mapping[BindFailure, tuple[str, str]]] = MappingProxyType(
             "It is bound again after rebind_backoff; if this repeats, ask the carrier.",
         ),
         BindFailure.ADDRESS_REFUSED: (
-            "no address of the provider's host is public",
-            "Check url, or set private_network if the API is in your own network.",
+            "no address of the provider's host may be used",
+            "A public API needs https://; for one in your own network set private_network.",
         ),
         BindFailure.ACCOUNT_REFUSED: (
             "the provider refuses requests of the account",
-            "Check its credentials, its credit and its permissions at the provider.",
+            "Check the credentials, the credit and the permissions of the account, and url.",
         ),
         BindFailure.UNEXPECTED: (
             "an unexpected error",

@@ -19,6 +19,8 @@ from domain.callbacks.urls import may_receive
 from providers.connections import tls_context
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     from domain.configuration.providers.http import HttpConfiguration
 
 # Shorter than what common servers wait (5 s: Node and uvicorn): a request on a connection that the
@@ -28,10 +30,10 @@ _RESOLVED_FOR: Final = 30.0
 
 
 class AddressRefused(OSError):
-    """No address of the provider's host is one that it may have: it is not public."""
+    """No address of the provider's host is one that it may have."""
 
     def __init__(self) -> None:
-        super().__init__("the host has no public address")
+        super().__init__("the host has no address that it may have")
 
 
 class ProviderTransport(httpx.AsyncBaseTransport):
@@ -102,14 +104,19 @@ class ProviderTransport(httpx.AsyncBaseTransport):
             found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
             addresses = dict.fromkeys(str(address[0]) for *_, address in found)
             self._addresses = [
-                address
-                for address in addresses
-                if may_receive(ip_address(address), allow_private=self._allow_private)
+                address for address in addresses if self._may_have(ip_address(address))
             ]
             self._resolved_at = loop.time()
         if not self._addresses:
             raise AddressRefused
         return self._addresses[0]
+
+    def _may_have(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether the API may be at this address; without TLS, only in a private network."""
+        is_public = may_receive(address, allow_private=False)
+        if is_public:
+            return self._tls is not None
+        return self._allow_private and may_receive(address, allow_private=True)
 
     def try_next_address(self) -> None:
         """Take another address of the host for the next connection: the last one could not be made."""

@@ -115,8 +115,8 @@ _WITHOUT: Final[Mapping[str | int, str]] = defaultdict(
 
 
 _BY_HTTP: Final = (
-    "the workers send with it, and the API verifies this provider's receipts with it. Until the API can "
-    "read it, receipts are answered with 503"
+    "workers send with it, and the API needs all secrets of the provider to verify its receipts, which "
+    "it answers with 503 until then. Set the variable and restart the API, or put the secret into a file"
 )
 
 

@@ -9,6 +9,8 @@ from types import MappingProxyType
 
 from pydantic_core import ErrorDetails
 
+from domain.parameters import NAME_PATTERN
+
 _PATTERNS: Mapping[str, str] = MappingProxyType(
     {
         r"^[a-z][a-z0-9_-]{0,31}$": "a name has up to 32 lower-case letters, digits, _ and -, "
@@ -22,6 +24,21 @@ _PATTERNS: Mapping[str, str] = MappingProxyType(
         r"^[^\s,;:=]{1,32}$": "a state of receipts is 1 to 32 characters as they stand behind `stat:`, "
         "without blanks and without any of , ; : =",
         r"^https?://[^\s/?#]+\S*$": "it must be an address that begins with https:// or http://",
+        NAME_PATTERN: "a parameter's name has up to 64 letters, digits and any of _ . -, and begins with a letter",
+        r"^AC[0-9a-fA-F]{32}$": "the SID of an account is AC and 32 hexadecimal digits: Twilio's console shows it",
+        r"^SK[0-9a-fA-F]{32}$": "the SID of an API key is SK and 32 hexadecimal digits",
+        r"^MG[0-9a-fA-F]{32}$": "the SID of a messaging service is MG and 32 hexadecimal digits",
+        r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$": "it must be written as a UUID, such as "
+        "aaaaaaaa-bbbb-cccc-dddd-0123456789ab",
+        r"^[0-9A-Za-z]{1,64}$": "it must have 1 to 64 letters and digits",
+        r"^[\x21-\x39\x3b-\x7e]{1,255}$": "it must have 1 to 255 characters of ASCII, without blanks and "
+        "colons (RFC 7617, 2)",
+        r"^[a-z][a-z0-9_]{0,31}$": "a name has up to 32 lower-case letters, digits and _, and begins with a "
+        "letter",
+        r"^[\x21-\x7e ]{1,100}$": "it must have 1 to 100 characters of ASCII",
+        r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$": "it must be the name of a header (RFC 9110, 5.1)",
+        r"^[\x21-\x7e ]{0,64}$": "it must have at most 64 characters of ASCII",
+        r"^[A-Za-z0-9_.:-]{0,16}$": "it must have at most 16 letters, digits and any of _ . : -",
         r"^[^\s:/]+:[0-9]{1,5}$": "it must be written as host:port",
     }
 )

@@ -157,7 +157,7 @@ def test_the_api_needs_the_secrets_of_a_provider_whose_receipts_come_over_http()
     allowed = AllowedSecrets(variables=("SMSGATEWAY_SECRET_",))
     (warning,) = unreadable_secrets(OVER_HTTP, parse_configuration(OVER_HTTP), allowed)
     assert (warning.line, warning.path) == (5, "providers.twilio.auth_token")
-    assert "the API verifies this provider's receipts with it" in warning.sentence
+    assert "the API needs all secrets of the provider to verify its receipts" in warning.sentence
     silent = OVER_HTTP.replace("[providers.primary]", "receipts = false\n[providers.primary]")
     (warning,) = unreadable_secrets(silent, parse_configuration(silent), allowed)
     assert "verifies" not in warning.sentence

@@ -86,7 +86,9 @@ class HttpConfiguration(ProviderConfiguration):
         sentence = None
         if not self.url:
             sentence = "the address of the API is missing: url"
-        elif not self.private_network:
+        elif self.private_network:
+            sentence = _not_private(self.url)
+        else:
             sentence = _not_public(self.url)
         if sentence:
             refuse(type(self).__name__, [mistake_at("url", sentence=sentence)])
@@ -98,6 +100,15 @@ class HttpConfiguration(ProviderConfiguration):
 
     def key_files(self) -> Sequence[str]:
         return () if self.tls.key is None else (self.tls.key,)
+
+
+def _not_private(url: str) -> str | None:
+    """Why a URL without TLS cannot be that of an API in a private network, as far as the URL shows it."""
+    address = parse_url(url).address
+    is_public = address is not None and may_receive(address, allow_private=False)
+    if urlsplit(url).scheme == "http" and is_public:
+        return "its address is public, where requests are not sent without TLS: write https://"
+    return None
 
 
 def _not_public(url: str) -> str | None:

@@ -20,7 +20,9 @@ from domain.configuration.secret_references import SecretReference, allowed_refe
 from domain.provider_codes import ProviderCode
 from domain.provider_codes.twilio import TWILIO_CODES
 
-_Sid = StringConstraints(pattern=r"^[A-Z]{2}[0-9a-fA-F]{32}$")
+_AccountSid = StringConstraints(pattern=r"^AC[0-9a-fA-F]{32}$")
+_KeySid = StringConstraints(pattern=r"^SK[0-9a-fA-F]{32}$")
+_ServiceSid = StringConstraints(pattern=r"^MG[0-9a-fA-F]{32}$")
 
 SIMULATED_ACCOUNT: Final = f"AC{0:032}"
 SIMULATED_TOKEN: Final = "simulated-auth-token"  # noqa: S105 - no secret
@@ -43,7 +45,7 @@ class TwilioConfiguration(HttpConfiguration):
     default_url: ClassVar[str] = "https://api.twilio.com"
 
     type: Literal["twilio"] = Field(description="the Messages API of Twilio")
-    account_sid: Annotated[str, _Sid] = Field(description="SID of the account, `AC…`")
+    account_sid: Annotated[str, _AccountSid] = Field(description="SID of the account, `AC…`")
     auth_token: Annotated[str, AfterValidator(_token_or_reference)] = Field(
         description="reference to the auth token, which also signs Twilio's requests"
     )
@@ -51,7 +53,7 @@ class TwilioConfiguration(HttpConfiguration):
         None,
         description="reference to the auth token before or after a rotation, which may sign as well",
     )
-    api_key_sid: Annotated[str, _Sid] | None = Field(
+    api_key_sid: Annotated[str, _KeySid] | None = Field(
         None, description="SID of an API key, `SK…`, with which requests are made instead"
     )
     api_key_secret: SecretReference | None = Field(
@@ -62,7 +64,7 @@ class TwilioConfiguration(HttpConfiguration):
         description="reference to the shared key that signs Twilio's requests by HMAC-SHA-256, if "
         "the account has one",
     )
-    messaging_service: Annotated[str, _Sid] | None = Field(
+    messaging_service: Annotated[str, _ServiceSid] | None = Field(
         None, description="SID of a messaging service, `MG…`, that chooses or completes the sender"
     )
     smart_encoded: StrictBool = Field(

@@ -684,7 +684,7 @@ def _attempt_result(attempt: Attempt, waited: float) -> Iterator[str]:
     which = f"Attempt {attempt.number}"
     responded = [part.responded_at for part in attempt.parts if part.responded_at is not None]
     received = [part.receipt_at for part in attempt.parts if part.receipt_at is not None]
-    if responded:
+    if responded and attempt.status != "unknown":
         yield f"{which}: response after {_seconds(max(responded) - begun)}."
     else:
         yield f"{which}: no response."
