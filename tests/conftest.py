@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from temporalio.client import Client
@@ -51,6 +52,11 @@ FOREIGN_PROGRAMS = {
     "shell": ("curl", "jq"),
     "npm": ("npm", "node"),
 }
+
+# No example of a property has a time limit, also where CI is not set: the machine may be busy.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+if os.environ.get("CI") != "true":
+    hypothesis.settings.load_profile("unhurried")
 
 TIME_SKIPPING_SERVER = "io.temporal:temporal-test-server:1.38.0"
 

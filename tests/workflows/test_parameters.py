@@ -6,8 +6,8 @@ import pytest
 from temporalio.client import Client
 
 from domain.modes import Mode
-from simulator.control import message_as_json
 from simulator.smsc import Smsc
+from simulator.smsc_control import message_as_json
 from tests.gateway import CONFIGURATION, RECIPIENT, Gateway, running_gateway
 from tests.workflows.test_bulk import Batch
 
