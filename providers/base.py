@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import TypeAlias
 from uuid import UUID
 
+import structlog
+
 from domain.binds import BindError
 from domain.encoding import NotEncodable
 from domain.error_classes import ErrorClass
@@ -23,6 +25,8 @@ from domain.receipts import PartIdentity, ReceiptState
 from domain.segments import PartMethod, UnsendableText
 from domain.values import value
 from telemetry import metrics
+
+_log = structlog.get_logger(logger_name=__name__)
 
 
 @value
@@ -333,6 +337,9 @@ class Provider(ABC):
             return [parts_changed(number) for number in parts]
         except UnusableParameter:
             return [unusable_parameter(number) for number in parts]
+        except Exception as error:  # noqa: BLE001 - a mistake of the adapter: nothing was sent
+            _log.error("request_not_made", provider=self.name, exc_info=error)
+            return [not_sent(number) for number in parts]
         outcomes: list[PartOutcome] = []
         for number in parts:
             if outcomes and outcomes[-1].kind is not OutcomeKind.ACCEPTED:

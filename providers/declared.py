@@ -197,8 +197,16 @@ class RepeatableDeclaredProvider(DeclaredProvider):
         return with_our_id
 
 
+_GET: Final = frozenset({"GET"})
+
+
 class DeclaredWebhooks(ProviderWebhooks[DeclaredProviderConfiguration]):
     """Receipts of a provider that is declared in the configuration."""
+
+    @property
+    def methods(self) -> frozenset[str]:
+        receipt = self._configuration.receipt
+        return _GET if receipt is not None and receipt.format is Format.QUERY else super().methods
 
     def response(self) -> WebhookResponse:
         receipt = self._configuration.receipt
@@ -211,8 +219,8 @@ class DeclaredWebhooks(ProviderWebhooks[DeclaredProviderConfiguration]):
         return self._content(request)
 
     def _content(self, request: WebhookRequest) -> bytes:
-        """Where the receipts are: the query of a GET request, or the body."""
-        if request.method == "GET":
+        """Where the receipts are: in the query, or in the body, which alone can be signed."""
+        if self.methods == _GET:
             return urlsplit(request.url).query.encode()
         return request.body
 

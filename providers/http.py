@@ -21,7 +21,9 @@ from domain.configuration.providers.http import HttpConfiguration
 from domain.error_classes import RETRIES, ErrorClass
 from domain.http_statuses import class_of_status, is_success
 from domain.outcomes import OutcomeKind, PartOutcome
-from domain.receipts import LONGEST_CODE, LONGEST_ID, storable
+from domain.provider_codes import as_code
+from domain.receipts import LONGEST_ID, storable
+from domain.segments import UnsendableText
 from domain.values import value
 from providers.base import Exchange, Outbound, PartSender, ProviderSinks, not_sent
 from providers.connections import connect_failure
@@ -43,6 +45,16 @@ MOST_OF_A_RESPONSE: Final = 1024 * 1024
 _PROBE_FIRST: Final = 1.0
 _PROBE_LAST: Final = 30.0
 """Seconds between two tries to connect to a host that could not be reached."""
+
+_CONNECT_SHARE: Final = 0.8
+"""The part of a request's time that its connection may take, at most."""
+
+_PARTING: Final = 3.0
+"""Seconds for the responses on connections that are given to another process."""
+
+_MOST_PIECES: Final = 20_000
+_PIECES_IN_A_ROW: Final = 200
+"""Pieces of a body that are read before others have their turn."""
 
 _LONGEST_WAIT: Final = timedelta(hours=1)
 """That a `Retry-After` is obeyed for; after that the provider is tried again."""
@@ -120,8 +132,13 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
             transport=self._transport,
             follow_redirects=False,
             trust_env=False,
-            headers={"user-agent": "smsgateway", "accept": "application/json"},
+            headers={
+                "user-agent": "smsgateway",
+                "accept": "application/json",
+                "accept-encoding": "identity",
+            },
         )
+        """Builds requests. They go to the transport itself: no cookies are kept, and no redirect is read."""
 
     # What an adapter says
 
@@ -154,15 +171,19 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
 
     async def hold(self, binds: int) -> None:
         self._held = binds
-        if binds and not self._reachable:
+        if not binds:
+            await self._end_probe()
+        elif not self._reachable:
             self._probe()
         self._changed()
+        # Others may hold these connections as soon as this returns.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PARTING):
+                await self._queue.until_held(binds)
 
     async def stop(self, grace: timedelta) -> None:
         await self._end_submits(asyncio.get_running_loop().time() + grace.total_seconds())
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+        await self._end_probe()
         await self._client.aclose()
 
     def _changed(self) -> None:
@@ -173,6 +194,11 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
             self.name, {self._error.reason: 1} if self._error is not None and current else {}
         )
         self._connectivity_changed()
+
+    async def _end_probe(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
 
     def _probe(self) -> None:
         """Try to connect until it works, in the background."""
@@ -226,14 +252,18 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
 
     def _part_sender(self, outbound: Outbound, start_by: float | None) -> PartSender:
         del start_by  # looked at by `submit` before each part
-        request = self._request(outbound)
+        try:
+            request = self._request(outbound)
+        except UnicodeError:
+            raise UnsendableText("The text has half of a surrogate pair.") from None
 
         async def send(number: int) -> Exchange:
             seconds = self._configuration.response_timeout.total_seconds()
             if self.repeats_are_safe:
                 seconds /= 2
             exchange = await self._exchange(request, number, seconds)
-            if exchange.outcome.kind is OutcomeKind.UNKNOWN and self.repeats_are_safe:
+            is_unknown = exchange.outcome.kind is OutcomeKind.UNKNOWN
+            if is_unknown and self.repeats_are_safe and not self._stopping:
                 metrics.request_repeated(provider=self.name)
                 repeated = await self._exchange(request, number, seconds)
                 settled = self._settled(exchange.outcome, repeated.outcome)
@@ -261,20 +291,31 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
         except _NotSent as error:
             self._connect_failed(error.__cause__)
             return Exchange(not_sent(number))
-        except (httpx.HTTPError, TimeoutError, ResponseTooLong):
+        except ResponseLost:
             return Exchange(
                 PartOutcome(number, OutcomeKind.UNKNOWN, error_class=ErrorClass.UNKNOWN)
             )
-        outcome = _storable(self._outcome(number, response))
+        outcome = self._kept(self._outcome(number, response))
         self._count_response(outcome.error_class)
         return Exchange(outcome, loop.time() - began)
+
+    def _kept(self, outcome: PartOutcome) -> PartOutcome:
+        """The outcome with an id that can be stored and a code that can be shown, whatever the carrier wrote."""
+        given, code = outcome.provider_message_id, outcome.code
+        declared = self._configuration
+        is_known = code in declared.codes() or code in declared.errors
+        return replace(
+            outcome,
+            provider_message_id=None if given is None else storable(given, LONGEST_ID),
+            code=code if is_known else as_code(code),
+        )
 
     async def _response(self, request: httpx.Request, seconds: float) -> HttpResponse:
         """The response to a request.
 
         Raises:
             _NotSent: nothing of the request has left.
-            httpx.HTTPError, TimeoutError, ResponseTooLong: it may have left.
+            ResponseLost: it may have left.
         """
         has_left = False
 
@@ -282,29 +323,27 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
             nonlocal has_left
             has_left = has_left or event.endswith("send_request_headers.started")
 
-        connect = min(self._configuration.connect_timeout.total_seconds(), seconds)
+        # The connection phase ends by timeouts of its own, each of its two steps: a cancellation in its
+        # midst would leave the pool a connection that nobody uses or closes.
+        connect = min(self._configuration.connect_timeout.total_seconds(), _CONNECT_SHARE * seconds)
         request.extensions = {
-            "timeout": httpx.Timeout(seconds, connect=connect).as_dict(),
+            "timeout": httpx.Timeout(seconds, connect=connect / 2).as_dict(),
             "trace": trace,
         }
         try:
             async with asyncio.timeout(seconds):
-                response = await self._client.send(request, stream=True)
+                response = await self._transport.handle_async_request(request)
                 try:
                     body = await _read(response)
                 finally:
                     await response.aclose()
-        except (httpx.HTTPError, TimeoutError) as error:
-            if not has_left:
-                raise _NotSent from error
-            raise
+        except Exception as error:  # of TLS, of HTTP, or of whatever the carrier has sent
+            raise (ResponseLost if has_left else _NotSent) from error
         return HttpResponse(response.status_code, response.headers, body)
 
     def _connect_failed(self, error: BaseException | None) -> None:
         """No connection could be made: the provider is down until one can be."""
         self._transport.try_next_address()
-        if isinstance(error, httpx.PoolTimeout):
-            return
         self._reachable = False
         self._failed(_reason(error))
         self._probe()
@@ -359,7 +398,7 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
         return PartOutcome(
             number,
             kind,
-            code=code or f"http_{response.status}",
+            code=as_code(code) or f"http_{response.status}",
             error_class=found,
             after=response.retry_after(datetime.now(UTC)) if is_throttled else None,
         )
@@ -375,7 +414,7 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
                 return None
             try:
                 return await self._response(request, seconds)
-            except (_NotSent, httpx.HTTPError, TimeoutError, ResponseTooLong):
+            except (_NotSent, ResponseLost):
                 return None
 
     async def cancel_at_provider(
@@ -393,18 +432,12 @@ class ResponseTooLong(Exception):
     """A response has more than `MOST_OF_A_RESPONSE` octets."""
 
 
+class ResponseLost(Exception):
+    """A request may have left, and its response cannot be had; the cause is why."""
+
+
 class _NotSent(Exception):
     """Nothing of a request has left; the cause is why."""
-
-
-def _storable(outcome: PartOutcome) -> PartOutcome:
-    """An outcome whose id and code can be stored, whatever the carrier has written there."""
-    given = outcome.provider_message_id
-    return replace(
-        outcome,
-        provider_message_id=None if given is None else storable(given, LONGEST_ID),
-        code=storable(outcome.code, LONGEST_CODE),
-    )
 
 
 def basic(user: str, password: str) -> Mapping[str, str]:
@@ -414,11 +447,16 @@ def basic(user: str, password: str) -> Mapping[str, str]:
 
 
 async def _read(response: httpx.Response) -> bytes:
+    """The body as it came: no encoding was accepted, so that a small body cannot become a large one."""
     body = bytearray()
-    async for piece in response.aiter_bytes():
+    pieces = 0
+    async for piece in response.aiter_raw():
         body += piece
-        if len(body) > MOST_OF_A_RESPONSE:
+        pieces += 1
+        if len(body) > MOST_OF_A_RESPONSE or pieces > _MOST_PIECES:
             raise ResponseTooLong
+        if pieces % _PIECES_IN_A_ROW == 0:
+            await asyncio.sleep(0)
     return bytes(body)
 
 

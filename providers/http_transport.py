@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +21,7 @@ from domain.callbacks.urls import may_receive
 from providers.connections import tls_context
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from ipaddress import IPv4Address, IPv6Address
 
     from domain.configuration.providers.http import HttpConfiguration
@@ -53,14 +56,18 @@ class ProviderTransport(httpx.AsyncBaseTransport):
         self._connections = httpx.AsyncHTTPTransport(
             verify=self._tls or ssl.create_default_context(),
             trust_env=False,
+            # Not more than the window are used at once; a limit here could only make a request wait.
             limits=httpx.Limits(
-                max_connections=configuration.binds,
+                max_connections=None,
                 max_keepalive_connections=configuration.binds,
                 keepalive_expiry=_IDLE_SECONDS,
             ),
         )
         self._addresses: list[str] = []
         self._resolved_at = 0.0
+        # One look-up at a time, on a thread of its own: a name server that hangs holds up no other provider.
+        self._resolving = asyncio.Lock()
+        self._resolver = ThreadPoolExecutor(1, "provider-resolver")
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to the host's address.
@@ -98,18 +105,31 @@ class ProviderTransport(httpx.AsyncBaseTransport):
         writer.transport.abort()
 
     async def _resolve(self) -> str:
-        """An address of the host that it may have; the addresses are kept for a while."""
-        loop = asyncio.get_running_loop()
-        if not self._addresses or loop.time() - self._resolved_at > _RESOLVED_FOR:
-            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            addresses = dict.fromkeys(str(address[0]) for *_, address in found)
-            self._addresses = [
-                address for address in addresses if self._may_have(ip_address(address))
-            ]
-            self._resolved_at = loop.time()
-        if not self._addresses:
-            raise AddressRefused
-        return self._addresses[0]
+        """An address of the host that it may have; the addresses are kept for a while.
+
+        Raises:
+            OSError: the host has no such address, or the name servers do not answer in time.
+        """
+        async with self._resolving:
+            now = asyncio.get_running_loop().time()
+            if not self._addresses or now - self._resolved_at > _RESOLVED_FOR:
+                found = await self._look_up()
+                self._addresses = [each for each in found if self._may_have(ip_address(each))]
+                self._resolved_at = now
+            if not self._addresses:
+                raise AddressRefused
+            return self._addresses[0]
+
+    async def _look_up(self) -> Sequence[str]:
+        """The addresses of the host, which may be one itself."""
+        try:
+            return [str(ip_address(self._host))]
+        except ValueError:
+            pass
+        look_up = partial(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_STREAM)
+        async with asyncio.timeout(self._connect_seconds):
+            found = await asyncio.get_running_loop().run_in_executor(self._resolver, look_up)
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
     def _may_have(self, address: IPv4Address | IPv6Address) -> bool:
         """Whether the API may be at this address; without TLS, only in a private network."""
@@ -123,4 +143,5 @@ class ProviderTransport(httpx.AsyncBaseTransport):
         del self._addresses[:1]
 
     async def aclose(self) -> None:
+        self._resolver.shutdown(wait=False, cancel_futures=True)
         await self._connections.aclose()

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 _LONGEST_TEXT: Final = 4000
 """Octets, and so at least characters (status 25)."""
+_MOST_REPORTS: Final = 1000
+"""In one request; Infobip sends 100 at most."""
 _LONGEST_VALIDITY: Final = 48 * 3600
 """Seconds (validityPeriod)."""
 
@@ -206,7 +208,7 @@ class InfobipWebhooks(ProviderWebhooks[InfobipConfiguration]):
     ) -> Sequence[ReceivedReceipt]:
         body = request.json()
         entries = body.get("results") if isinstance(body, dict) else None
-        if not isinstance(entries, list):
+        if not isinstance(entries, list) or len(entries) > _MOST_REPORTS:
             raise UnreadableWebhook
         read = [self._read(entry, part, is_alone=len(entries) == 1) for entry in entries]
         receipts = [receipt for receipt in read if receipt is not None]

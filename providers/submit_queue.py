@@ -228,6 +228,7 @@ class SubmitQueue:
         self._closed = False
         self._all_back = asyncio.Event()
         self._all_back.set()
+        self._one_back = asyncio.Event()
 
     async def take(self, rank: int, *, patience: float = PATIENCE) -> None:
         """Wait for a turn of this rank, from 1, for at most `patience` seconds.
@@ -307,6 +308,7 @@ class SubmitQueue:
     def give_back(self) -> None:
         """The holder of a turn is done."""
         self.held -= 1
+        self._one_back.set()
         if self.held == 0:
             self._all_back.set()
         self.recheck()
@@ -394,6 +396,12 @@ class SubmitQueue:
     def _hold(self) -> None:
         self.held += 1
         self._all_back.clear()
+
+    async def until_held(self, most: int) -> None:
+        """Return when no more than so many turns are held."""
+        while self.held > most:
+            self._one_back.clear()
+            await self._one_back.wait()
 
     async def close(self) -> None:
         """Give no more turns but to further parts, and return when all are back."""

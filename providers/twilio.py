@@ -10,7 +10,7 @@ import hmac
 from base64 import b64encode
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from domain.configuration.providers.twilio import PARAMETERS, TwilioConfiguration
 from domain.error_classes import ErrorClass
@@ -114,7 +114,7 @@ class TwilioProvider(HttpProvider[TwilioConfiguration]):
     async def query(self, provider_message_id: str, *, sender: str) -> ReceivedReceipt | None:
         del sender
         response = await self._ask(
-            self._build_request("GET", f"{self._path}/{provider_message_id}.json")
+            self._build_request("GET", f"{self._path}/{quote(provider_message_id, safe='')}.json")
         )
         body = {} if response is None or not response.is_success else response.json_object()
         status = as_text(body.get("status"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from domain.configuration.providers.http import HttpConfiguration
+from domain.provider_codes import as_code
 from domain.values import value
 from providers.base import ReceivedReceipt
 
@@ -72,6 +73,7 @@ class WebhookRequest:
 
 
 _MOST_FIELDS = 1000
+_POST = frozenset({"POST"})
 
 
 @value
@@ -142,6 +144,11 @@ class ProviderWebhooks(ABC, Generic[_Configuration]):
         """What is kept of a request that cannot be read; `receipts` reads it again as a body."""
         return request.body
 
+    @property
+    def methods(self) -> frozenset[str]:
+        """The methods by which the provider reports; a request by another one is none of its."""
+        return _POST
+
     @abstractmethod
     def verify(self, request: WebhookRequest) -> None:
         """Check that the carrier has sent a request, in constant time where secrets are compared.
@@ -203,7 +210,7 @@ def receipt_of(
         provider=provider,
         provider_message_id=provider_message_id,
         state=state,
-        code=code,
+        code=as_code(code),
         network=network,
         reference=None,
         sender=sender,

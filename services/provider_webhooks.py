@@ -27,6 +27,9 @@ from telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
+_AT_ONCE: Final = 200
+"""Receipts of a request that are handed on before others have their turn."""
+
 PATH: Final = "/webhooks/providers"
 """Prefix of the paths to which providers send requests."""
 
@@ -173,10 +176,13 @@ class ProviderReports:
         A request that cannot be read is kept as it came, and parsed again after a fix.
 
         Raises:
+            UnknownAddress: the provider does not report by this method.
             WebhookForged: the provider has not sent it.
             ReportNotStored: the provider has to send it again.
         """
         provider = address.provider
+        if request.method not in address.webhooks.methods:
+            raise UnknownAddress
         try:
             address.webhooks.verify(request)
             receipts = address.webhooks.receipts(request, address.part)
@@ -206,9 +212,10 @@ class ProviderReports:
         _log.warning("receipt_not_parsed", provider=provider, reason=reason)
 
     async def _store(self, provider: str, receipts: Sequence[ReceivedReceipt]) -> None:
-        stored = await asyncio.gather(
-            *(self._intake.take(receipt) for receipt in receipts), return_exceptions=True
-        )
+        stored: list[BaseException | None] = []
+        for first in range(0, len(receipts), _AT_ONCE):
+            some = receipts[first : first + _AT_ONCE]
+            stored += await asyncio.gather(*map(self._intake.take, some), return_exceptions=True)
         for result in stored:
             # One that can never be stored must not keep the provider from sending the others.
             if isinstance(result, ReceiptRefused):

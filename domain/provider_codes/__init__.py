@@ -1,5 +1,6 @@
 """Codes that providers give: what each is worth, and what it means for people. One module for each type."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +31,17 @@ class ProviderCode:
     meaning: str
     error_class: ErrorClass | None
     state: ReceiptState | None = None
+
+
+# What may stand in logs, metrics and explanations: a short word or number. A vendor's sentence, in which a
+# phone number or a text may be, is none.
+_CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,40}", re.ASCII)
+_MANY_DIGITS: Final = re.compile(r"[0-9]{7}", re.ASCII)
+
+
+def as_code(written: str) -> str:
+    """A vendor's code; empty for a text that is none."""
+    return written if _CODE.fullmatch(written) and not _MANY_DIGITS.search(written) else ""
 
 
 # Codes of our own, of attempts that ended before a provider answered.

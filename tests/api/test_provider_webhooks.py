@@ -136,6 +136,14 @@ async def test_a_forged_receipt_is_refused_and_logged_without_its_content(
     assert "bad_signature" in logged.getvalue()
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_signed_request_by_another_method_changes_nothing(api: Api, method: str) -> None:
+    message_id = await accepted(api)
+    request = signed(api, message_id, ReceiptState.UNDELIVERABLE)
+    assert (await posted(api, replace(request, method=method))).status_code == 404
+    assert await status(api, message_id) == "sent"
+
+
 @pytest.mark.parametrize("provider", ["twilio", "primary", "nobody"])
 async def test_an_address_with_a_token_that_is_not_ours_is_unknown(api: Api, provider: str) -> None:
     message_id = await accepted(api)

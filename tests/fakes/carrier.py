@@ -282,10 +282,8 @@ class HttpCarrier(Carrier):
                     response = await self._respond(request)
                     if response is None:
                         return
-                    headers = [
-                        *response.headers.items(),
-                        ("content-length", str(len(response.body))),
-                    ]
+                    given = {**response.headers, "content-length": str(len(response.body))}
+                    headers = [(name, value.encode("latin-1")) for name, value in given.items()]
                     for event in (
                         h11.Response(status_code=response.status, headers=headers),
                         h11.Data(data=response.body),
@@ -376,3 +374,8 @@ def matching(states: Mapping[str, ReceiptState], state: ReceiptState) -> str:
     """The vendor's word for a state of ours, by its own table."""
     words: Sequence[str] = [word for word, each in states.items() if each is state]
     return words[0]
+
+
+def number_of(code: str) -> int | str:
+    """A code as a vendor writes it that has numbers; anything else as it is."""
+    return int(code) if code.isdigit() else code

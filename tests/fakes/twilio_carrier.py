@@ -19,6 +19,7 @@ from tests.fakes.carrier import (
     Sent,
     WrongCredentials,
     matching,
+    number_of,
 )
 
 ACCOUNT = "AC72d1371c17149d439536b3216fdaeeb9"
@@ -76,7 +77,7 @@ class TwilioCarrier(HttpCarrier):
         return Response(201, json.dumps(body).encode(), _JSON)
 
     def refused(self, code: str) -> Response:
-        return self._problem(400, int(code))
+        return self._problem(400, number_of(code))
 
     def throttled(self, seconds: int) -> Response:
         found = self._problem(429, 20429)
@@ -85,7 +86,7 @@ class TwilioCarrier(HttpCarrier):
     def unauthorized(self) -> Response:
         return self._problem(401, 20003)
 
-    def _problem(self, status: int, code: int) -> Response:
+    def _problem(self, status: int, code: int | str) -> Response:
         body = {"code": code, "message": "…", "more_info": f"…/errors/{code}", "status": status}
         return Response(status, json.dumps(body).encode(), _JSON)
 
@@ -95,7 +96,11 @@ class TwilioCarrier(HttpCarrier):
         self._authorize(request)
         sid = request.target.rpartition("/")[2].removesuffix(".json")
         state, code = self.states[sid]
-        body = {"sid": sid, "status": matching(STATES, state), "error_code": int(code or 0) or None}
+        body = {
+            "sid": sid,
+            "status": matching(STATES, state),
+            "error_code": number_of(code) if code else None,
+        }
         return Response(200, json.dumps(body).encode(), _JSON)
 
     def receipt(self, sent: Sent, state: ReceiptState, code: str) -> Request:

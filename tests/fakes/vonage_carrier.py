@@ -21,6 +21,7 @@ from tests.fakes.carrier import (
     Response,
     Sent,
     WrongCredentials,
+    number_of,
 )
 
 APPLICATION = "aaaaaaaa-bbbb-cccc-dddd-0123456789ab"
@@ -158,7 +159,7 @@ class VonageCarrier(HttpCarrier):
         if code:
             body["error"] = {
                 "type": f"{ERRORS}/messages#{code}",
-                "title": int(code),
+                "title": number_of(code),
                 "detail": "…",
                 "instance": "0123456789abcdef",
             }

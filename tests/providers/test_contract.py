@@ -1,7 +1,9 @@
 """What every adapter promises, tried on each of them against a fake of its carrier."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -276,3 +278,74 @@ async def test_a_body_that_is_no_receipt_is_unreadable_or_holds_none(http_carrie
     except UnreadableWebhook:
         return
     assert list(receipts) == []
+
+
+async def test_a_cookie_of_any_kind_is_neither_kept_nor_sent(http_carrier, providers):
+    cookie = Raw(429, {"set-cookie": "lang=fran\u00e7ais; Path=/"})
+    http_carrier.behaviours.append(cookie)
+    provider = await bound(http_carrier, providers)
+    await submit(provider, outbound())
+    assert (await submit(provider, outbound())).kind is OutcomeKind.ACCEPTED
+    assert not [each for each in http_carrier.asked if "cookie" in each.headers]
+
+
+@pytest.mark.parametrize("location", ["mailto:x@example.com", "http://xn--a/", "//", "\u00e7"])
+async def test_a_redirect_to_anything_refuses_the_message(http_carrier, providers, location):
+    http_carrier.behaviours.append(Raw(302, {"location": location}))
+    provider = await bound(http_carrier, providers)
+    assert (await submit(provider, outbound())).kind is OutcomeKind.REFUSED
+
+
+async def test_a_compressed_response_is_not_unpacked(http_carrier, providers):
+    bomb = gzip.compress(gzip.compress(bytes(50_000_000)))
+    response = Raw(200, {"content-encoding": "gzip, gzip"}, bomb)
+    http_carrier.behaviours += [response, response]
+    provider = await bound(http_carrier, providers)
+    assert (await submit(provider, outbound())).kind is OutcomeKind.UNKNOWN
+    assert http_carrier.asked[0].headers["accept-encoding"] == "identity"
+
+
+async def test_a_sentence_in_place_of_a_code_is_shown_nowhere(http_carrier, providers):
+    sentence = f"Sender may not text {RECIPIENT}: Your PIN is 4711"
+    http_carrier.behaviours.append(Refuse(sentence))
+    provider = await bound(http_carrier, providers)
+    outcome = await submit(provider, outbound())
+    assert "PIN" not in outcome.code
+    assert "PIN" not in str(provider.last_bind_error)
+    await submit(provider, outbound())
+    failed = ReceiptState.UNDELIVERABLE
+    with suppress(UnreadableWebhook):
+        await http_carrier.report(http_carrier.received[-1], failed, sentence)
+    assert not [each for each in http_carrier.receipts if "PIN" in each.code]
+
+
+async def test_connections_that_are_given_back_carry_no_request_any_more(http_carrier, providers):
+    http_carrier.behaviours += [Hang()]
+    provider = await bound(http_carrier, providers, response_timeout="1s")
+    sending = asyncio.create_task(submit(provider, outbound()))
+    while not http_carrier.asked:
+        await asyncio.sleep(0.01)
+    await provider.hold(0)
+    assert provider._queue.held == 0
+    assert (await sending).kind in {OutcomeKind.UNKNOWN, OutcomeKind.ACCEPTED}
+    await asyncio.sleep(0.05)
+    assert not provider.up
+
+
+async def test_a_text_that_is_no_unicode_is_refused(http_carrier, providers):
+    provider = await bound(http_carrier, providers)
+    outcome = await submit(provider, outbound("half \ud83d"))
+    assert (outcome.kind, outcome.code) == (OutcomeKind.REFUSED, "unsendable_text")
+    assert http_carrier.received == []
+
+
+async def test_a_mistake_of_an_adapter_sends_nothing_and_the_next_provider_is_tried(
+    http_carrier, providers, monkeypatch
+):
+    provider = await bound(http_carrier, providers)
+
+    def mistaken(_: Outbound) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(provider, "_request", mistaken)
+    assert (await submit(provider, outbound())).kind is OutcomeKind.UNREACHABLE

@@ -68,10 +68,10 @@ async def test_the_address_of_a_name_is_judged_before_the_connection(
     address: str,
     allowed: bool,
 ) -> None:
-    async def resolved(*_: object, **__: object) -> list[Any]:
+    def resolved(*_: object, **__: object) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443))]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved)
+    monkeypatch.setattr("providers.http_transport.socket.getaddrinfo", resolved)
     transport = ProviderTransport(declared(url=url, private_network=private_network))
     if allowed:
         assert await transport._resolve() == address

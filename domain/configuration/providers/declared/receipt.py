@@ -24,7 +24,7 @@ from domain.configuration.providers.declared.templates import PollPath, PollTemp
 from domain.receipts import PartIdentity, ReceiptState
 from domain.values import value
 
-MOST_RECEIPTS: Final = 1000
+MOST_RECEIPTS: Final = 100
 """That one request may hold."""
 
 
