@@ -220,7 +220,7 @@ class DeclaredWebhooks(ProviderWebhooks[DeclaredProviderConfiguration]):
 
     def _content(self, request: WebhookRequest) -> bytes:
         """Where the receipts are: in the query, or in the body, which alone can be signed."""
-        if self.methods == _GET:
+        if self.methods == _GET and request.url:  # a request that was kept has only what is read
             return urlsplit(request.url).query.encode()
         return request.body
 

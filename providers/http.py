@@ -301,14 +301,17 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
 
     def _kept(self, outcome: PartOutcome) -> PartOutcome:
         """The outcome with an id that can be stored and a code that can be shown, whatever the carrier wrote."""
-        given, code = outcome.provider_message_id, outcome.code
-        declared = self._configuration
-        is_known = code in declared.codes() or code in declared.errors
+        given = outcome.provider_message_id
         return replace(
             outcome,
             provider_message_id=None if given is None else storable(given, LONGEST_ID),
-            code=code if is_known else as_code(code),
+            code=self._shown(outcome.code),
         )
+
+    def _shown(self, code: str) -> str:
+        """A code that is known, or that looks like one; empty for anything else that the carrier wrote."""
+        declared = self._configuration
+        return code if code in declared.codes() or code in declared.errors else as_code(code)
 
     async def _response(self, request: httpx.Request, seconds: float) -> HttpResponse:
         """The response to a request.
@@ -398,7 +401,7 @@ class HttpProvider(QueuedProvider, Generic[_Configuration]):
         return PartOutcome(
             number,
             kind,
-            code=as_code(code) or f"http_{response.status}",
+            code=self._shown(code) or f"http_{response.status}",
             error_class=found,
             after=response.retry_after(datetime.now(UTC)) if is_throttled else None,
         )

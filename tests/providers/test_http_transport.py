@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -83,7 +84,12 @@ async def test_the_address_of_a_name_is_judged_before_the_connection(
 
 
 async def test_a_probe_ends_within_the_connect_timeout() -> None:
-    silent = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     transport = ProviderTransport(
         declared(
@@ -96,3 +102,4 @@ async def test_a_probe_ends_within_the_connect_timeout() -> None:
         with pytest.raises(TimeoutError):
             await transport.probe()
     silent.close()
+    await silent.wait_closed()
