@@ -84,10 +84,13 @@ async def test_the_address_of_a_name_is_judged_before_the_connection(
 
 
 async def test_a_probe_ends_within_the_connect_timeout() -> None:
+    hung_up = asyncio.Event()
+
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             await reader.read()
         writer.close()
+        hung_up.set()
 
     silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
@@ -101,5 +104,5 @@ async def test_a_probe_ends_within_the_connect_timeout() -> None:
     async with asyncio.timeout(60):
         with pytest.raises(TimeoutError):
             await transport.probe()
+        await hung_up.wait()
     silent.close()
-    await silent.wait_closed()
