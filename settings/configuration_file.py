@@ -7,13 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from types import UnionType
-from typing import Any, TypeAlias, Union, get_args, get_origin
+from typing import Any, Final, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from domain.configuration import ALLOWED_SECRETS, Configuration, ProviderConfiguration
-from domain.configuration.providers.types import BUILT_IN_TYPES, PROVIDER_TYPES, section_class
+from domain.configuration.providers.types import (
+    BUILT_IN_TYPES,
+    DEFAULT_TYPE,
+    PROVIDER_TYPES,
+    section_class,
+)
 from domain.secrets import AllowedSecrets
 from settings.reference_mistakes import unknown_providers
 from settings.sentences import sentence_about
@@ -196,7 +201,9 @@ def _mistake(
     else:
         at = positions.of_value(path)
     if kind == "extra_forbidden":
-        sentence += _suggestion(path[-1], _keys_at(path[:-1], values, types))
+        sentence += _suggestion(path[-1], _keys_at(path[:-1], values, types)) or _of_other_types(
+            path, values, types
+        )
     elif kind in {"enum", "literal_error"}:
         expected = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
         sentence += _suggestion(details["input"], expected)
@@ -241,6 +248,28 @@ def _suggestion(given: object, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
+def _of_other_types(path: Path, values: Mapping[str, Any], types: ProviderClasses) -> str:
+    """Which types of providers have the key of a provider's section that its own type does not have."""
+    if len(path) != _STEPS_TO_KEY or path[0] != "providers":
+        return ""
+    having = [name for name, model in sorted(types.items()) if path[-1] in _keys_of(model)]
+    if not having:
+        return ""
+    *others, last = having
+    names = f"types {', '.join(others)} and {last}" if others else f"type {last}"
+    untyped = "type" not in values["providers"][path[1]]
+    default = f"; without type the section is of type {DEFAULT_TYPE}" if untyped else ""
+    return f": it is a key of {names}{default}"
+
+
+_STEPS_TO_KEY: Final = 3
+"""Of `providers.<name>.<key>`."""
+
+
+def _keys_of(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
 def _keys_at(path: Path, values: Mapping[str, Any], types: ProviderClasses) -> list[str]:
     """The keys that the configuration knows in the table at this path."""
     annotation: Any = Configuration
@@ -249,10 +278,10 @@ def _keys_at(path: Path, values: Mapping[str, Any], types: ProviderClasses) -> l
     for step in path:
         annotation = _below(annotation, step)
     return [
-        field.alias or name
+        key
         for model in members_of(annotation)
         if isinstance(model, type) and issubclass(model, BaseModel)
-        for name, field in model.model_fields.items()
+        for key in _keys_of(model)
     ]
 
 

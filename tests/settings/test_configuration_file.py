@@ -265,3 +265,24 @@ def test_whatever_the_text_each_mistake_points_into_it(lines):
     except ConfigurationMistakes as refused:
         for mistake in refused.mistakes:
             assert 0 <= mistake.line <= text.count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "sentence"),
+    [
+        (
+            'type = "telnyx"\nsmart_encoded = true',
+            "smart_encoded",
+            "there is no such key: it is a key of type twilio",
+        ),
+        (
+            'account_sid = "AC"',
+            "account_sid",
+            "there is no such key: it is a key of type twilio; without type the section is of type smpp",
+        ),
+    ],
+)
+def test_a_key_of_another_type_of_provider_is_named_with_its_type(section, key, sentence):
+    with pytest.raises(ConfigurationMistakes) as refused:
+        parse_configuration(f"routes = []\n[providers.primary]\n{section}\n")
+    assert sentence in {each.sentence for each in refused.value.mistakes if each.path.endswith(key)}
