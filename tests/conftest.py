@@ -54,7 +54,9 @@ FOREIGN_PROGRAMS = {
 }
 
 # No example of a property has a time limit, also where CI is not set: the machine may be busy.
-hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 if os.environ.get("CI") != "true":
     hypothesis.settings.load_profile("unhurried")
 
