@@ -33,6 +33,11 @@ _STICKY: Final = timedelta(seconds=5)
 """How long the next task of a workflow waits for the worker that has it in its cache, which may be
 dead, before any other one may have it."""
 
+TASKS_AT_ONCE: Final = 25
+"""Workflow tasks of messages and bulks that a worker takes at once: few enough to end within their timeout
+also on a busy machine. A hundred that were taken together, and all ran out of time, stopped the SDK's pollers
+for good; what is not taken waits in Temporal, by priority."""
+
 LANES_AT_ONCE: Final = 500
 HANGING_LANES_AT_ONCE: Final = 50
 """A lane whose receiver hangs takes up a place for as long as its requests are waited for. Once that is
@@ -123,6 +128,7 @@ ROLES: Final[Mapping[str, WorkerRole]] = MappingProxyType(
                         # (docs/decisions/0007); the recorded histories are replayed inside of it.
                         "workflow_runner": UnsandboxedWorkflowRunner(),
                         "sticky_queue_schedule_to_start_timeout": _STICKY,
+                        "max_concurrent_workflow_tasks": TASKS_AT_ONCE,
                     },
                 ),
             ),

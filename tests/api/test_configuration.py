@@ -182,7 +182,7 @@ async def test_a_password_that_smpp_cannot_carry_is_refused_where_it_can_be_read
     applied = await api.post(f"{CONFIG}/apply", content=text, headers=TOML)
     assert (applied.status_code, slug_of(applied)) == (422, "invalid-configuration")
     assert secret not in f"{checked}{applied.text}"
-    assert "12" not in mistake["detail"]
+    assert "12" not in mistake["detail"].replace(str(tmp_path), "")
 
 
 async def test_a_password_that_only_the_workers_can_read_is_no_mistake(
