@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -132,7 +133,7 @@ class AcmeProvider(HttpProvider[AcmeConfiguration]):
 
     async def query(self, provider_message_id: str, *, sender: str) -> ReceivedReceipt | None:
         del sender
-        request = self._build_request("GET", f"/v1/messages/{provider_message_id}")
+        request = self._build_request("GET", f"/v1/messages/{quote(provider_message_id, safe='')}")
         response = await self._ask(request)
         if response is None or not response.is_success:
             return None

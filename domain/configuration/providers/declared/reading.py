@@ -1,6 +1,7 @@
 """What is read from the provider's responses and receipts: where each value is, and what it means."""
 
 import re
+from abc import abstractmethod
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self
@@ -53,8 +54,9 @@ class Test(Declared):
 class Reading(Declared):
     """A table with places of values in documents of one format."""
 
+    @abstractmethod
     def _format_of(self) -> Format:
-        raise NotImplementedError
+        """The format of the documents; each kind of table has a key of its own for it."""
 
     def _unusable_places(self, **places: str | None) -> list[InitErrorDetails]:
         """The mistakes of places, by the keys of the table; `a__b` is the key b of the table a."""
